@@ -1,0 +1,306 @@
+"""The commands and the exit codes; the pipeline stands once, in `reproduce`."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from harness import __version__
+from harness.cli import options
+from harness.errors import HarnessError, did_you_mean
+from harness.machine import describe, software
+from harness.plan import Plan, make_plan
+from harness.spec import Catalog, Spec
+from harness.store import Store
+
+OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
+
+# Imports inside the functions below are on purpose: `--help`, `list`, `plan` and every usage error answer at once,
+# without rich, pandas or matplotlib.
+
+
+class _Commands(click.Group):
+    """Suggests the nearest command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], self.commands)}", ctx=None)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="harness")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Find out which numbers of the DeiT paper hold on this machine.
+
+    Start with `harness reproduce table5 --throughput-only --rows 'resnet18,deit_ti'`.
+    """
+    if context.invoked_subcommand is not None:
+        context.default_map = options.settings_of_folder(cli.commands)
+
+
+def main() -> NoReturn:
+    """Run the command line; every mistake of the user ends in one sentence, without a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        code = leaving.exit_code
+    except click.Abort:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        _complain(error.format_message())
+        code = USAGE
+    except HarnessError as error:
+        _complain(str(error))
+        code = USAGE
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    sys.exit(code if isinstance(code, int) else OK)
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+
+
+@cli.command("list")
+@click.argument("table", required=False)
+@options.edition
+def list_tables(table: str | None, edition: str) -> None:
+    """Show which tables there are, or the rows and columns of one."""
+    from harness.cli.listing import listing, listing_of
+
+    catalog = Catalog(edition=edition)
+    if table is None:
+        click.echo(listing(catalog.find(["all"])))
+    else:
+        for spec in catalog.find([table]):
+            click.echo(listing_of(spec))
+
+
+@cli.command()
+@options.tables
+@options.choice
+@options.measuring
+@options.device
+@options.edition
+@options.runs
+def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **told: Any) -> None:  # noqa: ANN401
+    """Show the distinct jobs of some tables: which cells share each, what is cached, what is blocked, what it costs."""
+    from harness.cli.listing import listing_of_plan
+
+    planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
+    machine = describe(device)
+    click.echo(listing_of_plan(planned, Store(runs), machine, dict(software(machine))), nl=False)
+
+
+@cli.command()
+@options.tables
+@options.choice
+@options.measuring
+@options.device
+@options.edition
+@options.runs
+@click.option("--rerun", is_flag=True, help="Measure again what is measured already.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
+def reproduce(  # noqa: PLR0913 -- one parameter an option
+    tables: tuple[str, ...],
+    edition: str,
+    runs: Path,
+    device: str,
+    *,
+    rerun: bool,
+    quiet: bool,
+    verbose: bool,
+    **told: Any,  # noqa: ANN401
+) -> int:
+    """Run what is missing, then print the tables."""
+    from harness.cli.display import watcher
+    from harness.launch import LocalLauncher
+    from harness.run import Done, Site, run
+    from harness.table import stored
+
+    catalog = Catalog(edition=edition)
+    plan = make_plan(catalog.find(tables), options.options_of(told))
+    machine = describe(device)
+    name = f"cuda:{_index(device)}" if machine.device == "cuda" else "cpu"
+    site = Site(device=name, machine=machine, software=software(machine))
+    store = Store(runs)
+    done = Done()
+    interrupted = False
+    try:
+        with watcher(quiet=quiet) as show:
+            run(plan, store, LocalLauncher(), site, show, rerun=rerun, done=done)
+    except KeyboardInterrupt:
+        interrupted = True
+    results = {**stored(plan, store, machine), **done.results}
+    _print_tables(plan, results, verbose=verbose)
+    figures = [] if interrupted else _draw_figures(catalog, plan, store, machine)
+    _say_where(store, done, figures, interrupted=interrupted)
+    if interrupted:
+        return INTERRUPTED
+    return SOME_FAILED if done.failed else OK
+
+
+def _index(device: str) -> int:
+    from harness.machine import gpu_index
+
+    return 0 if device == "auto" else gpu_index(device)
+
+
+def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool) -> None:
+    from harness.diff import compare
+    from harness.report import render_terminal
+    from harness.table import fill
+
+    width, color = _terminal()
+    for number, spec in enumerate(plan.specs):
+        diff = compare(fill(spec, plan, results))
+        text = render_terminal(diff, width=width, color=color, verbose=verbose)
+        click.echo(("\n" if number else "") + text, nl=False, color=color)
+
+
+def _terminal() -> tuple[int, bool]:
+    """Give width and whether to colour: a pipe gets whole lines and no colour."""
+    shown = sys.stdout.isatty()
+    color = shown and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    return (shutil.get_terminal_size().columns if shown else 200), color
+
+
+def _draw_figures(catalog: Catalog, plan: Plan, store: Store, machine: Any) -> list[Path]:  # noqa: ANN401
+    """Draw the figures that go with the tables, where there is something measured to draw."""
+    names = dict.fromkeys(spec.figure for spec in plan.specs if spec.figure)
+    drawn = []
+    for name in names:
+        path = Path("figures") / f"{name}.png"
+        if _draw(catalog.find([str(name)])[0], store, machine, path, measured_only=True):
+            drawn.append(path)
+    return drawn
+
+
+def _draw(spec: Spec, store: Store, machine: Any, path: Path, *, measured_only: bool = False) -> bool:  # noqa: ANN401
+    from harness.table import fill, stored
+
+    plan = make_plan([spec])
+    table = fill(spec, plan, stored(plan, store, machine))
+    if measured_only and not any(filled.measurement for filled in table.cells.values()):
+        return False
+    from harness.figure import draw
+
+    draw(table, path)
+    return True
+
+
+def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted: bool) -> None:  # noqa: ANN401
+    for damage in store.damaged:
+        print(f"warning: {damage}", file=sys.stderr)
+    places = [f"{store.root}/", *map(str, figures)]
+    reused = len(done.results) - len(done.measured)
+    click.echo(f"{len(done.measured)} jobs measured, {reused} known already.  {'  '.join(places)}")
+    if interrupted:
+        print("interrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)
+
+
+@cli.command()
+@options.tables
+@options.choice
+@options.measuring
+@options.edition
+@options.runs
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("terminal", "markdown", "csv", "json")),
+    default="terminal",
+    show_default=True,
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; otherwise it is printed.")
+@click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
+def report(  # noqa: PLR0913
+    tables: tuple[str, ...],
+    edition: str,
+    runs: Path,
+    form: str,
+    output: Path | None,
+    *,
+    verbose: bool,
+    **told: Any,  # noqa: ANN401
+) -> None:
+    """Print tables from the results there are, measuring nothing."""
+    from harness.diff import compare
+    from harness.report import render_csv, render_json, render_markdown, render_terminal
+    from harness.table import fill, stored
+
+    planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
+    store = _existing(runs)
+    results = stored(planned, store, describe("auto"))
+    diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
+    if form == "json":
+        text = render_json(diffs)
+    elif form == "csv":
+        text = render_csv(diffs)
+    elif form == "markdown":
+        text = "\n".join(render_markdown(diff) for diff in diffs)
+    else:
+        width, color = (100, False) if output else _terminal()
+        text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
+    for damage in store.damaged:
+        print(f"warning: {damage}", file=sys.stderr)
+    if output is None:
+        click.echo(text, nl=False, color=True)
+    else:
+        _write(output, text)
+
+
+def _existing(runs: Path) -> Store:
+    if runs.exists() and not runs.is_dir():
+        raise HarnessError(f"--runs {runs}: is a file, not a folder; name the folder of the results")
+    return Store(runs)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise HarnessError(f"-o {path}: {error.strerror}; name another file") from error
+    click.echo(f"{path}")
+
+
+@cli.command()
+@click.argument("name")
+@options.edition
+@options.runs
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="png, svg or pdf by its suffix  [default: figures/NAME.png]")
+def figure(name: str, edition: str, runs: Path, output: Path | None) -> None:
+    """Draw a figure from the results there are, over the published points."""
+    spec = Catalog(edition=edition).find([name])[0]
+    if spec.axes is None:
+        raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
+    path = output or Path("figures") / f"{spec.name}.png"
+    _draw(spec, _existing(runs), describe("auto"), path)
+    click.echo(f"{path}")
+
+
+@cli.command()
+def doctor() -> None:
+    """Show versions, devices, and which cards this build of torch can run."""
+    from harness.cli.doctor import findings
+
+    text, healthy = findings()
+    click.echo(text, nl=False)
+    if not healthy:
+        raise click.exceptions.Exit(SOME_FAILED)

@@ -1,0 +1,132 @@
+"""What a person sees while work goes on: one live line on a terminal, plain lines elsewhere, nothing with -q."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from harness.plan import Job
+from harness.progress import Progress
+from harness.result import Result
+
+
+def line_of(result: Result) -> str:
+    """Say in a line what a job came to."""
+    if result.error is not None:
+        return f"failed: {result.error}"
+    throughput = result.metrics.get("throughput")
+    if throughput and not isinstance(throughput.value, str):
+        return f"{throughput.value:.1f} im/s at batch {result.facts.get('batch')}, {result.seconds:.0f} s"
+    return "done"
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> "Quiet":
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    def starts(self, job: Job, number: int, total: int) -> None:
+        """Say nothing."""
+
+    def progress(self, progress: Progress) -> None:
+        """Say nothing."""
+
+    def finished(self, result: Result) -> None:
+        """Say nothing."""
+
+    def waits(self, why: str) -> None:
+        """Say nothing."""
+
+
+class Lines(Quiet):
+    """A line for each job that ended, on stderr: for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._place = ""
+
+    def starts(self, job: Job, number: int, total: int) -> None:
+        """Remember which job of how many this is."""
+        self._place = f"[{number}/{total}]"
+
+    def finished(self, result: Result) -> None:
+        """Print what the job came to."""
+        print(f"{self._place} {result.job}: {line_of(result)}", file=sys.stderr, flush=True)
+
+    def waits(self, why: str) -> None:
+        """Print why."""
+        print(why, file=sys.stderr, flush=True)
+
+
+class LiveLine(Quiet):
+    """One line that changes: job, phase, rate, time left.  It goes away when the work is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, transient=True, refresh_per_second=4)
+        self._job = ""
+        self._began = console.get_time()
+        self._spent: list[float] = []
+        self._left = 0
+
+    def __enter__(self) -> "LiveLine":
+        """Take the line."""
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        """Give the line back."""
+        self._live.__exit__(kind, error, trace)
+
+    def starts(self, job: Job, number: int, total: int) -> None:
+        """Show the job."""
+        self._job = f"[{number}/{total}] {job}"
+        self._left = total - number
+        self._show("starting")
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far it is."""
+        parts = [progress.phase]
+        if progress.total:
+            parts.append(f"{progress.done}/{progress.total}")
+        if progress.rate:
+            parts.append(f"{progress.rate:.1f} im/s")
+        self._show(", ".join(parts))
+
+    def finished(self, result: Result) -> None:
+        """Leave a line above for a failure; count the time for the rest."""
+        if result.job.exclusive:
+            self._spent.append(result.seconds)
+        if result.error is not None:
+            self._console.print(Text(f"{result.job}: {line_of(result)}", style="red"))
+
+    def waits(self, why: str) -> None:
+        """Show why."""
+        self._show(why)
+
+    def _show(self, text: str) -> None:
+        rest = ""
+        if self._spent and self._left:
+            seconds = self._left * sum(self._spent) / len(self._spent)
+            rest = f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+        line = Text(f"{self._job}: {text}{rest}", no_wrap=True, overflow="ellipsis")
+        self._live.update(line)
+
+
+def watcher(*, quiet: bool) -> Quiet:
+    """Choose how to show progress: on stderr, so that stdout holds the answer alone."""
+    if quiet:
+        return Quiet()
+    console = Console(stderr=True, highlight=False, emoji=False, markup=False)
+    return LiveLine(console) if console.is_terminal and not console.is_dumb_terminal else Lines()

@@ -1,0 +1,114 @@
+"""What `list` and `plan` print: plain text, at once."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from harness.kinds import KINDS
+from harness.machine import Machine
+from harness.plan import Job, Plan, Planned
+from harness.spec import Spec
+from harness.store import Store
+
+
+def listing(specs: Iterable[Spec]) -> str:
+    """Write a line for each table: name, size, what it needs, title."""
+    lines = []
+    for spec in specs:
+        kinds = dict.fromkeys(cell.kind for cell in spec.cells.values() if cell.kind and cell.references)
+        needs = ", ".join(str(kind) for kind in kinds) or "nothing to measure"
+        number = spec.numbers.get(spec.edition, "")
+        lines.append((spec.name, number, f"{len(spec.rows)} x {len(spec.columns)}", needs, spec.title))
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    return "\n".join(
+        "  ".join([*(part.ljust(width) for part, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        for line in lines
+    )
+
+
+def listing_of(spec: Spec) -> str:
+    """Write the columns and rows of one table, with the keys that options take."""
+    lines = [f"{spec.name}: {spec.numbers.get(spec.edition, '')}  {spec.title}".replace(":   ", ": "), "", "columns"]
+    width = max(len(column.key) for column in spec.columns)
+    for column in spec.columns:
+        kinds = dict.fromkeys(c.kind for (_, key), c in spec.cells.items() if key == column.key and c.kind)
+        job = ", ".join(str(kind) for kind in kinds) or "printed only"
+        extra = ", not in the paper's table" if column.extra else ""
+        unit = f" ({column.unit})" if column.unit else ""
+        lines.append(f"  {column.key.ljust(width)}  {column.label}{unit}: {job}{extra}")
+    lines += ["", "rows"]
+    width = max(len(row.key) for row in spec.rows)
+    for row in spec.rows:
+        models = dict.fromkeys(str(c.settings["model"]) for (k, _), c in spec.cells.items() if k == row.key and "model" in c.settings)
+        lines.append(f"  {row.key.ljust(width)}  {row.label}" + (f"  [{', '.join(models)}]" if models else ""))
+    if spec.note:
+        lines += ["", spec.note]
+    return "\n".join(lines)
+
+
+def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[str, str]) -> str:
+    """Write the distinct jobs with the cells that share them, what blocks others, and the cost."""
+    lines = [f"on {machine.label}"]
+    known = {job: store.find(job, machine, software) for job in plan.jobs}
+    for kind in dict.fromkeys(job.kind for job in plan.jobs):
+        jobs = [job for job in plan.jobs if job.kind == kind]
+        measured = sum(known[job] is not None for job in jobs)
+        lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already"]
+        for job in jobs:
+            result = known[job]
+            state = f"measured in {result.seconds:.0f} s" if result else "to do"
+            lines.append(f"  {_job(job)}  {state}  fills {_cells(plan.cells_of(job))}")
+    lines += _blocked(plan)
+    lines += _cost(plan)
+    return "\n".join(lines) + "\n"
+
+
+def _job(job: Job) -> str:
+    told = dict(job.settings)
+    skip = {"model", "res", *KINDS[job.kind].defaults} if job.kind != "throughput" else {"model", "res"}
+    more = " ".join(f"{name}={value}" for name, value in told.items() if name not in skip)
+    return f"{job}{' ' + more if more else ''}"
+
+
+def _cells(cells: Iterable[Planned]) -> str:
+    by_row: dict[tuple[str, str], list[str]] = {}
+    for planned in cells:
+        by_row.setdefault((planned.spec, planned.cell.row.label), []).append(planned.cell.column.label)
+    return "; ".join(f"{spec} {row}: {', '.join(columns)}" for (spec, row), columns in by_row.items())
+
+
+def _blocked(plan: Plan) -> list[str]:
+    blocked = [planned for planned in plan.cells if planned.blocked and not planned.idle]
+    if not blocked:
+        return []
+    lines = ["", f"blocked: {len(blocked)} cells"]
+    reasons: dict[str, list[Planned]] = {}
+    for planned in blocked:
+        reasons.setdefault(planned.blocked, []).append(planned)
+    for reason, cells in reasons.items():
+        jobs = len({planned.job for planned in cells if planned.job})
+        distinct = f", {jobs} distinct jobs" if jobs else ""
+        tables = Counter(planned.spec for planned in cells)
+        where = ", ".join(f"{count} in {name}" for name, count in tables.items())
+        lines.append(f"  {reason}: {where}{distinct}")
+    return lines
+
+
+def _cost(plan: Plan) -> list[str]:
+    """Sum what the training cells cost, each distinct training once."""
+    costs: dict[object, float] = {}
+    unknown = set()
+    for planned in plan.cells:
+        cell = planned.cell
+        if planned.idle or not (cell.kind == "train" or cell.unreleased):
+            continue
+        what = planned.job or (planned.spec, cell.row.key)
+        if cell.cost:
+            costs[what] = max(costs.get(what, 0.0), cell.cost)
+        else:
+            unknown.add(what)
+    if not costs and not unknown:
+        return []
+    notes = [f"{spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
+    total = f"training: {len(costs)} distinct trainings of known cost, ≈ {sum(costs.values()):,.0f} V100-hours"
+    more = f"; {len(unknown - costs.keys())} more whose cost was not published" if unknown - costs.keys() else ""
+    return ["", total + more, *(f"  {note}" for note in notes)]

@@ -1,0 +1,145 @@
+"""Options that several commands share, and the settings file and variables behind them."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from harness.errors import HarnessError, did_you_mean
+from harness.kinds import KINDS, parse_memory
+from harness.plan import Options
+from harness.spec.catalog import EDITIONS
+
+SETTINGS_FILE = Path("harness.toml")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _words(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Split `a,b`; a list in harness.toml serves as well."""
+    if value is None:
+        return ()
+    return tuple(word for word in (part.strip() for part in value.split(",")) if word)
+
+
+def _kinds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    names = _words(context, parameter, value)
+    for name in names:
+        if name not in KINDS:
+            raise click.BadParameter(f"unknown kind of job '{name}'{did_you_mean(name, KINDS)}")
+    return names
+
+
+def _batch(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value in (None, "auto", "largest"):
+        return value
+    if not str(value).isdigit() or int(str(value)) == 0:
+        raise click.BadParameter(f"'{value}' is not auto, largest or a number of images")
+    return int(str(value))
+
+
+def _memory(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        try:
+            parse_memory(value)
+        except HarnessError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
+def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
+    """Make an option that HARNESS_NAME sets as well."""
+    variable = "HARNESS_" + names[-1].lstrip("-").upper().replace("-", "_")
+    return click.option(*names, envvar=variable, **settings)
+
+
+tables = click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
+
+edition = _option(
+    "--edition",
+    type=click.Choice(EDITIONS),
+    default="arxiv",
+    show_default=True,
+    help="Whose numbering and values; ICML's table 6 is arXiv's 7.",
+)
+
+runs = _option(
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the results.",
+)
+
+device = _option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to measure."
+)
+
+choice = _stack(
+    _option("--rows", callback=_words, metavar="GLOB,...", help="Only these rows."),
+    _option("--columns", callback=_words, metavar="GLOB,...", help="Only these columns."),
+    _option("--only", callback=_kinds, metavar="KIND,...", help="Only these kinds of job."),
+    _option("--throughput-only", is_flag=True, help="Only speeds: no weights, no data set."),
+)
+
+measuring = _stack(
+    _option("--protocol", type=click.Choice(("paper", "modern")), help="How speed is measured  [default: as the spec says]"),
+    _option("--memory", callback=_memory, metavar="16GiB", help="Memory cap for the largest batch."),
+    _option("--batch", callback=_batch, metavar="auto|largest|N", help="Images a run."),
+    _option("--repeats", type=click.IntRange(min=2), help="Timed runs  [default: as the spec says, 30]"),
+)
+
+
+def options_of(told: dict[str, Any]) -> Options:
+    """Make the plan's options of what the command line told."""
+    only = told.get("only") or ()
+    if told.get("throughput_only"):
+        only = (*only, "throughput")
+    return Options(
+        only=frozenset(only) if only else None,
+        rows=told.get("rows") or (),
+        columns=told.get("columns") or (),
+        protocol=told.get("protocol"),
+        repeats=told.get("repeats"),
+        batch=told.get("batch"),
+        memory=told.get("memory"),
+    )
+
+
+def settings_of_folder(commands: dict[str, click.Command]) -> dict[str, dict[str, Any]]:
+    """Read harness.toml of the working folder: defaults for the options of every command that has them.
+
+    Raises `HarnessError` for what is not TOML or not an option.
+    """
+    try:
+        data = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise HarnessError(f"{SETTINGS_FILE}: cannot be read: {error}") from error
+    options = {
+        name: {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
+        for name, command in commands.items()
+    }
+    known = set[str]().union(*({name for name in names if name} for names in options.values()))
+    defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise HarnessError(f"{SETTINGS_FILE}: unknown setting '{key}'{did_you_mean(name, known)}")
+        plain = ",".join(map(str, value)) if isinstance(value, list) else value
+        for command, names in options.items():
+            if name in names:
+                defaults[command][name] = plain
+    return defaults

@@ -1,0 +1,243 @@
+"""The CPU and the CUDA card as things that run a step, keep time and run out of memory."""
+
+import gc
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from harness.errors import JobError
+from harness.machine import CpuClock
+
+# Sentences by which libraries that torch calls say that memory ran out; torch's own allocator has a class for it.
+_OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Timed runs: seconds of each, and the wall clock over all of them.
+
+    `warnings` are sentences about what else happened in that time, `facts` what was seen.
+    """
+
+    seconds: tuple[float, ...]
+    wall: float
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Peak bytes since `forget`: of tensors, and of what was taken from the device for them."""
+
+    allocated: int
+    reserved: int
+
+
+class Device(Protocol):
+    """What a measurement asks of a device."""
+
+    torch_name: str
+
+    def seconds_of(self, step: Callable[[], object]) -> float:
+        """Run the step once and wait until the device has finished it."""
+
+    def time_runs(self, step: Callable[[], object], repeats: int, each: Callable[[int], None]) -> Runs:
+        """Time that many runs; `each` hears of every one that the device has been given."""
+
+    def limit_memory(self, cap: int | None) -> dict[str, object]:
+        """Hold what follows to so many bytes; return what that came to."""
+
+    def memory(self) -> Memory:
+        """Tell the peak since `forget`."""
+
+    def forget(self) -> None:
+        """Free what earlier steps left, so that they cannot disturb the next."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, and nothing else."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sentence in str(error) for sentence in _OUT_OF_MEMORY)
+
+
+class Cpu:
+    """This machine's processor, with a fixed number of threads."""
+
+    torch_name = "cpu"
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._threads = threads
+        self._before = _resident()
+
+    def seconds_of(self, step: Callable[[], object]) -> float:
+        """A step on the CPU is finished when it returns."""
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    def time_runs(self, step: Callable[[], object], repeats: int, each: Callable[[int], None]) -> Runs:
+        """Time runs one by one, and note how much of the processor others used meanwhile."""
+        seconds = []
+        before, start = CpuClock.now(), time.perf_counter()
+        for run in range(repeats):
+            seconds.append(self.seconds_of(step))
+            each(run + 1)
+        wall = time.perf_counter() - start
+        after = CpuClock.now()
+        if before is None or after is None:
+            return Runs(seconds=tuple(seconds), wall=wall)
+        others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / wall
+        stolen = (after.stolen - before.stolen) / wall
+        own = (after.own - before.own) / wall
+        facts: dict[str, object] = {
+            "cores_used": round(own, 2),
+            "cores_used_by_others": round(others, 2),
+            "cores_stolen": round(stolen, 2),
+        }
+        return Runs(seconds=tuple(seconds), wall=wall, warnings=tuple(_contention(others, stolen)), facts=facts)
+
+    def limit_memory(self, cap: int | None) -> dict[str, object]:
+        """Cap the data that this process may hold, above what the libraries hold already."""
+        if cap is None:
+            return {}
+        size = _data_size() + cap
+        resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        return {"memory_cap": cap, "memory_cap_by": "RLIMIT_DATA"}
+
+    def memory(self) -> Memory:
+        """Peak resident bytes above those of an idle process; the CPU has no allocator of its own to ask."""
+        peak = max(0, _resident(peak=True) - self._before)
+        return Memory(allocated=peak, reserved=peak)
+
+    def forget(self) -> None:
+        """Free garbage and start the peak anew."""
+        gc.collect()
+        # 5 resets the peak resident size of the process; where it is not allowed the peak only ever grows.
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            return
+
+
+def _contention(others: float, stolen: float) -> list[str]:
+    found = []
+    if others > 0.05:
+        found.append(f"other processes used {others:.2f} cores while this was timed: measure again on an idle machine")
+    if stolen > 0.02:
+        found.append(f"the host took {stolen:.2f} cores away while this was timed: measure again when it is quiet")
+    return found
+
+
+def _status(name: str) -> int:
+    """Bytes under a name of /proc/self/status; 0 where there is none."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    line = next((line for line in text.splitlines() if line.startswith(f"{name}:")), None)
+    return int(line.split()[1]) * 1024 if line else 0
+
+
+def _resident(*, peak: bool = False) -> int:
+    found = _status("VmHWM" if peak else "VmRSS")
+    if found:
+        return found
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _data_size() -> int:
+    return _status("VmData")
+
+
+class Cuda:
+    """One CUDA card.  Made in the process that measures, never in one that forks."""
+
+    def __init__(self, index: int) -> None:
+        if not torch.cuda.is_available():
+            raise JobError(f"torch {torch.__version__} finds no CUDA card that it can use; `harness doctor` says why")
+        self.torch_name = f"cuda:{index}"
+        self._index = index
+        torch.cuda.set_device(index)
+        torch.cuda.init()
+        torch.zeros(1, device=self.torch_name)  # makes the context, whose share the cap leaves out
+        torch.cuda.synchronize()
+
+    def seconds_of(self, step: Callable[[], object]) -> float:
+        """Wall clock with the device waited for on both sides."""
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def time_runs(self, step: Callable[[], object], repeats: int, each: Callable[[int], None]) -> Runs:
+        """Time each run by a pair of events and wait once, at the end; the wall clock checks the sum."""
+        events = [(_event(), _event()) for _ in range(repeats)]
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for run, (before, after) in enumerate(events, start=1):
+            before.record()
+            step()
+            after.record()
+            each(run)
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - start
+        # Events count milliseconds.
+        seconds = tuple(before.elapsed_time(after) / 1000 for before, after in events)
+        return Runs(seconds=seconds, wall=wall, warnings=tuple(clock_doubts(sum(seconds), wall)))
+
+    def limit_memory(self, cap: int | None) -> dict[str, object]:
+        """Hold torch's allocator to the cap less what the context itself takes, as it would on a card of that size."""
+        free, total = torch.cuda.mem_get_info()
+        context = total - free - torch.cuda.memory_reserved()
+        if cap is None or cap >= total:
+            return {"memory_cap": total, "context": context, "emulated": False}
+        if cap <= context:
+            raise JobError(f"a memory cap of {cap} bytes leaves nothing: the CUDA context alone takes {context}")
+        torch.cuda.set_per_process_memory_fraction((cap - context) / total, self._index)
+        return {"memory_cap": cap, "context": context, "emulated": True}
+
+    def memory(self) -> Memory:
+        """Ask torch's allocator."""
+        return Memory(allocated=torch.cuda.max_memory_allocated(), reserved=torch.cuda.max_memory_reserved())
+
+    def forget(self) -> None:
+        """Give cached memory back and start the peaks anew."""
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def clock_doubts(by_events: float, wall: float) -> list[str]:
+    """A disagreement of the two clocks of more than 2 %: the device was not busy all the time, or a clock is off."""
+    if abs(wall / by_events - 1) <= 0.02:
+        return []
+    return [f"CUDA events say {by_events:.3f} s, the wall clock {wall:.3f} s: the host may be too slow to keep the card busy"]
+
+
+def _event() -> torch.cuda.Event:
+    event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return event
+
+
+def open_device(name: str, threads: int) -> Device:
+    """Open `cpu` or `cuda:N` in this process."""
+    if name == "cpu":
+        return Cpu(threads)
+    return Cuda(int(name.partition(":")[2] or 0))

@@ -1,0 +1,83 @@
+"""Name and size -> a timm network, with random weights or with no memory at all."""
+
+import math
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from harness.errors import JobError, did_you_mean
+
+CHANNELS = 3
+
+
+def unknown(name: str) -> str:
+    """Say that timm does not know a network, with the nearest name; empty if it does."""
+    if timm.is_model(name):
+        return ""
+    return f"timm {timm.__version__} knows no model '{name}'{did_you_mean(name, timm.list_models())}"
+
+
+def skeleton(name: str, res: int) -> nn.Module:
+    """Build the network on the meta device: its structure and sizes, no weights, no memory."""
+    with torch.device("meta"):
+        return _create(name, res)
+
+
+def with_random_weights(name: str, res: int) -> nn.Module:
+    """Build the network on the CPU, in eval mode, with random weights; speed does not depend on which.
+
+    timm's own initialisation draws each weight from a truncated normal distribution, which for a ViT-L takes longer
+    than timing it once.  So the weights are filled from one block of random numbers, scaled by fan-in, unless the
+    network holds computed tensors that would be lost by building it without memory first.
+    """
+    model = skeleton(name, res)
+    if _holds_computed_tensors(model):
+        return _create(name, res)
+    model = model.to_empty(device="cpu")
+    _fill(model)
+    return model
+
+
+def _create(name: str, res: int) -> nn.Module:
+    reason = unknown(name)
+    if reason:
+        raise JobError(reason)
+    config = timm.get_pretrained_cfg(name)
+    sized: dict[str, Any] = {}
+    # A network of fixed input size (position embedding, windows) must be built for it; a convnet takes what comes.
+    if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res):
+        sized["img_size"] = res
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **sized)
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        raise JobError(f"timm cannot build '{name}' for {res} pixels: {error}") from error
+    return model.eval()
+
+
+def _holds_computed_tensors(model: nn.Module) -> bool:
+    """Whether there is a tensor that neither training nor a norm's statistics account for."""
+    for module in model.modules():
+        own = {name for name, _ in module.named_buffers(recurse=False)}
+        if own - {"running_mean", "running_var", "num_batches_tracked"}:
+            return True
+        if any(isinstance(value, torch.Tensor) for value in vars(module).values()):
+            return True
+    return False
+
+
+@torch.no_grad()
+def _fill(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    block = torch.empty(2**20).uniform_(-math.sqrt(3), math.sqrt(3), generator=generator)  # variance 1
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        flat, scale = parameter.view(-1), parameter[0].numel() ** -0.5
+        for start in range(0, flat.numel(), block.numel()):
+            part = flat[start : start + block.numel()]
+            torch.mul(block[: part.numel()], scale, out=part)
+    for name, buffer in model.named_buffers():
+        buffer.fill_(1 if name.endswith("running_var") else 0)

@@ -1,0 +1,99 @@
+"""Child processes on this machine, forked from one that has torch and timm imported already."""
+
+import importlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from harness.progress import Batch, Progress, Saved
+
+WORKER = "harness.jobs.worker"
+
+
+class Crashed(Exception):
+    """A child died and left jobs without a result; the text says how."""
+
+
+class LocalLauncher:
+    """Starts each batch in a fresh process of a fork server that has torch and timm imported already.
+
+    A fresh Python per job would cost the import of both, three to six seconds, each time.
+    """
+
+    def __init__(self, *, preload: bool = True) -> None:
+        self._context = _context(preload=preload)
+
+    def run(self, batch: Batch) -> Iterator[Progress | Saved]:
+        """Do a batch and pass on what it says.
+
+        Raises `Crashed` if the process died.  Ended early, it ends the process.
+        """
+        log = str(batch.runs / "worker.log")
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_call, args=("work", batch, theirs, log))
+        process.start()
+        theirs.close()
+        try:
+            yield from _messages(ours)
+            process.join()
+        finally:
+            if process.is_alive():
+                process.terminate()
+                process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            ours.close()
+        if process.exitcode != 0:
+            raise Crashed(_death(process.exitcode))
+
+    def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
+        """Ask which networks timm does not know: a sentence for each."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_call, args=("unknown_models", names, theirs))
+        process.start()
+        theirs.close()
+        try:
+            answer: dict[str, str] = ours.recv()
+        except EOFError:
+            process.join()
+            raise Crashed(_death(process.exitcode)) from None
+        process.join()
+        return answer
+
+
+def _context(*, preload: bool) -> BaseContext:
+    # Windows has no fork server; a fresh Python is slower but measures the same.
+    method = "forkserver" if preload and "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload([WORKER])
+    return context  # type: ignore[no-any-return]
+
+
+def _call(function: str, *args: object) -> None:
+    """Call a function of the worker: named, not imported, so that this side never imports torch."""
+    getattr(importlib.import_module(WORKER), function)(*args)
+
+
+def _messages(pipe: Connection) -> Iterator[Progress | Saved]:
+    while True:
+        wait([pipe])
+        try:
+            yield pipe.recv()
+        except EOFError:
+            return
+
+
+def _death(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
+        return f"the process was ended by {name}{hint}"
+    return f"the process ended with exit code {exit_code} and left no result; see worker.log in the runs folder"
+
+
+

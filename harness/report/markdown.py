@@ -1,0 +1,55 @@
+"""`Diff` -> Markdown that a pull request shows well."""
+
+from harness.diff import Diff, Finding
+from harness.report import words
+
+
+def render_markdown(diff: Diff) -> str:
+    """Write the table, what its order says, why cells are not plain matches, footnotes and doubts."""
+    lines = [f"### {words.title(diff)}", ""]
+    if diff.table.machine:
+        lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
+    lines += _table(diff)
+    lines += ["", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
+    for shape in diff.shapes:
+        lines += [f"**{_escaped(shape.column.label)}**: {words.shape_sentence(shape)}.", ""]
+        for reference, ratios in words.ratios_by_reference(shape):
+            lines += [f"| × {_escaped(reference.label)} | measured | published |", "|---|--:|--:|"]
+            lines += [
+                f"| {_escaped(r.row.label)} | {words.number(r.measured, None, significant=3)} "
+                f"| {words.number(r.published, None, significant=3)} |"
+                for r in ratios
+            ]
+            lines.append("")
+    remarks = [f"- {words.SIGNS[v]} **{v}**: {_escaped(cells)}: {_escaped(why)}" for v, why, cells in words.reasons(diff)]
+    remarks += [f"- \\[{note.mark}\\] {_escaped(note.text)}" for note in words.used_footnotes(diff)]
+    remarks += [f"- doubt: {_escaped(doubt)}" for doubt in words.doubts(diff)]
+    return "\n".join([*lines, *remarks]).rstrip() + "\n"
+
+
+def _table(diff: Diff) -> list[str]:
+    headings = ["", *(_escaped(words.heading(c.label, c.unit)) for c in diff.spec.columns)]
+    lines = [f"| {' | '.join(headings)} |", f"|---|{'--:|' * len(diff.spec.columns)}"]
+    group = None
+    for row in diff.spec.rows:
+        if row.group != group:
+            group = row.group
+            if group and group != row.label:
+                lines.append(f"| *{_escaped(group)}* |{' |' * len(diff.spec.columns)}")
+        cells = [_cell(diff.findings[row.key, column.key]) for column in diff.spec.columns]
+        lines.append(f"| {_escaped(row.label)} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(finding: Finding) -> str:
+    cell = words.written(finding)
+    if finding.filled.planned.idle:
+        return _escaped(cell.published)
+    beside = ", ".join(filter(None, (cell.published, cell.difference)))
+    parts = (f"**{cell.measured}**" if cell.measured else "", cell.batch, cell.sign, f"({beside})" if beside else "")
+    return _escaped(" ".join(filter(None, parts)))
+
+
+def _escaped(text: str) -> str:
+    """Keep a label from breaking the table or becoming a link."""
+    return text.replace("|", "\\|").replace("[", "\\[").replace("]", "\\]").replace("\n", " ").replace("<", "&lt;")

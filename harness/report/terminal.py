@@ -1,0 +1,144 @@
+"""`Diff` -> the table as a terminal shows it: answer first, then reasons, then doubts."""
+
+from io import StringIO
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness.diff import Diff, Finding, Verdict
+from harness.report import words
+
+STYLES = {
+    Verdict.MATCH: "green",
+    Verdict.NOISE: "cyan",
+    Verdict.DEVIATES: "bold red",
+    Verdict.EXPLAINED: "yellow",
+    Verdict.NOT_COMPARABLE: "",
+    Verdict.MISSING: "dim",
+    Verdict.FAILED: "bold red",
+}
+
+
+def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = False) -> str:
+    """Draw a table into `width` columns: cells on one line where they fit, else on two, else row by row."""
+    console = Console(
+        file=StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        legacy_windows=False,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    console.print(Text(words.title(diff), style="bold"))
+    if diff.table.machine:
+        console.print(Text(f"speeds measured on {diff.table.machine.label}", style="dim"))
+    _print_cells(console, diff, width)
+    console.print(Text(words.legend(diff), style="dim"))
+    _print_shapes(console, diff)
+    _print_reasons(console, diff, verbose=verbose)
+    for note in words.used_footnotes(diff):
+        _hanging(console, f"[{note.mark}]", note.text, "dim")
+    if diff.spec.note and verbose:
+        _hanging(console, "note:", diff.spec.note, "dim")
+    for doubt in words.doubts(diff):
+        _hanging(console, "doubt:", doubt, "yellow")
+    console.print(Text(f"{words.counts(diff)}."))
+    file = console.file
+    assert isinstance(file, StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+def _print_cells(console: Console, diff: Diff, width: int) -> None:
+    for lines in (1, 2):
+        grid = _grid(diff, two_lines=lines == 2)
+        if console.measure(grid, options=console.options.update(width=10_000)).maximum <= width:
+            console.print(grid)
+            return
+    _print_row_by_row(console, diff, width)
+
+
+def _grid(diff: Diff, *, two_lines: bool) -> Grid:
+    grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    grid.add_column("", no_wrap=True)
+    for column in diff.spec.columns:
+        unit = _unit(diff, column.key)
+        header = f"{column.label}\n{unit}" if two_lines else words.heading(column.label, unit)
+        grid.add_column(header, justify="right", no_wrap=True)
+    group = None
+    for row in diff.spec.rows:
+        if row.group != group:
+            group = row.group
+            if group and group != row.label:
+                grid.add_row(Text(group, style="italic"))
+        cells = [_cell(diff.findings[row.key, column.key], two_lines=two_lines) for column in diff.spec.columns]
+        grid.add_row(Text(row.label), *cells)
+    return grid
+
+
+def _unit(diff: Diff, column: str) -> str:
+    """Give the unit of a column, or nothing where its rows have several."""
+    units = {diff.findings[row.key, column].filled.cell.unit for row in diff.spec.rows}
+    return units.pop() if len(units) == 1 else ""
+
+
+def _cell(finding: Finding, *, two_lines: bool) -> Text:
+    cell, style = words.written(finding), STYLES[finding.verdict]
+    if finding.filled.planned.idle:
+        return Text(cell.published, style="dim")
+    text = Text()
+    text.append(" ".join(filter(None, (cell.measured, cell.batch, cell.sign))), style=style)
+    beside = " ".join(filter(None, (cell.published, cell.difference)))
+    if beside:
+        text.append("\n" if two_lines else "  ")
+        text.append(beside, style="dim")
+    return text
+
+
+def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
+    """For narrow windows and wide tables: a line a cell, under the row's name."""
+    labels = [words.heading(c.label, _unit(diff, c.key)) for c in diff.spec.columns]
+    indent = min(max(map(cell_len, labels), default=0), max(12, width // 3))
+    for row in diff.spec.rows:
+        console.print(Text(" / ".join(filter(None, (row.group, row.label))), style="bold"))
+        for column, label in zip(diff.spec.columns, labels, strict=True):
+            line = Grid.grid(padding=(0, 1))
+            line.add_column(width=indent)
+            line.add_column(ratio=1)
+            line.add_row(Text(f" {label}", style="dim"), _cell(diff.findings[row.key, column.key], two_lines=False))
+            console.print(line)
+
+
+def _print_shapes(console: Console, diff: Diff) -> None:
+    for shape in diff.shapes:
+        _hanging(console, f"{shape.column.label}:", words.shape_sentence(shape), "")
+        for reference, ratios in words.ratios_by_reference(shape):
+            said = ", ".join(
+                f"{r.row.label} {words.number(r.measured, None, significant=3)} "
+                f"({words.number(r.published, None, significant=3)})"
+                for r in ratios
+            )
+            _hanging(console, f"  × {reference.label} (published):", said, "")
+
+
+def _print_reasons(console: Console, diff: Diff, *, verbose: bool) -> None:
+    for verdict, reason, cells in words.reasons(diff):
+        _hanging(console, f"{words.SIGNS[verdict]} {verdict}:", f"{cells}: {reason}", STYLES[verdict])
+    if verbose:
+        for finding in diff.findings.values():
+            if finding.verdict is Verdict.MATCH:
+                cell = finding.filled.cell
+                _hanging(console, "✓ match:", f"{cell.column.label} of {cell.row.label}: {finding.reason}", "dim")
+
+
+def _hanging(console: Console, head: str, body: str, style: str) -> None:
+    """Print a remark whose lines after the first are indented."""
+    line = Grid.grid(padding=(0, 1, 0, 0))
+    line.add_column(no_wrap=True, max_width=max(8, console.width // 2))
+    line.add_column(ratio=1)
+    line.add_row(Text(head, style=style), Text(body, style=style))
+    console.print(line)

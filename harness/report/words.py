@@ -1,0 +1,166 @@
+"""How numbers, verdicts and reasons are written, whatever the format."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.diff import Diff, Finding, Ratio, Shape, Verdict
+from harness.spec import Footnote, Row
+
+SIGNS = {
+    Verdict.MATCH: "✓",
+    Verdict.NOISE: "≈",
+    Verdict.DEVIATES: "✗",
+    Verdict.EXPLAINED: "✻",
+    Verdict.NOT_COMPARABLE: "·",
+    Verdict.MISSING: "–",
+    Verdict.FAILED: "!",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A cell in words.
+
+    `measured` is empty where nothing was measured, `published` where nothing was printed; `difference` is a signed
+    number, or a factor where the machines differ; `batch` is that of a speed.
+    """
+
+    measured: str
+    sign: str
+    published: str
+    difference: str
+    batch: str
+
+
+def written(finding: Finding) -> Written:
+    """Write one cell."""
+    cell, measurement = finding.filled.cell, finding.filled.measurement
+    marks = "".join(f"[{mark}]" for mark in (cell.printed.marks if cell.printed else ()))
+    published = f"{cell.printed.text}{marks}" if cell.printed else ""
+    if cell.printed and cell.printed.uncertainty:
+        published = f"{cell.printed.text} ± {cell.printed.uncertainty}{marks}"
+    if finding.filled.planned.idle:
+        return Written(measured="", sign="", published=published, difference="", batch="")
+    measured = difference = batch = ""
+    if measurement is not None:
+        measured = measurement.value if isinstance(measurement.value, str) else number(measurement.value, cell.digits)
+        if measurement.low is not None and measurement.high is not None and not isinstance(measurement.value, str):
+            half = (measurement.high - measurement.low) / 2
+            measured = f"{measured} ±{number(half, None, significant=1)}"
+        if cell.kind == "throughput" and cell.metric == "throughput" and finding.filled.result:
+            batch = f"@{finding.filled.result.facts.get('batch', '?')}"
+        difference = _difference(finding)
+    return Written(
+        measured=measured,
+        sign=SIGNS[finding.verdict],
+        published=published,
+        difference=difference,
+        batch=batch,
+    )
+
+
+def _difference(finding: Finding) -> str:
+    cell, measurement = finding.filled.cell, finding.filled.measurement
+    if finding.delta is None or measurement is None or isinstance(measurement.value, str):
+        return ""
+    published = cell.references[0].printed.value
+    if finding.verdict is Verdict.NOT_COMPARABLE and published:
+        return f"×{number(measurement.value / published, None, significant=3)}"
+    digits = cell.digits if cell.digits is not None else cell.references[0].printed.decimals
+    # A difference that rounds to nothing has no sign.
+    text = f"{finding.delta:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def number(value: float, digits: int | None, *, significant: int = 4) -> str:
+    """Write a number with so many decimals, or with so many significant digits and no exponent."""
+    if digits is not None:
+        return f"{value:.{digits}f}"
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"
+
+
+def title(diff: Diff) -> str:
+    """Write the heading: what the edition calls the table, and what it shows."""
+    name = diff.spec.numbers.get(diff.spec.edition, diff.spec.name)
+    edition = " (ICML)" if diff.spec.edition == "icml" and "icml" in diff.spec.numbers else ""
+    return f"{name}{edition}  {diff.spec.title}"
+
+
+def heading(label: str, unit: str) -> str:
+    """Write a column heading with its unit, once."""
+    return f"{label}, {unit}" if unit and unit not in label else label
+
+
+def counts(diff: Diff) -> str:
+    """Sum the verdicts up, most telling first."""
+    parts = [f"{diff.counts[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict]]
+    return ", ".join(parts) if parts else "nothing to measure"
+
+
+def legend(diff: Diff) -> str:
+    """Explain the signs that occur."""
+    signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict])
+    speeds = any(f.filled.measurement and f.filled.cell.kind == "throughput" for f in diff.findings.values())
+    return signs + (", @N batch of N, ×N measured over published" if speeds else "")
+
+
+def reasons(diff: Diff) -> list[tuple[Verdict, str, str]]:
+    """Group the cells that are not plain matches by reason: verdict, reason, and which cells they are."""
+    grouped: dict[tuple[Verdict, str], list[Finding]] = {}
+    for finding in diff.findings.values():
+        if finding.filled.planned.idle or finding.verdict is Verdict.MATCH:
+            continue
+        grouped.setdefault((finding.verdict, finding.reason), []).append(finding)
+    order = list(Verdict)
+    found = [(verdict, reason, _cells(findings)) for (verdict, reason), findings in grouped.items()]
+    return sorted(found, key=lambda entry: order.index(entry[0]))
+
+
+def _cells(findings: list[Finding]) -> str:
+    columns = dict.fromkeys(f.filled.cell.column.label for f in findings)
+    rows = dict.fromkeys(f.filled.cell.row.label for f in findings)
+    named = ", ".join(rows) if len(rows) <= 3 else f"{len(rows)} rows"
+    return f"{', '.join(columns)} of {named}"
+
+
+def doubts(diff: Diff) -> list[str]:
+    """Collect what the measurements doubt about themselves, each with the row it is about."""
+    found = {}
+    for finding in diff.findings.values():
+        result = finding.filled.result
+        for warning in result.warnings if result and finding.filled.measurement else ():
+            found.setdefault((result.id if result else "", warning), f"{finding.filled.cell.row.label}: {warning}")
+    return list(found.values())
+
+
+def shape_sentence(shape: Shape) -> str:
+    """Say how well the order of the rows agrees."""
+    tau, rho = shape.kendall, shape.spearman
+    return (
+        f"order of {shape.rows} networks against the published one: "
+        f"Kendall's τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}], "
+        f"Spearman's ρ {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] (95 % bootstrap interval)"
+    )
+
+
+def ratios_by_reference(shape: Shape) -> list[tuple[Row, list[Ratio]]]:
+    """Group the ratios by the row that they are to."""
+    grouped: dict[str, list[Ratio]] = {}
+    for ratio in shape.ratios:
+        grouped.setdefault(ratio.reference.key, []).append(ratio)
+    return [(ratios[0].reference, ratios) for ratios in grouped.values()]
+
+
+def used_footnotes(diff: Diff) -> Iterable[Footnote]:
+    """Give the footnotes whose marks stand in the table, in order of appearance."""
+    marks = dict.fromkeys(
+        mark
+        for finding in diff.findings.values()
+        for reference in finding.filled.cell.references
+        for mark in reference.printed.marks
+    )
+    return [diff.spec.footnotes[mark] for mark in marks]

@@ -1,0 +1,146 @@
+"""Summaries of samples, rank correlation, and the doubts that numbers raise about themselves."""
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+RESAMPLES = 1000  # the ends of a 95 % interval then move by about 0.01 from seed to seed
+SEED = 20121  # the same results give the same interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a row of samples comes to.  `low` and `high` bound the mean with 95 % confidence."""
+
+    mean: float
+    median: float
+    low: float
+    high: float
+    variation: float
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """Mean, median, coefficient of variation, and Student's 95 % interval of the mean.
+
+    With one sample there is no interval: both ends are the sample.
+    """
+    mean = statistics.fmean(samples)
+    if len(samples) == 1:
+        return Summary(mean=mean, median=mean, low=mean, high=mean, variation=0.0)
+    from scipy.special import stdtrit  # noqa: PLC0415 -- takes 0.2 s to import; only measuring needs it
+
+    deviation = statistics.stdev(samples)
+    half = float(stdtrit(len(samples) - 1, 0.975)) * deviation / math.sqrt(len(samples))
+    return Summary(
+        mean=mean,
+        median=statistics.median(samples),
+        low=mean - half,
+        high=mean + half,
+        variation=deviation / mean,
+    )
+
+
+def doubts(seconds: Sequence[float]) -> list[str]:
+    """What the times of the runs themselves give reason to doubt, each with a number and a remedy."""
+    found = []
+    summary = summarise(seconds)
+    if summary.variation > 0.05:
+        found.append(f"runs vary by {summary.variation:.1%}: is something else using the machine? measure again when it is idle")
+    elif summary.variation > 0.02:
+        found.append(f"runs vary by {summary.variation:.1%}, more than the usual 2 %")
+    if len(seconds) >= 5 and seconds[0] > 1.25 * summary.median:
+        found.append(f"the first run took {seconds[0] / summary.median:.2f} times the median: warm-up ended too early")
+    drift = relative_drift(seconds)
+    if len(seconds) >= 10 and abs(drift) > 0.05:
+        way = "slower" if drift > 0 else "faster"
+        found.append(f"runs became {abs(drift):.1%} {way} from the first third to the last: let the machine cool or settle first")
+    return found
+
+
+def relative_drift(seconds: Sequence[float]) -> float:
+    """Median of the last third over the median of the first, less one."""
+    third = max(1, len(seconds) // 3)
+    return statistics.median(seconds[-third:]) / statistics.median(seconds[:third]) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correlation:
+    """A rank correlation with a 95 % bootstrap interval over the rows."""
+
+    value: float
+    low: float
+    high: float
+
+
+def kendall(one: Sequence[float], other: Sequence[float]) -> float:
+    """Kendall's τ-b: pairs in the same order less pairs in the opposite order, with ties corrected for.
+
+    Written here because `scipy.stats` takes 0.7 s to import, half of what a whole report may take; the tests hold it
+    against scipy's.  NaN where one side is all ties.
+    """
+    agree = ties_one = ties_other = pairs = 0
+    for i in range(len(one)):
+        for j in range(i):
+            a, b = _sign(one[i] - one[j]), _sign(other[i] - other[j])
+            agree += a * b
+            ties_one += a == 0
+            ties_other += b == 0
+            pairs += 1
+    scale = math.sqrt((pairs - ties_one) * (pairs - ties_other))
+    return agree / scale if scale else math.nan
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Spearman's ρ: the correlation of the ranks, ties sharing their mean rank.  NaN where one side is all ties."""
+    try:
+        return statistics.correlation(_ranks(one), _ranks(other))
+    except statistics.StatisticsError:
+        return math.nan
+
+
+def rank_correlation(
+    one: Sequence[float],
+    other: Sequence[float],
+    *,
+    measure: Callable[[Sequence[float], Sequence[float]], float],
+) -> Correlation:
+    """Give a rank correlation and the interval that resampling the rows gives it."""
+    draw = random.Random(SEED)  # noqa: S311 -- statistics, not secrets
+    rows = range(len(one))
+    found = []
+    for _ in range(RESAMPLES):
+        # A row drawn twice is kept once: its copies would be ties that no measurement made.
+        chosen = sorted({draw.randrange(len(one)) for _ in rows})
+        found.append(measure([one[i] for i in chosen], [other[i] for i in chosen]))
+    kept = sorted(value for value in found if not math.isnan(value))
+    value = measure(one, other)
+    if not kept:
+        return Correlation(value=value, low=math.nan, high=math.nan)
+    return Correlation(value=value, low=_quantile(kept, 0.025), high=_quantile(kept, 0.975))
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranks = [0.0] * len(values)
+    start = 0
+    while start < len(order):
+        end = start
+        while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
+            end += 1
+        for place in range(start, end + 1):
+            ranks[order[place]] = (start + end) / 2
+        start = end + 1
+    return ranks
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])

@@ -1,0 +1,87 @@
+"""`Spec` + `Result`s -> `Table` in the paper's layout: each cell with what was measured for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.machine import Machine
+from harness.plan import Job, Plan, Planned
+from harness.result import Measurement, Result
+from harness.spec import Cell, Spec
+from harness.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A cell, its job if it has one, and the newest result of that job."""
+
+    planned: Planned
+    result: Result | None
+
+    @property
+    def cell(self) -> Cell:
+        """What was printed there."""
+        return self.planned.cell
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The cell's own metric of the result."""
+        if self.result is None or self.result.error is not None:
+            return None
+        return self.result.metrics.get(str(self.cell.metric))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table, filled.  `machine` is where its speeds were measured, if any were."""
+
+    spec: Spec
+    machine: Machine | None
+    cells: Mapping[tuple[str, str], Filled]
+
+    def cell(self, row: str, column: str) -> Filled:
+        """Give the cell under these two keys."""
+        return self.cells[row, column]
+
+
+def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
+    """Put results, given by the key of their job, into the cells of a table."""
+    cells = {
+        place: Filled(planned=planned, result=results.get(planned.job.key) if planned.job else None)
+        for place, planned in plan.of(spec).items()
+    }
+    speeds = [f.result.machine for f in cells.values() if f.result and f.result.job.exclusive]
+    return Table(spec=spec, machine=speeds[0] if speeds else None, cells=cells)
+
+
+def stored(plan: Plan, store: Store, here: Machine | None) -> dict[str, Result]:
+    """Take the results of a plan from a store, without measuring anything.
+
+    Speeds of different machines never stand in one table: those of this machine are taken if there are any, else those
+    of the machine with the newest result.  A failure shows where nothing better is known.
+    """
+    newest = {job: list(_newest_by_machine(job, store)) for job in plan.all_jobs}
+    machine = _chosen(newest, here)
+    found = {}
+    for job, results in newest.items():
+        fitting = [r for r in results if not job.exclusive or machine is None or r.machine.does_the_same_as(machine)]
+        good = [result for result in fitting if result.error is None]
+        if fitting:
+            found[job.key] = (good or fitting)[0]
+    return found
+
+
+def _newest_by_machine(job: Job, store: Store) -> list[Result]:
+    """Take the newest good result and the newest failure of each machine; for other than speeds, just the newest."""
+    found: dict[tuple[Machine | None, bool], Result] = {}
+    for result in store.results(job):
+        found.setdefault((result.machine if job.exclusive else None, result.error is None), result)
+        if not job.exclusive and result.error is None:
+            break
+    return list(found.values())
+
+
+def _chosen(newest: Mapping[Job, list[Result]], here: Machine | None) -> Machine | None:
+    speeds = [result for job, results in newest.items() if job.exclusive for result in results if result.error is None]
+    if here is not None and any(result.machine.does_the_same_as(here) for result in speeds):
+        return here
+    return max(speeds, key=lambda result: result.id).machine if speeds else None
