@@ -46,6 +46,11 @@ class Watcher(Protocol):
         """Nothing happens for now."""
 
 
+def speed_lock() -> Path:
+    """Name the file that every harness of this user holds while it measures a speed on this machine."""
+    return Path(tempfile.gettempdir()) / f"harness-speed-{getpass.getuser()}.lock"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Where the work is done: the device as torch calls it, what is behind it, and the versions there."""
@@ -53,6 +58,7 @@ class Site:
     device: str
     machine: Machine
     software: Mapping[str, str]
+    lock: Path = field(default_factory=speed_lock)
 
 
 @dataclass(kw_only=True)
@@ -102,9 +108,9 @@ def run(  # noqa: PLR0913 -- the one place where all parts meet
     _check_models(plan, missing, launcher)
     number = 0
     for jobs in _batches(missing):
-        with _the_machine_to_itself(watcher, alone=jobs[0].exclusive) as waited:
-            for job in jobs if waited and not rerun else ():
-                # Another process may have measured it while this one waited.
+        with _the_machine_to_itself(watcher, site.lock if jobs[0].exclusive else None):
+            for job in jobs if not rerun else ():
+                # Another process may have measured it since this one looked.
                 known = store.find(job, site.machine, dict(site.software))
                 if known is not None:
                     done.results[job.key] = known
@@ -187,20 +193,18 @@ def _check_models(plan: Plan, jobs: Iterable[Job], launcher: Launcher) -> None:
 
 
 @contextmanager
-def _the_machine_to_itself(watcher: Watcher, *, alone: bool) -> Iterator[bool]:
-    """Hold the machine against other harness processes while a speed is measured; tells whether there was a wait."""
-    if not alone:
-        yield False
+def _the_machine_to_itself(watcher: Watcher, path: Path | None) -> Iterator[None]:
+    """Hold the machine against other harness processes while a speed is measured."""
+    if path is None:
+        yield
         return
-    lock = FileLock(Path(tempfile.gettempdir()) / f"harness-speed-{getpass.getuser()}.lock")
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-        waited = False
     except Timeout:
         watcher.waits("another harness measures speed on this machine; waiting for it")
         lock.acquire()
-        waited = True
     try:
-        yield waited
+        yield
     finally:
         lock.release()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,13 +26,11 @@ class Store:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{os.getpid()}"
-            with probe.open("wb") as file:
+            with tempfile.TemporaryFile(dir=self.root) as file:
                 # A full disk takes an empty file and refuses its content.
                 file.write(bytes(4096))
                 file.flush()
                 os.fsync(file.fileno())
-            probe.unlink()
         except (FileExistsError, NotADirectoryError) as error:
             raise StoreError(f"--runs {self.root}: is a file, not a folder; name another folder") from error
         except OSError as error:

@@ -66,6 +66,9 @@ class Device(Protocol):
     def forget(self) -> None:
         """Free what earlier steps left, so that they cannot disturb the next."""
 
+    def ran_out(self, error: BaseException) -> bool:
+        """Whether an error means that memory ran out, and nothing else."""
+
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, and nothing else."""
@@ -81,8 +84,8 @@ class Cpu:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._threads = threads
         self._before = _resident()
+        self._capped = False
 
     def seconds_of(self, step: Callable[[], object]) -> float:
         """A step on the CPU is finished when it returns."""
@@ -115,6 +118,7 @@ class Cpu:
         """Cap the data that this process may hold, above what the libraries hold already."""
         if cap is None:
             return {}
+        self._capped = True
         size = _data_size() + cap
         resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         return {"memory_cap": cap, "memory_cap_by": "RLIMIT_DATA"}
@@ -132,6 +136,11 @@ class Cpu:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
             return
+
+
+    def ran_out(self, error: BaseException) -> bool:
+        """As everywhere; and under a cap oneDNN cannot get its scratch memory, which it does not tell in those words."""
+        return ran_out_of_memory(error) or (self._capped and "could not create a primitive" in str(error))
 
 
 def _contention(others: float, stolen: float) -> list[str]:
@@ -222,6 +231,11 @@ class Cuda:
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+
+
+    def ran_out(self, error: BaseException) -> bool:
+        """Only what torch, cuBLAS or cuDNN call a lack of memory."""
+        return ran_out_of_memory(error)
 
 
 def clock_doubts(by_events: float, wall: float) -> list[str]:

@@ -53,7 +53,15 @@ def _create(name: str, res: int) -> nn.Module:
         model: nn.Module = timm.create_model(name, pretrained=False, **sized)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise JobError(f"timm cannot build '{name}' for {res} pixels: {error}") from error
+    _check_patches(name, res, model)
     return model.eval()
+
+
+def _check_patches(name: str, res: int, model: nn.Module) -> None:
+    """Refuse a size that the patches do not cover: timm would leave the border out without a word."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and any(res % side for side in patch):
+        raise JobError(f"'{name}' has patches of {patch[0]} pixels, which do not divide {res}; choose a multiple")
 
 
 def _holds_computed_tensors(model: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.errors import JobError
 from harness.jobs import network
-from harness.jobs.device import Device, open_device, ran_out_of_memory
+from harness.jobs.device import Device, open_device
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.timing import Probe, knee, largest_batch, warm_up
 from harness.kinds import parse_memory
@@ -172,7 +172,7 @@ def _attempt(job: Job, model: nn.Module, flags: Flags, device: Device) -> Callab
             seconds = device.seconds_of(step)
             seconds = device.seconds_of(step)
         except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
+            if not device.ran_out(error):
                 raise
             outcome = "out of memory"
         memory = device.memory()
@@ -203,7 +203,7 @@ def _measure(job: Job, report: Report, device: Device, batch: int | None) -> Tim
             _check_output(job, model, flags, device.torch_name)
             return _timed(job, report, device, model, flags, batch, limited)
         except (RuntimeError, MemoryError) as error:
-            if batch is None or not ran_out_of_memory(error):
+            if batch is None or not device.ran_out(error):
                 raise
             return TooLarge(batch=batch)
 
@@ -217,13 +217,15 @@ def _timed(  # noqa: PLR0913 -- one pipeline, cut here only because of the error
     batch: int | None,
     limited: dict[str, object],
 ) -> Timed:
-    probes: list[Probe] = []
+    probes: tuple[Probe, ...] = ()
+    before: tuple[float, ...] = ()
     if batch is None:
         report(Progress(job=job, phase="finding the batch"))
-        batch, probes = knee(lambda size: _warm_seconds(_step_of(job, model, size, flags, device), device))
+        found = knee(lambda size: _few_runs(_step_of(job, model, size, flags, device), device))
+        batch, probes, before = found.batch, found.probes, found.runs
     step = _step_of(job, model, batch, flags, device)
     report(Progress(job=job, phase=f"warming up, batch {batch}"))
-    warm = warm_up(step, device)
+    warm = warm_up(step, device, before=before)
     repeats = int(job["repeats"])
     rate = batch / warm.seconds[-1]
 
@@ -253,11 +255,12 @@ def _timed(  # noqa: PLR0913 -- one pipeline, cut here only because of the error
     return Timed(batch=batch, seconds=runs.seconds, facts=facts, warnings=warnings)
 
 
-def _warm_seconds(step: Callable[[], object], device: Device) -> float:
-    """Give the shortest of a few runs after a first: what else runs can only make a run longer."""
-    first = device.seconds_of(step)
-    more = 1 if first > 0.5 else 4
-    return min(device.seconds_of(step) for _ in range(more))
+def _few_runs(step: Callable[[], object], device: Device) -> list[float]:
+    """Time one run of a slow network, a few of a fast one."""
+    runs = [device.seconds_of(step)]
+    while len(runs) < 5 and sum(runs) < 0.5:
+        runs.append(device.seconds_of(step))
+    return runs
 
 
 def _on_device(job: Job, flags: Flags, device: str) -> nn.Module:

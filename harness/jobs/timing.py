@@ -3,7 +3,7 @@
 Everything here takes the clock as an argument, so that tests can play it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from harness.errors import JobError
 
 # A warm-up ends when two rows of runs agree to this share, and at the latest after so many runs or seconds.
 STEADY = 0.03
-WARM_UP_LEAST_SECONDS = 0.5
+WARM_UP_LEAST_SECONDS = 1.0
 WARM_UP_MOST_SECONDS = 10.0
 WARM_UP_MOST_RUNS = 200
 
@@ -52,14 +52,14 @@ class WarmUp:
     steady: bool
 
 
-def warm_up(step: Callable[[], object], clock: Clock) -> WarmUp:
+def warm_up(step: Callable[[], object], clock: Clock, *, before: Sequence[float] = ()) -> WarmUp:
     """Run until the last three runs agree with the three before them, bounded in time and number.
 
-    Slow networks get by with two runs: their third would cost more than it tells.
+    `before` are runs of the same step that happened just now.  Slow networks get by with two runs: their third would
+    cost more than it tells.
     """
-    times: list[float] = []
+    times = list(before)
     while True:
-        times.append(clock.seconds_of(step))
         spent = sum(times)
         if len(times) >= 6 and spent >= WARM_UP_LEAST_SECONDS and _agree(times[-3:], times[-6:-3]):
             return WarmUp(seconds=tuple(times), steady=True)
@@ -67,26 +67,44 @@ def warm_up(step: Callable[[], object], clock: Clock) -> WarmUp:
             return WarmUp(seconds=tuple(times), steady=_agree(times[-1:], times[-2:-1]))
         if len(times) >= WARM_UP_MOST_RUNS:
             return WarmUp(seconds=tuple(times), steady=False)
+        times.append(clock.seconds_of(step))
 
 
 def _agree(late: list[float], early: list[float]) -> bool:
     return abs(sorted(late)[len(late) // 2] / sorted(early)[len(early) // 2] - 1) <= STEADY
 
 
-def knee(seconds_at: Callable[[int], float]) -> tuple[int, list[Probe]]:
+@dataclass(frozen=True, kw_only=True)
+class Knee:
+    """The batch at which speed stops growing, every batch that was tried, and the runs of the last one if it was chosen."""
+
+    batch: int
+    probes: tuple[Probe, ...]
+    runs: tuple[float, ...]
+
+
+def knee(runs_at: Callable[[int], Sequence[float]]) -> Knee:
     """Find the batch at which images a second stop growing, one run lasting at most about a second.
 
-    `seconds_at` gives the time of one warm run of a batch.  Doubles from 1 as long as it is worth it.
+    `runs_at` gives the times of a few runs of a batch; the shortest counts, because what else the machine does can only
+    make a run longer.  Doubles from 1 until two doublings in a row were not worth it, since one may have had bad luck.
     """
-    batch, seconds = 1, seconds_at(1)
-    probes = [Probe(batch=1, outcome="timed", seconds=seconds)]
-    while 2 * seconds <= LONGEST_RUN_SECONDS:
-        longer = seconds_at(2 * batch)
-        probes.append(Probe(batch=2 * batch, outcome="timed", seconds=longer))
-        if 2 * seconds / longer < 1 + WORTH_DOUBLING:
+    speeds: dict[int, float] = {}
+    probes = []
+    batch, in_vain = 1, 0
+    while True:
+        runs = runs_at(batch)
+        seconds = min(runs)
+        probes.append(Probe(batch=batch, outcome="timed", seconds=seconds))
+        worth = batch / seconds > (1 + WORTH_DOUBLING) * max(speeds.values(), default=0.0)
+        speeds[batch] = batch / seconds
+        in_vain = 0 if worth else in_vain + 1
+        if in_vain == 2 or 2 * seconds > LONGEST_RUN_SECONDS:
             break
-        batch, seconds = 2 * batch, longer
-    return batch, probes
+        batch *= 2
+    best = max(speeds.values())
+    chosen = next(size for size, speed in speeds.items() if speed * (1 + WORTH_DOUBLING) >= best)
+    return Knee(batch=chosen, probes=tuple(probes), runs=tuple(runs) if chosen == batch else ())
 
 
 def largest_batch(attempt: Callable[[int], Probe], *, cap: int | None) -> Iterator[Probe]:

@@ -41,11 +41,11 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
     console.print(Text(words.legend(diff), style="dim"))
     _print_shapes(console, diff)
     _print_reasons(console, diff, verbose=verbose)
-    for note in words.used_footnotes(diff):
+    for note in words.footnotes(diff, measured_only=not verbose):
         _hanging(console, f"[{note.mark}]", note.text, "dim")
     if diff.spec.note and verbose:
         _hanging(console, "note:", diff.spec.note, "dim")
-    for doubt in words.doubts(diff):
+    for doubt in words.doubts(diff) if verbose else words.doubts_in_short(diff):
         _hanging(console, "doubt:", doubt, "yellow")
     console.print(Text(f"{words.counts(diff)}."))
     file = console.file
@@ -63,20 +63,26 @@ def _print_cells(console: Console, diff: Diff, width: int) -> None:
 
 
 def _grid(diff: Diff, *, two_lines: bool) -> Grid:
+    """Draw the paper's layout; on one line, what was measured and what was published stand in columns of their own."""
     grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     grid.add_column("", no_wrap=True)
     for column in diff.spec.columns:
         unit = _unit(diff, column.key)
         header = f"{column.label}\n{unit}" if two_lines else words.heading(column.label, unit)
         grid.add_column(header, justify="right", no_wrap=True)
+        if not two_lines:
+            grid.add_column(Text("published", style="dim"), no_wrap=True)
     group = None
     for row in diff.spec.rows:
         if row.group != group:
             group = row.group
             if group and group != row.label:
                 grid.add_row(Text(group, style="italic"))
-        cells = [_cell(diff.findings[row.key, column.key], two_lines=two_lines) for column in diff.spec.columns]
-        grid.add_row(Text(row.label), *cells)
+        cells = [diff.findings[row.key, column.key] for column in diff.spec.columns]
+        if two_lines:
+            grid.add_row(Text(row.label), *(Text("\n").join(_parts(cell)) for cell in cells))
+        else:
+            grid.add_row(Text(row.label), *(part for cell in cells for part in _parts(cell)))
     return grid
 
 
@@ -86,17 +92,12 @@ def _unit(diff: Diff, column: str) -> str:
     return units.pop() if len(units) == 1 else ""
 
 
-def _cell(finding: Finding, *, two_lines: bool) -> Text:
-    cell, style = words.written(finding), STYLES[finding.verdict]
-    if finding.filled.planned.idle:
-        return Text(cell.published, style="dim")
-    text = Text()
-    text.append(" ".join(filter(None, (cell.measured, cell.batch, cell.sign))), style=style)
-    beside = " ".join(filter(None, (cell.published, cell.difference)))
-    if beside:
-        text.append("\n" if two_lines else "  ")
-        text.append(beside, style="dim")
-    return text
+def _parts(finding: Finding) -> tuple[Text, Text]:
+    """Write what was measured, and what was published with the difference."""
+    cell = words.written(finding)
+    measured = " ".join(filter(None, (cell.measured, cell.batch, cell.sign)))
+    published = " ".join(filter(None, (cell.published, cell.difference)))
+    return Text(measured, style=STYLES[finding.verdict]), Text(published, style="dim")
 
 
 def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
@@ -109,7 +110,8 @@ def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
             line = Grid.grid(padding=(0, 1))
             line.add_column(width=indent)
             line.add_column(ratio=1)
-            line.add_row(Text(f" {label}", style="dim"), _cell(diff.findings[row.key, column.key], two_lines=False))
+            cell = Text("  ").join(part for part in _parts(diff.findings[row.key, column.key]) if part)
+            line.add_row(Text(f" {label}", style="dim"), cell)
             console.print(line)
 
 

@@ -1,7 +1,7 @@
 """How numbers, verdicts and reasons are written, whatever the format."""
 
 import math
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 
 from harness.diff import Diff, Finding, Ratio, Shape, Verdict
@@ -129,11 +129,26 @@ def _cells(findings: list[Finding]) -> str:
 
 def doubts(diff: Diff) -> list[str]:
     """Collect what the measurements doubt about themselves, each with the row it is about."""
+    return [f"{row}: {warning}" for row, warning in _warnings(diff)]
+
+
+def doubts_in_short(diff: Diff) -> list[str]:
+    """Sum up doubts that differ only in row and number: how many rows, and the first as an example."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for row, warning in _warnings(diff):
+        alike.setdefault(re.sub(r"[\d.]+", "#", warning), []).append((row, warning))
+    return [
+        f"{row}: {warning}" + (f" (and {len(others)} more rows alike, -v shows them)" if others else "")
+        for (row, warning), *others in alike.values()
+    ]
+
+
+def _warnings(diff: Diff) -> list[tuple[str, str]]:
     found = {}
     for finding in diff.findings.values():
         result = finding.filled.result
         for warning in result.warnings if result and finding.filled.measurement else ():
-            found.setdefault((result.id if result else "", warning), f"{finding.filled.cell.row.label}: {warning}")
+            found.setdefault((result.id if result else "", warning), (finding.filled.cell.row.label, warning))
     return list(found.values())
 
 
@@ -155,11 +170,12 @@ def ratios_by_reference(shape: Shape) -> list[tuple[Row, list[Ratio]]]:
     return [(ratios[0].reference, ratios) for ratios in grouped.values()]
 
 
-def used_footnotes(diff: Diff) -> Iterable[Footnote]:
-    """Give the footnotes whose marks stand in the table, in order of appearance."""
+def footnotes(diff: Diff, *, measured_only: bool = False) -> list[Footnote]:
+    """Give the footnotes whose marks stand in the table, in order of appearance; or those of measured cells only."""
     marks = dict.fromkeys(
         mark
         for finding in diff.findings.values()
+        if finding.filled.measurement or not measured_only
         for reference in finding.filled.cell.references
         for mark in reference.printed.marks
     )

@@ -1,0 +1,86 @@
+"""Machines, launchers and results that play the real ones."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from harness.launch import Crashed
+from harness.machine import GIB, Machine
+from harness.plan import Job
+from harness.progress import Batch, Progress, Saved
+from harness.result import Measurement, Result, new_id
+from harness.store import Store
+
+LAPTOP = Machine(device="cpu", name="Some Processor", memory=16 * GIB, cores=4, threads=4)
+V100 = Machine(device="cuda", name="Tesla V100-SXM2-16GB", memory=16160 * 2**20)
+H200 = Machine(device="cuda", name="NVIDIA H200", memory=143771 * 2**20)
+VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "timm": "1.0.31", "numpy": "2.4.6"}
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+
+
+def result_of(  # a result as a job would leave it
+    job: Job,
+    *,
+    machine: Machine = LAPTOP,
+    software: Mapping[str, str] = VERSIONS,
+    value: float = 100.0,
+    minutes: int = 0,
+    error: str | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Result:
+    started = NOON + timedelta(minutes=minutes)
+    if job.kind == "count":
+        metrics = {"params": Measurement(unit="M", value=value), "res": Measurement(unit="px", value=job["res"])}  # type: ignore[arg-type]
+    else:
+        metrics = {
+            "throughput": Measurement(
+                unit="im/s", value=value, low=0.99 * value, high=1.01 * value, samples=(4 / value,) * 30, sample_unit="s"
+            )
+        }
+    return Result(
+        id=new_id(started),
+        job=job,
+        machine=machine,
+        software=software,
+        started=started,
+        seconds=2.0,
+        metrics={} if error else metrics,
+        facts={} if error else {"batch": 4},
+        warnings=warnings,
+        error=error,
+    )
+
+
+@dataclass
+class FakeLauncher:
+    """Does jobs at once.  `values` gives a job's number, `errors` its failure, `crashes` kills the process at a job."""
+
+    value_of: Callable[[Job], float] = lambda job: 100.0
+    errors: Mapping[str, str] = field(default_factory=dict)
+    crashes: set[str] = field(default_factory=set)
+    interrupts: set[str] = field(default_factory=set)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    batches: list[tuple[str, ...]] = field(default_factory=list)
+
+    def run(self, batch: Batch) -> Iterator[Progress | Saved]:
+        self.batches.append(tuple(str(job) for job in batch.jobs))
+        for job in batch.jobs:
+            yield Progress(job=job, phase="working")
+            model = str(job["model"])
+            if f"{job.kind} {model}" in self.interrupts:
+                raise KeyboardInterrupt
+            if f"{job.kind} {model}" in self.crashes:
+                raise Crashed("the process was ended by SIGSEGV")
+            result = result_of(
+                job,
+                machine=batch.machine,
+                software=batch.software,
+                value=self.value_of(job),
+                error=self.errors.get(f"{job.kind} {model}"),
+            )
+            Store(batch.runs).save(result)
+            yield Saved(job=job, id=result.id)
+
+    def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
+        return {name: self.unknown[name] for name in names if name in self.unknown}

@@ -1,0 +1,277 @@
+"""Real networks are counted and timed; devices that are played show what happens when memory runs out."""
+
+import math
+import multiprocessing
+import os
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+
+from harness.errors import JobError
+from harness.jobs import count, network, throughput
+from harness.jobs.device import Cpu, clock_doubts, ran_out_of_memory
+from harness.jobs.fresh import in_fresh_process
+from harness.kinds import parse_memory
+from harness.plan import Job, make_plan
+from harness.progress import Progress
+from harness.spec import Catalog
+
+# Worked out by hand from the networks' definitions, or published by their authors (see each line).
+PARAMETERS = {
+    # ViT: patch embedding 3*16*16*d + d, class token d, positions 197*d, 12 blocks of 12*d*d + 13*d, norm 2*d,
+    # head 1000*d + 1000.
+    ("deit_tiny_patch16_224", 224): 5_717_416,
+    ("deit_small_patch16_224", 224): 22_050_664,
+    ("deit_base_patch16_224", 224): 86_567_656,
+    # 100 + 1 positions instead of 197: (197 - 101) * 768 fewer.
+    ("deit_base_patch16_224", 160): 86_567_656 - 96 * 768,
+    # 400 + 1 positions: (401 - 197) * 768 more.
+    ("deit_base_patch16_224", 320): 86_567_656 + 204 * 768,
+    ("deit_base_distilled_patch16_384", 384): 87_630_032,
+    ("resnet50", 224): 25_557_032,
+    ("regnety_160", 224): 83_590_140,
+    ("tf_efficientnet_b8", 800): 87_413_142,
+}
+
+
+def silent(_progress: Progress) -> None:
+    pass
+
+
+def counted(model: str, res: int) -> dict[str, float | str]:
+    metrics, _, _ = count.work(Job.of("count", {"model": model, "res": res}), silent)
+    return {name: measurement.value for name, measurement in metrics.items()}
+
+
+@pytest.mark.parametrize(("model", "res"), PARAMETERS, ids=lambda value: str(value))
+def test_parameters_are_those_of_the_definition(model: str, res: int) -> None:
+    assert counted(model, res)["params"] == PARAMETERS[model, res] / 1e6
+
+
+def test_multiply_adds_of_a_vit_are_those_of_its_matrix_products() -> None:
+    d, tokens, layers = 192, 197, 12
+    patches = 196 * 3 * 16 * 16 * d
+    # Per block: query, key and value 3*d*d, projection d*d, MLP 8*d*d for each token, and two products of attention.
+    blocks = layers * (12 * d * d * tokens + 2 * tokens * tokens * d)
+    head = d * 1000
+    assert counted("deit_tiny_patch16_224", 224)["macs"] == pytest.approx((patches + blocks + head) / 1e9, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "res", "gmacs"),
+    # What timm's own benchmark files list for these networks (pt113 files, which still count attention).
+    [("resnet18", 224, 1.82), ("resnet50", 224, 4.11), ("deit_base_patch16_224", 224, 17.58), ("tf_efficientnet_b0", 224, 0.4)],
+)
+def test_multiply_adds_agree_with_those_that_timm_publishes(model: str, res: int, gmacs: float) -> None:
+    # timm's count has norms and activations in it: up to 4 % for the smallest network.
+    assert counted(model, res)["macs"] == pytest.approx(gmacs, rel=0.04)
+
+
+def test_the_architecture_of_table_1_is_read_off_the_networks() -> None:
+    found = counted("deit_small_patch16_224", 224)
+    assert [found[name] for name in ("embed_dim", "heads", "layers", "tokens")] == [384, 6, 12, 197]
+    assert counted("deit_base_distilled_patch16_384", 384)["tokens"] == 24 * 24 + 2
+    assert "heads" not in counted("resnet18", 224)
+
+
+def test_an_unknown_network_is_named_with_the_nearest() -> None:
+    with pytest.raises(JobError) as refused:
+        counted("deit_tinny_patch16_224", 224)
+    assert str(refused.value) == (
+        f"timm {timm.__version__} knows no model 'deit_tinny_patch16_224'; did you mean 'deit_tiny_patch16_224'?"
+    )
+
+
+def test_a_size_that_the_patches_do_not_divide_is_refused_in_a_sentence() -> None:
+    with pytest.raises(JobError) as refused:
+        counted("deit_tiny_patch16_224", 50)
+    assert str(refused.value) == (
+        "'deit_tiny_patch16_224' has patches of 16 pixels, which do not divide 50; choose a multiple"
+    )
+
+
+def test_every_network_of_the_shipped_tables_can_be_built_at_its_size() -> None:
+    jobs = {job for job in make_plan(Catalog().find(["all"])).jobs if job.exclusive}
+    assert len(jobs) >= 30
+    for model, res in sorted({(str(job["model"]), int(job["res"])) for job in jobs}):
+        built = network.skeleton(model, res)
+        output = built(torch.empty(1, 3, res, res, device="meta"))
+        assert tuple(output.shape) == (1, 1000), (model, res)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "deit_tiny_distilled_patch16_224", "tf_efficientnet_b0", "swin_tiny_patch4_window7_224"])
+def test_a_network_with_random_weights_is_timms_network_with_finite_scores(model: str) -> None:
+    built = network.with_random_weights(model, 224)
+    theirs = timm.create_model(model)
+    assert {k: v.shape for k, v in built.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+    with torch.inference_mode():
+        scores = built(torch.randn(2, 3, 224, 224))
+    assert bool(torch.isfinite(scores).all())
+    assert scores.std() > 0
+    assert not built.training
+
+
+def speed_job(**settings: object) -> Job:
+    told = {"model": "resnet18", "res": 64, "protocol": "paper", "repeats": 5, "batch": 2, **settings}
+    return Job.of("throughput", told)  # type: ignore[arg-type]
+
+
+def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
+    metrics, facts, _ = throughput.work(speed_job(), silent, device="cpu", threads=1)
+    found = metrics["throughput"]
+    assert len(found.samples) == 5
+    assert found.value == pytest.approx(2 * 5 / math.fsum(found.samples))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    assert facts["batch"] == 2
+    assert facts["threads"] == 1
+
+
+def test_every_flag_of_the_paper_protocol_is_set_and_stands_in_the_result() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    _, facts, _ = throughput.work(speed_job(), silent, device="cpu", threads=1)
+    assert facts["flags"] == {
+        "dtype": "float32",
+        "autocast": None,
+        "tf32_matmul": False,
+        "tf32_cudnn": False,
+        "fused_attention": False,
+        "cudnn_benchmark": False,
+        "memory_format": "contiguous",
+        "compile": None,
+    }
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.benchmark
+    assert not timm.layers.use_fused_attn()
+
+
+def test_the_batch_of_a_cpu_is_found_where_speed_stops_growing() -> None:
+    metrics, facts, _ = throughput.work(speed_job(batch="auto"), silent, device="cpu", threads=1)
+    tried = [probe["batch"] for probe in facts["probes"]]
+    assert tried == [2**n for n in range(len(tried))]
+    assert metrics["batch"].value == facts["batch"]
+    assert facts["batch"] in tried
+
+
+def test_the_largest_batch_under_a_cap_is_searched_in_one_process_and_confirmed_in_another() -> None:
+    said: list[str] = []
+    job = speed_job(batch="largest", memory="200MiB", repeats=2, res=128)
+    metrics, facts, _ = throughput.work(job, lambda p: said.append(p.phase), device="cpu", threads=1)
+    batch = metrics["batch"].value
+    assert facts["memory_cap"] == 200 * 2**20
+    outcomes = {probe["batch"]: probe["outcome"] for probe in facts["probes"]}
+    assert outcomes[batch + facts["steps_down"]] == "fits"
+    assert outcomes[batch + facts["steps_down"] + 1] == "out of memory"
+
+
+def test_a_cap_that_one_image_does_not_fit_is_a_sentence() -> None:
+    with pytest.raises(JobError) as refused:
+        throughput.work(speed_job(batch="largest", memory="1MiB", res=512), silent, device="cpu", threads=1)
+    assert str(refused.value) == "out of memory at batch 1 under 1MiB; give more with --memory"
+
+
+def test_an_error_that_is_not_a_lack_of_memory_stops_the_job_with_its_own_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(throughput, "_step", broken)
+    with pytest.raises(JobError, match="RuntimeError: CUDA error: an illegal memory access was encountered"):
+        throughput.work(speed_job(batch="largest", memory="1GiB"), silent, device="cpu", threads=1)
+
+
+def test_a_network_whose_output_is_not_finite_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str, res: int) -> torch.nn.Module:
+        model = timm.create_model(name).eval()
+        torch.nn.init.constant_(model.fc.bias, math.nan)
+        return model  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(network, "with_random_weights", broken)
+    with pytest.raises(JobError) as refused:
+        throughput.work(speed_job(), silent, device="cpu", threads=1)
+    assert str(refused.value) == "'resnet18' gives numbers that are not finite for a fixed image"
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (ValueError("CUDA out of memory"), False),
+    ],
+    ids=str,
+)
+def test_only_a_lack_of_memory_counts_as_too_large(error: Exception, *, verdict: bool) -> None:
+    assert ran_out_of_memory(error) is verdict
+
+
+def test_torch_says_that_the_cpu_ran_out_in_words_that_are_understood() -> None:
+    with pytest.raises(RuntimeError) as ran_out:
+        torch.empty(2**50)
+    assert ran_out_of_memory(ran_out.value)
+
+
+def test_clocks_that_disagree_by_more_than_two_percent_are_doubted() -> None:
+    assert clock_doubts(1.0, 1.019) == []
+    assert clock_doubts(1.0, 1.03) == [
+        "CUDA events say 1.000 s, the wall clock 1.030 s: the host may be too slow to keep the card busy"
+    ]
+
+
+def test_runs_on_the_cpu_are_timed_one_by_one() -> None:
+    calls: list[int] = []
+    heard: list[int] = []
+    runs = Cpu(1).time_runs(lambda: calls.append(1), 7, heard.append)
+    assert len(calls) == len(runs.seconds) == 7
+    assert heard == [1, 2, 3, 4, 5, 6, 7]
+    assert sum(runs.seconds) <= runs.wall
+
+
+def test_a_busy_neighbour_is_noticed() -> None:
+    def spin() -> None:
+        while True:
+            pass
+
+    neighbour = multiprocessing.get_context("fork").Process(target=spin, daemon=True)
+    neighbour.start()
+    try:
+        done = torch.zeros(300, 300)
+        step: Callable[[], object] = lambda: [done @ done for _ in range(200)]  # noqa: E731
+        runs = Cpu(1).time_runs(step, 10, lambda _: None)
+    finally:
+        neighbour.kill()
+        neighbour.join()
+    if "cores_used_by_others" not in runs.facts:
+        pytest.skip("this system does not tell how busy it is")
+    assert any("other processes used" in warning for warning in runs.warnings)
+
+
+def test_a_fresh_process_gives_its_value_and_its_failure() -> None:
+    assert in_fresh_process(divmod, 17, 5) == (3, 2)
+    with pytest.raises(JobError, match="ZeroDivisionError"):
+        in_fresh_process(divmod, 1, 0)
+
+
+def test_a_fresh_process_that_dies_is_told_apart() -> None:
+    with pytest.raises(JobError) as died:
+        in_fresh_process(os.abort)
+    assert str(died.value) == "the process was ended by signal 6"
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("16GiB", 16 * 2**30), ("16GB", 16 * 10**9), ("1.5 GiB", 3 * 2**29), ("512mib", 2**29), ("all", None)],
+)
+def test_amounts_of_memory_are_read(text: str, amount: int | None) -> None:
+    assert parse_memory(text) == amount
