@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -25,7 +26,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SUFFIXES = (".png", ".svg", ".pdf")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 9,
     "axes.spines.top": False,
@@ -116,7 +117,9 @@ def _remark(figure: Figure, ours: Sequence[Point]) -> None:
     borrowed = sum(point.borrowed for point in ours)
     if borrowed:
         whose = "all our points" if borrowed == len(ours) else f"{borrowed} of our {len(ours)} points"
-        figure.supxlabel(f"The accuracy of {whose} is the published one: it was not measured.", fontsize=8, color="#555555")
+        figure.supxlabel(
+            f"The accuracy of {whose} is the published one: it was not measured.", fontsize=8, color="#555555"
+        )
 
 
 def _published(table: Table, row: Row, x: str, y: str) -> Point | None:

@@ -135,9 +135,7 @@ KINDS: Mapping[str, Kind] = {
         ),
     ),
     "agreement": Kind(required=("first", "second", "data"), metrics=("disagreement",)),
-    "tokens": Kind(
-        required=("model", "weights", "res", "data"), metrics=("cosine_in", "cosine_out", "cosine_class")
-    ),
+    "tokens": Kind(required=("model", "weights", "res", "data"), metrics=("cosine_in", "cosine_out", "cosine_class")),
     "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes")),
     "recipe": Kind(required=("recipe",)),
     "train": Kind(

@@ -14,7 +14,7 @@ from harness.spec import Cell, Spec
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One piece of work: everything that decides its outcome except the machine, and the revision of the way of measuring."""
+    """One piece of work: all that decides its outcome except the machine, and the revision of the way of measuring."""
 
     kind: str
     settings: tuple[tuple[str, Scalar], ...]
@@ -33,7 +33,10 @@ class Job:
     def key(self) -> str:
         """The same work has the same key, whichever table asks for it; a person can tell what it is."""
         told = dict(self.settings)
-        names = [self.kind, *(str(told[name]) for name in ("model", "res", "protocol", "data", "recipe") if name in told)]
+        names = [
+            self.kind,
+            *(str(told[name]) for name in ("model", "res", "protocol", "data", "recipe") if name in told),
+        ]
         text = json.dumps([self.kind, self.settings, self.revision], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in names), digest])
@@ -98,7 +101,7 @@ class Plan:
     @property
     def all_jobs(self) -> tuple[Job, ...]:
         """Every distinct job, also those that something blocks: an earlier run may have left a result."""
-        return self._distinct(lambda planned: True)
+        return self._distinct(lambda _: True)
 
     def _distinct(self, wanted: Callable[[Planned], bool]) -> tuple[Job, ...]:
         jobs = dict.fromkeys(planned.job for planned in self.cells if planned.job and wanted(planned))

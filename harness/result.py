@@ -5,7 +5,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from harness.errors import StoreError
@@ -97,7 +97,7 @@ def _result(data: Mapping[str, Any]) -> Result:
     job = data["job"]
     started = datetime.fromisoformat(data["started"])
     if started.tzinfo is None:
-        started = started.replace(tzinfo=timezone.utc)
+        started = started.replace(tzinfo=UTC)
     return Result(
         id=str(data["id"]),
         job=Job(kind=job["kind"], revision=job["revision"], settings=tuple(sorted(job["settings"].items()))),
@@ -114,7 +114,7 @@ def _result(data: Mapping[str, Any]) -> Result:
 
 def _measurement(data: Mapping[str, Any]) -> Measurement:
     found = Measurement(**{**data, "samples": tuple(float(sample) for sample in data["samples"])})
-    numbers = [found.value, found.low, found.high]
+    numbers: list[object] = [found.value, found.low, found.high]
     if any(isinstance(n, bool) or not isinstance(n, (int, float, str, type(None))) for n in numbers):
         raise ValueError("a measurement is not a number")
     if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -79,45 +79,81 @@ class Done:
         self.measured.append(result)
 
 
-def run(  # noqa: PLR0913 -- the one place where all parts meet
-    plan: Plan,
-    store: Store,
-    launcher: Launcher,
-    site: Site,
-    watcher: Watcher,
-    *,
-    rerun: bool = False,
-    done: Done | None = None,
-) -> Done:
-    """Measure what the store does not have yet.
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Measures what a store does not have, on one site."""
 
-    `done` is filled as the work goes on, so that it holds what is finished if Ctrl-C ends it.  Raises `HarnessError`
-    for a network that timm does not know, before anything is measured, and `StoreError` if results cannot be kept.
-    """
-    done = done if done is not None else Done()
-    missing = []
-    for job in plan.jobs:
-        known = None if rerun else store.find(job, site.machine, dict(site.software))
-        if known is not None:
-            done.results[job.key] = known
-        else:
-            missing.append(job)
-    if not missing:
-        return done
-    store.prepare()
-    _check_models(plan, missing, launcher)
-    number = 0
-    for jobs in _batches(missing):
-        with _the_machine_to_itself(watcher, site.lock if jobs[0].exclusive else None):
-            for job in jobs if not rerun else ():
+    store: Store
+    launcher: Launcher
+    site: Site
+    watcher: Watcher
+    done: Done = field(default_factory=Done)
+
+    def run(self, plan: Plan, *, rerun: bool = False) -> Done:
+        """Measure what is missing.
+
+        `done` is filled as the work goes on, so that it holds what is finished if Ctrl-C ends it.  Raises
+        `HarnessError` for a network that timm does not know, before anything is measured, and `StoreError` if results
+        cannot be kept.
+        """
+        missing = [job for job in plan.jobs if rerun or not self._known(job)]
+        if not missing:
+            return self.done
+        self.store.prepare()
+        _check_models(plan, missing, self.launcher)
+        number = 0
+        for jobs in _batches(missing):
+            with _the_machine_to_itself(self.watcher, self.site.lock if jobs[0].exclusive else None):
                 # Another process may have measured it since this one looked.
-                known = store.find(job, site.machine, dict(site.software))
-                if known is not None:
-                    done.results[job.key] = known
-            left = [job for job in jobs if job.key not in done.results]
-            _do(left, store, launcher, site, watcher, done, (number, len(missing)))
-        number += len(jobs)
-    return done
+                left = [job for job in jobs if rerun or not self._known(job)]
+                self._do(left, number, len(missing))
+            number += len(jobs)
+        return self.done
+
+    def _known(self, job: Job) -> bool:
+        """Take the result that the store has, if it may stand for measuring here."""
+        known = self.store.find(job, self.site.machine, self.site.software)
+        if known is not None:
+            self.done.results[job.key] = known
+        return known is not None
+
+    def _do(self, jobs: list[Job], before: int, total: int) -> None:
+        """Do a batch; if its process dies, the job in hand has failed and the rest goes on in another."""
+        left = list(jobs)
+        while left:
+            batch = Batch(
+                jobs=tuple(left),
+                device=self.site.device,
+                machine=self.site.machine,
+                software=self.site.software,
+                runs=self.store.root,
+            )
+            started = datetime.now(tz=UTC)
+            self.watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
+            try:
+                for message in self.launcher.run(batch):
+                    if isinstance(message, Progress):
+                        self.watcher.progress(message)
+                        continue
+                    left.remove(message.job)
+                    self._take(message)
+                    if left:
+                        self.watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
+            except Crashed as crash:
+                result = _failed(left.pop(0), self.site, started, str(crash))
+                self.store.save(result)
+                self._note(result)
+
+    def _take(self, saved: Saved) -> None:
+        """Fetch a result that a child has just put into the store."""
+        result = self.store.latest(saved.job, lambda result: result.id == saved.id)
+        if result is None:
+            raise HarnessError(f"{self.store.root / saved.job.key}: the result just written is gone; was it removed?")
+        self._note(result)
+
+    def _note(self, result: Result) -> None:
+        self.done.add(result)
+        self.watcher.finished(result)
 
 
 def _batches(jobs: Iterable[Job]) -> list[list[Job]]:
@@ -128,44 +164,6 @@ def _batches(jobs: Iterable[Job]) -> list[list[Job]]:
     return list(together.values())
 
 
-def _do(  # noqa: PLR0913
-    jobs: list[Job],
-    store: Store,
-    launcher: Launcher,
-    site: Site,
-    watcher: Watcher,
-    done: Done,
-    count: tuple[int, int],
-) -> None:
-    """Do a batch; if its process dies, the job in hand has failed and the rest goes on in another."""
-    before, total = count
-    left = list(jobs)
-    while left:
-        watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
-        batch = Batch(
-            jobs=tuple(left), device=site.device, machine=site.machine, software=site.software, runs=store.root
-        )
-        started = datetime.now(tz=timezone.utc)
-        try:
-            for message in launcher.run(batch):
-                if isinstance(message, Progress):
-                    watcher.progress(message)
-                    continue
-                left.remove(message.job)
-                result = store.latest(message.job, lambda result, wanted=message.id: result.id == wanted)
-                if result is None:
-                    raise HarnessError(f"{store.root / message.job.key}: the result just written is gone; was it removed?")
-                done.add(result)
-                watcher.finished(result)
-                if left:
-                    watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
-        except Crashed as crash:
-            result = _failed(left.pop(0), site, started, str(crash))
-            store.save(result)
-            done.add(result)
-            watcher.finished(result)
-
-
 def _failed(job: Job, site: Site, started: datetime, error: str) -> Result:
     """Write down the end of a job whose process could not."""
     return Result(
@@ -174,7 +172,7 @@ def _failed(job: Job, site: Site, started: datetime, error: str) -> Result:
         machine=site.machine,
         software=site.software,
         started=started,
-        seconds=(datetime.now(tz=timezone.utc) - started).total_seconds(),
+        seconds=(datetime.now(tz=UTC) - started).total_seconds(),
         error=error,
     )
 

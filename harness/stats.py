@@ -48,7 +48,9 @@ def doubts(seconds: Sequence[float]) -> list[str]:
     found = []
     summary = summarise(seconds)
     if summary.variation > 0.05:
-        found.append(f"runs vary by {summary.variation:.1%}: is something else using the machine? measure again when it is idle")
+        found.append(
+            f"runs vary by {summary.variation:.1%}: is something else using the machine? measure again when it is idle"
+        )
     elif summary.variation > 0.02:
         found.append(f"runs vary by {summary.variation:.1%}, more than the usual 2 %")
     if len(seconds) >= 5 and seconds[0] > 1.25 * summary.median:
@@ -56,7 +58,9 @@ def doubts(seconds: Sequence[float]) -> list[str]:
     drift = relative_drift(seconds)
     if len(seconds) >= 10 and abs(drift) > 0.05:
         way = "slower" if drift > 0 else "faster"
-        found.append(f"runs became {abs(drift):.1%} {way} from the first third to the last: let the machine cool or settle first")
+        found.append(
+            f"runs became {abs(drift):.1%} {way} from the first third to the last: let the machine cool or settle first"
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import StoreError
@@ -66,7 +66,7 @@ class Store:
             if result is not None:
                 yield result
 
-    def find(self, job: Job, machine: Machine, software: "dict[str, str] | None" = None) -> Result | None:
+    def find(self, job: Job, machine: Machine, software: Mapping[str, str] | None = None) -> Result | None:
         """Give the newest good result that may stand for running the job here.
 
         A speed only stands for the same device model and software; anything else does wherever it was made.

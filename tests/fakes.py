@@ -35,7 +35,12 @@ def result_of(  # a result as a job would leave it
     else:
         metrics = {
             "throughput": Measurement(
-                unit="im/s", value=value, low=0.99 * value, high=1.01 * value, samples=(4 / value,) * 30, sample_unit="s"
+                unit="im/s",
+                value=value,
+                low=0.99 * value,
+                high=1.01 * value,
+                samples=(4 / value,) * 30,
+                sample_unit="s",
             )
         }
     return Result(

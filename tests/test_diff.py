@@ -76,7 +76,9 @@ def finding(
     return compare(fill(spec, plan, results)).findings["net", column]
 
 
-@pytest.mark.parametrize(("value", "verdict"), [(11.0, "match"), (13.0, "match"), (13.01, "deviates"), (10.99, "deviates")])
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(11.0, "match"), (13.0, "match"), (13.01, "deviates"), (10.99, "deviates")]
+)
 def test_an_absolute_tolerance_ends_where_it_says(tmp_path: Path, value: float, verdict: str) -> None:
     found = finding(tmp_path, "params", values="paper = { params = 12 }", value=value)
     assert found.verdict == verdict

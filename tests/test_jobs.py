@@ -45,7 +45,7 @@ def counted(model: str, res: int) -> dict[str, float | str]:
     return {name: measurement.value for name, measurement in metrics.items()}
 
 
-@pytest.mark.parametrize(("model", "res"), PARAMETERS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("model", "res"), PARAMETERS, ids=str)
 def test_parameters_are_those_of_the_definition(model: str, res: int) -> None:
     assert counted(model, res)["params"] == PARAMETERS[model, res] / 1e6
 
@@ -62,7 +62,12 @@ def test_multiply_adds_of_a_vit_are_those_of_its_matrix_products() -> None:
 @pytest.mark.parametrize(
     ("model", "res", "gmacs"),
     # What timm's own benchmark files list for these networks (pt113 files, which still count attention).
-    [("resnet18", 224, 1.82), ("resnet50", 224, 4.11), ("deit_base_patch16_224", 224, 17.58), ("tf_efficientnet_b0", 224, 0.4)],
+    [
+        ("resnet18", 224, 1.82),
+        ("resnet50", 224, 4.11),
+        ("deit_base_patch16_224", 224, 17.58),
+        ("tf_efficientnet_b0", 224, 0.4),
+    ],
 )
 def test_multiply_adds_agree_with_those_that_timm_publishes(model: str, res: int, gmacs: float) -> None:
     # timm's count has norms and activations in it: up to 4 % for the smallest network.
@@ -101,7 +106,9 @@ def test_every_network_of_the_shipped_tables_can_be_built_at_its_size() -> None:
         assert tuple(output.shape) == (1, 1000), (model, res)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "deit_tiny_distilled_patch16_224", "tf_efficientnet_b0", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "model", ["resnet18", "deit_tiny_distilled_patch16_224", "tf_efficientnet_b0", "swin_tiny_patch4_window7_224"]
+)
 def test_a_network_with_random_weights_is_timms_network_with_finite_scores(model: str) -> None:
     built = network.with_random_weights(model, 224)
     theirs = timm.create_model(model)
@@ -204,7 +211,10 @@ def test_a_network_whose_output_is_not_finite_is_not_timed(monkeypatch: pytest.M
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"),
+            True,
+        ),
         (MemoryError(), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
@@ -225,7 +235,7 @@ def test_torch_says_that_the_cpu_ran_out_in_words_that_are_understood() -> None:
 def test_clocks_that_disagree_by_more_than_two_percent_are_doubted() -> None:
     assert clock_doubts(1.0, 1.019) == []
     assert clock_doubts(1.0, 1.03) == [
-        "CUDA events say 1.000 s, the wall clock 1.030 s: the host may be too slow to keep the card busy"
+        "CUDA events say 1.000 s, the wall clock 1.030 s: the host may not keep the card busy"
     ]
 
 

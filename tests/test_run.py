@@ -10,7 +10,7 @@ from harness.errors import HarnessError
 from harness.plan import Options, Plan, make_plan
 from harness.progress import Progress
 from harness.result import Result
-from harness.run import Done, Site, run
+from harness.run import Done, Runner, Site
 from harness.spec import load
 from harness.store import Store
 from tests.fakes import LAPTOP, V100, VERSIONS, FakeLauncher
@@ -37,9 +37,24 @@ label = "Two again"
 set = { model = "two", res = 224 }
 """
 
+
 @pytest.fixture
 def here(tmp_path: Path) -> Site:
     return Site(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "speed.lock")
+
+
+def run(
+    plan: Plan,
+    store: Store,
+    launcher: FakeLauncher,
+    site: Site,
+    notes: "Notes",
+    *,
+    rerun: bool = False,
+    done: Done | None = None,
+) -> Done:
+    runner = Runner(store=store, launcher=launcher, site=site, watcher=notes, done=done if done is not None else Done())
+    return runner.run(plan, rerun=rerun)
 
 
 class Notes:
@@ -131,7 +146,9 @@ def test_a_process_that_dies_loses_the_job_in_hand_only(tmp_path: Path, plan: Pl
     ]
 
 
-def test_an_interruption_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_an_interruption_keeps_what_is_finished_and_the_next_run_goes_on(
+    tmp_path: Path, plan: Plan, here: Site
+) -> None:
     store = Store(tmp_path / "runs")
     done = Done()
     with pytest.raises(KeyboardInterrupt):
@@ -142,7 +159,9 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_run_goes_on(tmp_pat
     assert launcher.batches == [("throughput two at 224",)]
 
 
-def test_unknown_networks_are_refused_together_and_before_anything_is_measured(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_unknown_networks_are_refused_together_and_before_anything_is_measured(
+    tmp_path: Path, plan: Plan, here: Site
+) -> None:
     launcher = FakeLauncher(unknown={"one": "timm knows no model 'one'", "two": "timm knows no model 'two'"})
     store = Store(tmp_path / "runs")
     with pytest.raises(HarnessError) as refused:

@@ -50,7 +50,9 @@ def test_a_side_that_is_all_ties_has_no_correlation() -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(0.1, 1000), min_size=5, max_size=10, unique=True), st.randoms(use_true_random=False))
-def test_an_interval_of_a_rank_correlation_holds_it_and_is_the_same_each_time(values: list[float], draw: object) -> None:
+def test_an_interval_of_a_rank_correlation_holds_it_and_is_the_same_each_time(
+    values: list[float], draw: object
+) -> None:
     other = sorted(values, key=lambda _: draw.random())  # type: ignore[attr-defined]
     first = rank_correlation(values, other, measure=kendall)
     assert -1 - 1e-9 <= first.low <= first.high <= 1 + 1e-9
@@ -61,15 +63,19 @@ def test_the_interval_is_the_one_that_scipys_bootstrap_finds() -> None:
     one = [3.0, 1.0, 4.0, 1.5, 5.0, 9.0, 2.0, 6.0, 5.5, 3.5]
     other = [2.0, 7.0, 1.0, 8.0, 2.5, 8.5, 1.7, 8.2, 4.0, 5.0]
     found = rank_correlation(one, other, measure=spearman)
-    theirs = scipy_stats.bootstrap(
-        (one, other),
-        lambda a, b: scipy_stats.spearmanr(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        method="percentile",
-        n_resamples=1000,
-        rng=1,
-    ) if "rng" in scipy_stats.bootstrap.__doc__ else None
+    theirs = (
+        scipy_stats.bootstrap(
+            (one, other),
+            lambda a, b: scipy_stats.spearmanr(a, b).statistic,
+            paired=True,
+            vectorized=False,
+            method="percentile",
+            n_resamples=1000,
+            rng=1,
+        )
+        if "rng" in scipy_stats.bootstrap.__doc__
+        else None
+    )
     if theirs is None:
         pytest.skip("this scipy names the generator otherwise")
     assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.08)

@@ -143,9 +143,7 @@ def test_a_damaged_result_is_named_and_set_aside(tmp_path: Path, content: bytes,
     found = store.find(COUNT, LAPTOP, VERSIONS)
     assert found is not None
     assert found.metrics["params"].value == 11
-    assert store.damaged == [
-        f"{bad}: {reason}; set aside as {bad.name}.damaged and measured again when asked for"
-    ]
+    assert store.damaged == [f"{bad}: {reason}; set aside as {bad.name}.damaged and measured again when asked for"]
     assert not bad.exists()
     assert bad.with_name(f"{bad.name}.damaged").read_bytes() == content
 

@@ -86,7 +86,9 @@ def fake_memory(limit: int, base: int, each: int, *, rounding: int = 1) -> Calla
     def attempt(batch: int) -> Probe:
         needed = base + -(-batch * each // rounding) * rounding
         fits = needed <= limit
-        return Probe(batch=batch, outcome="fits" if fits else "out of memory", seconds=0.1, allocated=needed if fits else 0)
+        return Probe(
+            batch=batch, outcome="fits" if fits else "out of memory", seconds=0.1, allocated=needed if fits else 0
+        )
 
     return attempt
 
@@ -120,7 +122,9 @@ def test_a_memory_that_grows_in_a_jump_is_still_searched_exactly() -> None:
     def attempt(batch: int) -> Probe:
         needed = batch * 10 * (2 if batch >= 100 else 1)
         fits = needed <= 3000
-        return Probe(batch=batch, outcome="fits" if fits else "out of memory", seconds=0.1, allocated=needed if fits else 0)
+        return Probe(
+            batch=batch, outcome="fits" if fits else "out of memory", seconds=0.1, allocated=needed if fits else 0
+        )
 
     probes = list(largest_batch(attempt, cap=3000))
     assert max(p.batch for p in probes if p.outcome == "fits") == 150

@@ -130,7 +130,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     """Run what is missing, then print the tables."""
     from harness.cli.display import watcher
     from harness.launch import LocalLauncher
-    from harness.run import Done, Site, run
+    from harness.run import Done, Runner, Site
     from harness.table import stored
 
     catalog = Catalog(edition=edition)
@@ -143,7 +143,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     interrupted = False
     try:
         with watcher(quiet=quiet) as show:
-            run(plan, store, LocalLauncher(), site, show, rerun=rerun, done=done)
+            Runner(store=store, launcher=LocalLauncher(), site=site, watcher=show, done=done).run(plan, rerun=rerun)
     except KeyboardInterrupt:
         interrupted = True
     results = {**stored(plan, store, machine), **done.results}
@@ -284,7 +284,9 @@ def _write(path: Path, text: str) -> None:
 @click.argument("name")
 @options.edition
 @options.runs
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="png, svg or pdf by its suffix  [default: figures/NAME.png]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="png, svg or pdf by its suffix  [default: figures/NAME.png]"
+)
 def figure(name: str, edition: str, runs: Path, output: Path | None) -> None:
     """Draw a figure from the results there are, over the published points."""
     spec = Catalog(edition=edition).find([name])[0]

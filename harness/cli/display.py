@@ -1,7 +1,7 @@
 """What a person sees while work goes on: one live line on a terminal, plain lines elsewhere, nothing with -q."""
 
 import sys
-from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -25,7 +25,7 @@ def line_of(result: Result) -> str:
 class Quiet:
     """Shows nothing."""
 
-    def __enter__(self) -> "Quiet":
+    def __enter__(self) -> Self:
         """Begin."""
         return self
 
@@ -51,7 +51,7 @@ class Lines(Quiet):
     def __init__(self) -> None:
         self._place = ""
 
-    def starts(self, job: Job, number: int, total: int) -> None:
+    def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- said when it has ended
         """Remember which job of how many this is."""
         self._place = f"[{number}/{total}]"
 
@@ -75,19 +75,14 @@ class LiveLine(Quiet):
         self._spent: list[float] = []
         self._left = 0
 
-    def __enter__(self) -> "LiveLine":
+    def __enter__(self) -> Self:
         """Take the line."""
-        self._live.__enter__()
+        self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the line back."""
-        self._live.__exit__(kind, error, trace)
+        self._live.stop()
 
     def starts(self, job: Job, number: int, total: int) -> None:
         """Show the job."""

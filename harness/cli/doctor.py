@@ -27,7 +27,9 @@ def findings() -> tuple[str, bool]:
     answer = _ask_torch()
     healthy = True
     if answer is None:
-        return "\n".join([*lines, "problem   torch cannot be imported: run `python -c 'import torch'` to see why"]) + "\n", False
+        return "\n".join(
+            [*lines, "problem   torch cannot be imported: run `python -c 'import torch'` to see why"]
+        ) + "\n", False
     architectures = [str(name) for name in answer["architectures"]]
     lines.append(f"compiled  for {' '.join(architectures) or 'no card'}")
     for gpu in gpus():
@@ -66,8 +68,8 @@ def can_run(card: str, compiled: list[str]) -> tuple[bool, str]:
         return False, "this build of torch is for the CPU only; install one for CUDA"
     if (major, minor) < min(map(_version, compiled)):
         return False, (
-            f"this build of torch has no code for {card}; install an older one: builds from torch 2.11 on start at sm_75, "
-            "`pip install 'torch<2.11'` gives a build for CUDA 12 that still has Volta (sm_70)"
+            f"this build of torch has no code for {card}; install an older one: builds from torch 2.11 on start at "
+            "sm_75, `pip install 'torch<2.11'` gives a build for CUDA 12 that still has Volta (sm_70)"
         )
     return False, f"this build of torch has no code for {card}; install a newer one"
 

@@ -38,7 +38,9 @@ def listing_of(spec: Spec) -> str:
     lines += ["", "rows"]
     width = max(len(row.key) for row in spec.rows)
     for row in spec.rows:
-        models = dict.fromkeys(str(c.settings["model"]) for (k, _), c in spec.cells.items() if k == row.key and "model" in c.settings)
+        models = dict.fromkeys(
+            str(c.settings["model"]) for (k, _), c in spec.cells.items() if k == row.key and "model" in c.settings
+        )
         lines.append(f"  {row.key.ljust(width)}  {row.label}" + (f"  [{', '.join(models)}]" if models else ""))
     if spec.note:
         lines += ["", spec.note]

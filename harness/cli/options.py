@@ -1,7 +1,7 @@
 """Options that several commands share, and the settings file and variables behind them."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,9 +82,7 @@ runs = _option(
     help="Folder of the results.",
 )
 
-device = _option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to measure."
-)
+device = _option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to measure.")
 
 choice = _stack(
     _option("--rows", callback=_words, metavar="GLOB,...", help="Only these rows."),
@@ -94,7 +92,9 @@ choice = _stack(
 )
 
 measuring = _stack(
-    _option("--protocol", type=click.Choice(("paper", "modern")), help="How speed is measured  [default: as the spec says]"),
+    _option(
+        "--protocol", type=click.Choice(("paper", "modern")), help="How speed is measured  [default: as the spec says]"
+    ),
     _option("--memory", callback=_memory, metavar="16GiB", help="Memory cap for the largest batch."),
     _option("--batch", callback=_batch, metavar="auto|largest|N", help="Images a run."),
     _option("--repeats", type=click.IntRange(min=2), help="Timed runs  [default: as the spec says, 30]"),
@@ -117,7 +117,7 @@ def options_of(told: dict[str, Any]) -> Options:
     )
 
 
-def settings_of_folder(commands: dict[str, click.Command]) -> dict[str, dict[str, Any]]:
+def settings_of_folder(commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:
     """Read harness.toml of the working folder: defaults for the options of every command that has them.
 
     Raises `HarnessError` for what is not TOML or not an option.

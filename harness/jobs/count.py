@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import timm.layers
 import torch
+from timm.layers import set_fused_attn
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,7 +23,7 @@ def work(job: Job, report: Any) -> tuple[dict[str, Measurement], dict[str, Any],
     """
     report(Progress(job=job, phase="counting"))
     name, res = str(job["model"]), int(job["res"])
-    timm.layers.set_fused_attn(False)
+    set_fused_attn(enable=False)
     model = network.skeleton(name, res)
     images = torch.empty(1, network.CHANNELS, res, res, device="meta")
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
@@ -42,12 +42,14 @@ def work(job: Job, report: Any) -> tuple[dict[str, Measurement], dict[str, Any],
     return found, facts, []
 
 
-def _shape(model: nn.Module) -> dict[str, int]:
+def _shape(model: Any) -> dict[str, int]:  # noqa: ANN401 -- timm's networks share no typed base
     """Read embedding dimension, heads, layers and tokens off a transformer; a convnet has none of them."""
     blocks = getattr(model, "blocks", None)
     position = getattr(model, "pos_embed", None)
-    attention = getattr(blocks[0], "attn", None) if isinstance(blocks, nn.Sequential) and len(blocks) else None
-    if attention is None or not isinstance(position, torch.Tensor):
+    if not isinstance(blocks, nn.Sequential) or not isinstance(position, torch.Tensor):
+        return {}
+    attention: Any = getattr(blocks[0], "attn", None)
+    if attention is None:
         return {}
     patches = model.patch_embed.num_patches
     return {

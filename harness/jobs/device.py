@@ -137,9 +137,8 @@ class Cpu:
         except OSError:
             return
 
-
     def ran_out(self, error: BaseException) -> bool:
-        """As everywhere; and under a cap oneDNN cannot get its scratch memory, which it does not tell in those words."""
+        """As everywhere; and under a cap oneDNN may fail to get its scratch memory, which it tells in other words."""
         return ran_out_of_memory(error) or (self._capped and "could not create a primitive" in str(error))
 
 
@@ -183,7 +182,6 @@ class Cuda:
         self.torch_name = f"cuda:{index}"
         self._index = index
         torch.cuda.set_device(index)
-        torch.cuda.init()
         torch.zeros(1, device=self.torch_name)  # makes the context, whose share the cap leaves out
         torch.cuda.synchronize()
 
@@ -232,7 +230,6 @@ class Cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
-
     def ran_out(self, error: BaseException) -> bool:
         """Only what torch, cuBLAS or cuDNN call a lack of memory."""
         return ran_out_of_memory(error)
@@ -242,7 +239,7 @@ def clock_doubts(by_events: float, wall: float) -> list[str]:
     """A disagreement of the two clocks of more than 2 %: the device was not busy all the time, or a clock is off."""
     if abs(wall / by_events - 1) <= 0.02:
         return []
-    return [f"CUDA events say {by_events:.3f} s, the wall clock {wall:.3f} s: the host may be too slow to keep the card busy"]
+    return [f"CUDA events say {by_events:.3f} s, the wall clock {wall:.3f} s: the host may not keep the card busy"]
 
 
 def _event() -> torch.cuda.Event:

@@ -40,7 +40,9 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     return value  # type: ignore[no-any-return]
 
 
-def _answer(pipe: Connection, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+def _answer(
+    pipe: Connection, function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> None:
     try:
         pipe.send(("value", function(*args, **kwargs)))
     except Exception as error:  # noqa: BLE001 -- whatever went wrong in there becomes the job's error out here

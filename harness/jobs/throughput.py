@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import timm.layers
 import torch
+from timm.layers import set_fused_attn
 from torch import nn
 
 from harness.errors import JobError
@@ -25,6 +25,7 @@ from harness.stats import doubts, summarise
 MOST_STEPS_DOWN = 4
 
 Report = Callable[[Progress], None]
+Outcome = tuple[dict[str, Measurement], dict[str, Any], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,9 @@ class TooLarge:
     batch: int
 
 
-def work(job: Job, report: Report, *, device: str, threads: int) -> tuple[dict[str, Measurement], dict[str, Any], list[str]]:
+def work(
+    job: Job, report: Report, *, device: str, threads: int
+) -> tuple[dict[str, Measurement], dict[str, Any], list[str]]:
     """Measure one network on one device.
 
     On a GPU the largest batch is searched in a process of its own and confirmed by the measurement in another.  On a
@@ -140,7 +143,9 @@ def _confirmed(job: Job, report: Report, device: str, threads: int, batch: int) 
             return outcome, stepped
         if batch - stepped == 1:
             break
-    raise JobError(f"batch {batch} fitted in the search but not in the measurement: does something else use the memory?")
+    raise JobError(
+        f"batch {batch} fitted in the search but not in the measurement: does something else use the memory?"
+    )
 
 
 def _search(job: Job, report: Report, device: str, threads: int) -> list[Probe]:
@@ -199,53 +204,57 @@ def _measure(job: Job, report: Report, device: Device, batch: int | None) -> Tim
     with applied(flags):
         model = _on_device(job, flags, device.torch_name)
         limited = device.limit_memory(parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None)
+
+        def step_of(size: int) -> Callable[[], torch.Tensor]:
+            return _step(model, _images(job, size, flags, device.torch_name), flags, device.torch_name)
+
         try:
             _check_output(job, model, flags, device.torch_name)
-            return _timed(job, report, device, model, flags, batch, limited)
+            timed = _timed(job, report, device, step_of, batch)
         except (RuntimeError, MemoryError) as error:
             if batch is None or not device.ran_out(error):
                 raise
             return TooLarge(batch=batch)
+    return replace(timed, facts={"flags": asdict(flags), **limited, **timed.facts})
 
 
-def _timed(  # noqa: PLR0913 -- one pipeline, cut here only because of the error it may end with
+def _timed(
     job: Job,
     report: Report,
     device: Device,
-    model: nn.Module,
-    flags: Flags,
+    step_of: Callable[[int], Callable[[], object]],
     batch: int | None,
-    limited: dict[str, object],
 ) -> Timed:
+    """Choose the batch if none was given, warm up, time the runs."""
     probes: tuple[Probe, ...] = ()
     before: tuple[float, ...] = ()
     if batch is None:
         report(Progress(job=job, phase="finding the batch"))
-        found = knee(lambda size: _few_runs(_step_of(job, model, size, flags, device), device))
+        found = knee(lambda size: _few_runs(step_of(size), device))
         batch, probes, before = found.batch, found.probes, found.runs
-    step = _step_of(job, model, batch, flags, device)
+    step = step_of(batch)
     report(Progress(job=job, phase=f"warming up, batch {batch}"))
     warm = warm_up(step, device, before=before)
     repeats = int(job["repeats"])
     rate = batch / warm.seconds[-1]
-
-    def each(run: int) -> None:
-        report(Progress(job=job, phase=f"timing, batch {batch}", done=run, total=repeats, rate=rate))
-
     device.forget()
-    runs = device.time_runs(step, repeats, each)
+    runs = device.time_runs(
+        step,
+        repeats,
+        lambda run: report(
+            Progress(job=job, phase=f"timing, batch {batch}", done=run, total=repeats, rate=rate),
+        ),
+    )
     memory = device.memory()
     warnings = list(runs.warnings)
     if not warm.steady:
         warnings.append(f"the warm-up was not steady after {len(warm.seconds)} runs")
     facts: dict[str, Any] = {
-        "flags": asdict(flags),
         "warm_up": list(warm.seconds),
         "warm_up_steady": warm.steady,
         "wall": runs.wall,
         "peak_allocated": memory.allocated,
         "peak_reserved": memory.reserved,
-        **limited,
         **runs.facts,
     }
     if probes:
@@ -266,7 +275,7 @@ def _few_runs(step: Callable[[], object], device: Device) -> list[float]:
 def _on_device(job: Job, flags: Flags, device: str) -> nn.Module:
     model = network.with_random_weights(str(job["model"]), int(job["res"])).to(device)
     if flags.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return torch.compile(model, mode=flags.compile) if flags.compile else model  # type: ignore[return-value]
 
 
@@ -274,10 +283,6 @@ def _images(job: Job, batch: int, flags: Flags, device: str) -> torch.Tensor:
     res = int(job["res"])
     images = torch.randn(batch, network.CHANNELS, res, res, device=device)
     return images.to(memory_format=torch.channels_last) if flags.channels_last else images
-
-
-def _step_of(job: Job, model: nn.Module, batch: int, flags: Flags, device: Device) -> Callable[[], torch.Tensor]:
-    return _step(model, _images(job, batch, flags, device.torch_name), flags, device.torch_name)
 
 
 def _step(model: nn.Module, images: torch.Tensor, flags: Flags, device: str) -> Callable[[], torch.Tensor]:
@@ -305,7 +310,7 @@ def _check_output(job: Job, model: nn.Module, flags: Flags, device: str) -> None
     """Put one fixed image through: a network whose output is not a row of finite numbers is not worth timing."""
     res = int(job["res"])
     image = torch.linspace(-1, 1, network.CHANNELS * res * res, device=device).view(1, network.CHANNELS, res, res)
-    output = _step(model, image, flags, device)()
+    output: object = _step(model, image, flags, device)()
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 1:
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise JobError(f"'{job['model']}' gives {shape} for one image, not one row of class scores")
@@ -319,6 +324,6 @@ def applied(flags: Flags) -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32 = flags.tf32_matmul
     torch.backends.cudnn.allow_tf32 = flags.tf32_cudnn
     torch.backends.cudnn.benchmark = flags.cudnn_benchmark
-    timm.layers.set_fused_attn(flags.fused_attention)
+    set_fused_attn(flags.fused_attention)
     torch.manual_seed(0)
     yield

@@ -76,7 +76,7 @@ def _agree(late: list[float], early: list[float]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Knee:
-    """The batch at which speed stops growing, every batch that was tried, and the runs of the last one if it was chosen."""
+    """The batch at which speed stops growing, every batch tried, and the runs of the last one if it was chosen."""
 
     batch: int
     probes: tuple[Probe, ...]

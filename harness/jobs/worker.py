@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -44,7 +44,7 @@ def unknown_models(names: tuple[str, ...], pipe: Connection) -> None:
 
 
 def _run(job: Job, batch: Batch, report: Callable[[Progress], None]) -> Result:
-    started, clock = datetime.now(tz=timezone.utc), time.perf_counter()
+    started, clock = datetime.now(tz=UTC), time.perf_counter()
     metrics: dict[str, Measurement] = {}
     facts: dict[str, Any] = {}
     warnings: list[str] = []

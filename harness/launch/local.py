@@ -3,9 +3,8 @@
 import importlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from typing import Any
 
 from harness.progress import Batch, Progress, Saved
@@ -13,7 +12,7 @@ from harness.progress import Batch, Progress, Saved
 WORKER = "harness.jobs.worker"
 
 
-class Crashed(Exception):
+class Crashed(Exception):  # noqa: N818 -- reads as what happened
     """A child died and left jobs without a result; the text says how."""
 
 
@@ -65,13 +64,13 @@ class LocalLauncher:
         return answer
 
 
-def _context(*, preload: bool) -> BaseContext:
+def _context(*, preload: bool) -> Any:  # noqa: ANN401 -- the contexts share no typed base
     # Windows has no fork server; a fresh Python is slower but measures the same.
     method = "forkserver" if preload and "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([WORKER])
-    return context  # type: ignore[no-any-return]
+    return context
 
 
 def _call(function: str, *args: object) -> None:
@@ -94,6 +93,3 @@ def _death(exit_code: int | None) -> str:
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return f"the process was ended by {name}{hint}"
     return f"the process ended with exit code {exit_code} and left no result; see worker.log in the runs folder"
-
-
-

@@ -21,7 +21,9 @@ def render_markdown(diff: Diff) -> str:
                 for r in ratios
             ]
             lines.append("")
-    remarks = [f"- {words.SIGNS[v]} **{v}**: {_escaped(cells)}: {_escaped(why)}" for v, why, cells in words.reasons(diff)]
+    remarks = [
+        f"- {words.SIGNS[v]} **{v}**: {_escaped(cells)}: {_escaped(why)}" for v, why, cells in words.reasons(diff)
+    ]
     remarks += [f"- \\[{note.mark}\\] {_escaped(note.text)}" for note in words.footnotes(diff)]
     remarks += [f"- doubt: {_escaped(doubt)}" for doubt in words.doubts(diff)]
     return "\n".join([*lines, *remarks]).rstrip() + "\n"

@@ -144,7 +144,7 @@ def doubts_in_short(diff: Diff) -> list[str]:
 
 
 def _warnings(diff: Diff) -> list[tuple[str, str]]:
-    found = {}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for finding in diff.findings.values():
         result = finding.filled.result
         for warning in result.warnings if result and finding.filled.measurement else ():

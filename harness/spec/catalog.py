@@ -43,7 +43,9 @@ class Catalog:
         found: dict[Path, Spec] = {}
         for name in names:
             if name == "all":
-                specs = [spec for spec in map(self._load, self.names) if self._edition in spec.numbers or not spec.numbers]
+                specs = [
+                    spec for spec in map(self._load, self.names) if self._edition in spec.numbers or not spec.numbers
+                ]
             else:
                 specs = [self._one(name)]
             found.update((spec.path, spec) for spec in specs)

@@ -28,7 +28,7 @@ _STRING = (str,)
 _NUMBER = (int, Decimal)
 
 # The keys that each part of a file may have, and the types of their values; tables/README.md says what they mean.
-_TABLE = {k: _STRING for k in ("title", "arxiv", "icml", "note", "cost", "figure", "x", "y")}
+_TABLE = dict.fromkeys(("title", "arxiv", "icml", "note", "cost", "figure", "x", "y"), _STRING)
 _SOURCE = {"kind": _STRING, "edition": _STRING, "cite": _STRING, "checked": (date,)}
 _MEASURED = {
     "job": _STRING,
@@ -128,17 +128,13 @@ class _Reader:
         table = self._part("table")
         self._known_keys(table, _TABLE, "table")
         if "title" not in table:
-            self._say("[table] has no title; add title = \"…\"", "table")
+            self._say('[table] has no title; add title = "…"', "table")
         sources = self._sources()
         footnotes = self._footnotes()
         columns = self._columns()
         families = self._families()
         rows = self._rows(sources, families)
-        cells = {
-            (row.key, column.key): self._cell(row, column, sources)
-            for row in rows
-            for column in columns
-        }
+        cells = {(row.key, column.key): self._cell(row, column, sources) for row in rows for column in columns}
         self._check_footnotes(cells.values(), footnotes)
         axes = self._axes(table, columns)
         if self._document.problems:
@@ -316,7 +312,7 @@ class _Reader:
             row=row,
             column=column,
             references=tuple(self._references(row, column, sources, words=text)),
-            kind=kind if kind in KINDS else None,
+            kind=kind if isinstance(kind, str) and kind in KINDS else None,
             metric=self._metric(kind, said("metric"), levels),
             settings=self._merged(kind, levels),
             unit=str(said("unit", default="")),
@@ -363,7 +359,7 @@ class _Reader:
                     self._say(text, *level.keys, "set")
                 merged[name] = float(value) if isinstance(value, Decimal) else value
                 origin[name] = f"{level.keys[0]} '{level.keys[1]}'"
-        if kind not in KINDS:
+        if kind is None or kind not in KINDS:
             return {}
         return {name: merged[name] for name in KINDS[kind].settings if name in merged}
 
@@ -426,7 +422,12 @@ class _Reader:
             plain = float(value) if isinstance(value, Decimal) else value
             if not SETTINGS[name].accepts(plain):
                 self._say(f"{name} must be {SETTINGS[name].expectation()}, not {value!r}", *keys, "set", name)
-            elif isinstance(plain, int) and not isinstance(plain, bool) and plain < 1 and float not in SETTINGS[name].types:
+            elif (
+                isinstance(plain, int)
+                and not isinstance(plain, bool)
+                and plain < 1
+                and float not in SETTINGS[name].types
+            ):
                 self._say(f"{name} must be at least 1, not {value}", *keys, "set", name)
             elif name == "memory":
                 self._memory(plain, *keys)

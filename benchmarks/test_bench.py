@@ -1,0 +1,131 @@
+"""How fast the harness itself is.  `tox -e bench` runs this; nothing here is part of the test-suite."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.launch import LocalLauncher
+from harness.machine import describe, software
+from harness.plan import Job, make_plan
+from harness.progress import Batch
+from harness.result import Measurement, Result, new_id, to_json
+from harness.spec import Catalog
+from harness.store import Store
+from tests.fakes import NOON
+
+
+def command(*arguments: str, folder: Path) -> Callable[[], None]:
+    def run() -> None:
+        subprocess.run([sys.executable, "-m", "harness", *arguments], cwd=folder, check=True, capture_output=True)
+
+    return run
+
+
+def median(benchmark: BenchmarkFixture, run: Callable[[], None], *, rounds: int) -> float:
+    benchmark.pedantic(run, rounds=rounds, warmup_rounds=2)
+    stats = benchmark.stats
+    assert stats is not None
+    return float(stats.stats.median)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("plan", "table5", "--device", "cpu")], ids=" ".join)
+def test_light_commands_answer_within_0_3_seconds(
+    benchmark: BenchmarkFixture, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert median(benchmark, command(*arguments, folder=tmp_path), rounds=11) <= 0.3
+
+
+@pytest.fixture(scope="module")
+def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a store of 10,000 results of table 5's jobs, as years of measuring would leave it."""
+    root = tmp_path_factory.mktemp("store")
+    store, machine = Store(root), describe("cpu")
+    versions = software(machine)
+    jobs = make_plan(Catalog().find(["table5"])).jobs
+    for number in range(10_000):
+        job = jobs[number % len(jobs)]
+        started = NOON.replace(microsecond=number)
+        samples = tuple(0.04 + 0.0001 * ((number * 7 + i) % 13) for i in range(30))
+        result = Result(
+            id=new_id(started),
+            job=job,
+            machine=machine,
+            software=versions,
+            started=started,
+            seconds=3.0,
+            metrics={
+                "throughput": Measurement(
+                    unit="im/s", value=100.0 - number % 50, low=95.0, high=105.0, samples=samples, sample_unit="s"
+                ),
+                "params": Measurement(unit="M", value=22.05),
+                "res": Measurement(unit="px", value=224),
+            },
+            facts={"batch": 4, "warm_up": list(samples)},
+        )
+        # Without syncing each file, which would take minutes here and is not what is timed.
+        folder = root / job.key
+        folder.mkdir(exist_ok=True)
+        (folder / f"{result.id}.json").write_text(to_json(result), encoding="utf-8")
+    assert store.find(jobs[0], machine) is not None
+    return root
+
+
+def test_a_report_over_10000_results_takes_at_most_1_5_seconds(
+    benchmark: BenchmarkFixture, tmp_path: Path, ten_thousand: Path
+) -> None:
+    run = command("report", "table5", "--runs", str(ten_thousand), folder=tmp_path)
+    assert median(benchmark, run, rounds=7) <= 1.5
+
+
+def test_a_job_in_the_fork_server_saves_the_import_that_a_fresh_python_costs(tmp_path: Path) -> None:
+    """Print what a process costs from either; the ratio is the point, the seconds are this machine's."""
+    machine = describe("cpu")
+    batch = Batch(
+        jobs=(Job.of("count", {"model": "resnet18", "res": 224}),),
+        device="cpu",
+        machine=machine,
+        software=software(machine),
+        runs=tmp_path,
+    )
+    served, fresh = LocalLauncher(), LocalLauncher(preload=False)
+    list(served.run(batch))  # starts the server, once for all jobs
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(4):
+        for launcher in (served, fresh):
+            again = replace(batch, runs=tmp_path / str(len(times[True])))
+            again.runs.mkdir(exist_ok=True)
+            start = time.perf_counter()
+            list(launcher.run(again))
+            times[launcher is served].append(time.perf_counter() - start)
+    print(f"\nfork server {min(times[True]):.2f} s, fresh Python {min(times[False]):.2f} s a job")
+    assert min(times[False]) > 5 * min(times[True])
+
+
+def test_the_harness_measures_what_the_bare_loop_measures() -> None:
+    from benchmarks.bare_loop import compare
+
+    ratio = compare("resnet18", 224, 4, pairs=12)
+    print(f"\nharness / bare loop: {ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]")
+    assert ratio.low <= 1.01
+    assert ratio.high >= 0.99
+
+
+def test_at_least_85_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path) -> None:
+    """Run all of table 5 on the CPU, which takes minutes, and count what was warm-up and timed runs."""
+    start = time.perf_counter()
+    command("reproduce", "table5", "--throughput-only", "--device", "cpu", "-q", folder=tmp_path)()
+    wall = time.perf_counter() - start
+    measuring = 0.0
+    store = Store(tmp_path / "runs")
+    for job in make_plan(Catalog().find(["table5"])).jobs:
+        for result in store.results(job):
+            measuring += sum(result.facts["warm_up"]) + result.facts["wall"]
+    share = measuring / wall
+    print(f"\n{measuring:.0f} of {wall:.0f} s, {share:.0%}, were warm-up and timed runs")
+    assert share >= 0.85
