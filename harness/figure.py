@@ -184,7 +184,8 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], *, grey: int) ->
     """
     figure.draw_without_rendering()
     bounds = axes.get_window_extent()
-    taken = [_around(axes, point) for point in points] + list(_along_lines(axes, points))
+    taken = [_around(axes, point) for point in points]
+    taken += [*_along_lines(axes, points[:grey]), *_along_lines(axes, points[grey:])]
     for number, point in enumerate(points):
         text = axes.annotate(
             _short(point.row),
@@ -230,11 +231,10 @@ def _around(axes: Axes, point: Point) -> Bbox:
 
 def _along_lines(axes: Axes, points: Sequence[Point]) -> Iterable[Bbox]:
     """Give small boxes along each family's line, so that labels do not lie on it."""
-    for borrowed in (False, True):
-        for members in _families(p for p in points if p.borrowed is borrowed).values():
-            places = [axes.transData.transform((p.x, p.y)) for p in members]
-            for (x0, y0), (x1, y1) in pairwise(places):
-                steps = max(1, int(math.hypot(x1 - x0, y1 - y0) // 6))
-                for step in range(1, steps):
-                    x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
-                    yield Bbox.from_extents(x - 1, y - 1, x + 1, y + 1)
+    for members in _families(points).values():
+        places = [axes.transData.transform((p.x, p.y)) for p in members]
+        for (x0, y0), (x1, y1) in pairwise(places):
+            steps = max(1, int(math.hypot(x1 - x0, y1 - y0) // 6))
+            for step in range(1, steps):
+                x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps
+                yield Bbox.from_extents(x - 1, y - 1, x + 1, y + 1)

@@ -50,9 +50,8 @@ class Machine:
         """Whether this is the machine that a column names, as `"V100 16GB"`: each word is in the name or its size."""
         sizes = {f"{round(self.memory / base)}{unit}" for base, unit in ((GIB, "GB"), (GIB, "GiB"), (10**9, "GB"))}
         words = re.split(r"[\s\-_]+", self.name.upper()) + [size.upper() for size in sizes]
-        return self.device == "cuda" and all(
-            any(word == have or have.startswith(word) for have in words) for word in published.upper().split()
-        )
+        # Whole words only: an A100 is no A10, and a V100S no V100.
+        return self.device == "cuda" and all(word in words for word in published.upper().split())
 
     def does_the_same_as(self, other: "Machine") -> bool:
         """Whether a speed measured on the other may stand for one measured here."""

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
+from timm.layers import use_fused_attn
 
 from harness.errors import JobError
 from harness.jobs import count, network, throughput
 from harness.jobs.device import Cpu, clock_doubts, ran_out_of_memory
 from harness.jobs.fresh import in_fresh_process
+from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.kinds import parse_memory
 from harness.plan import Job, make_plan
 from harness.progress import Progress
@@ -138,23 +140,28 @@ def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
 
 
 def test_every_flag_of_the_paper_protocol_is_set_and_stands_in_the_result() -> None:
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
     _, facts, _ = throughput.work(speed_job(), silent, device="cpu", threads=1)
     assert facts["flags"] == {
-        "dtype": "float32",
         "autocast": None,
         "tf32_matmul": False,
         "tf32_cudnn": False,
         "fused_attention": False,
         "cudnn_benchmark": False,
-        "memory_format": "contiguous",
+        "channels_last": False,
         "compile": None,
     }
-    assert not torch.backends.cuda.matmul.allow_tf32
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cudnn.benchmark
-    assert not timm.layers.use_fused_attn()
+    assert facts["compiled"] is False
+
+
+def test_the_switches_are_really_set() -> None:
+    def switches() -> list[bool]:
+        cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+        return [cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, bool(use_fused_attn())]
+
+    with applied(PROTOCOLS["modern"]):
+        assert switches() == [True, True, True, True]
+    with applied(PROTOCOLS["paper"]):
+        assert switches() == [False, False, False, False]
 
 
 def test_the_batch_of_a_cpu_is_found_where_speed_stops_growing() -> None:
@@ -188,7 +195,7 @@ def test_an_error_that_is_not_a_lack_of_memory_stops_the_job_with_its_own_messag
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(throughput, "_step", broken)
+    monkeypatch.setattr(Workload, "step", broken)
     with pytest.raises(JobError, match="RuntimeError: CUDA error: an illegal memory access was encountered"):
         throughput.work(speed_job(batch="largest", memory="1GiB"), silent, device="cpu", threads=1)
 

@@ -34,7 +34,12 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="harness")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -42,8 +47,10 @@ def cli(context: click.Context) -> None:
 
     Start with `harness reproduce table5 --throughput-only --rows 'resnet18,deit_ti'`.
     """
-    if context.invoked_subcommand is not None:
-        context.default_map = options.settings_of_folder(cli.commands)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)
+    context.default_map = options.settings_of_folder(cli.commands)
 
 
 def main() -> NoReturn:
@@ -63,9 +70,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _complain("interrupted")
         code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (`| head`): nothing is wrong, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:
+        # So click ends when the reader went away (`| head`): nothing is wrong, and nothing more can be said.
         code = OK
     sys.exit(code if isinstance(code, int) else OK)
 
@@ -176,7 +182,7 @@ def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool) -> None
 def _terminal() -> tuple[int, bool]:
     """Give width and whether to colour: a pipe gets whole lines and no colour."""
     shown = sys.stdout.isatty()
-    color = shown and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    color = shown and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return (shutil.get_terminal_size().columns if shown else 200), color
 
 

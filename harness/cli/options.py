@@ -128,18 +128,24 @@ def settings_of_folder(commands: Mapping[str, click.Command]) -> dict[str, dict[
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise HarnessError(f"{SETTINGS_FILE}: cannot be read: {error}") from error
-    options = {
-        name: {parameter.name for parameter in command.params if isinstance(parameter, click.Option)}
-        for name, command in commands.items()
-    }
-    known = set[str]().union(*({name for name in names if name} for names in options.values()))
+    options = {name: _options_by_name(command) for name, command in commands.items()}
+    known = dict.fromkeys(name for names in options.values() for name in names)
     defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
     for key, value in data.items():
-        name = key.replace("-", "_")
+        name = key.replace("_", "-")
         if name not in known:
             raise HarnessError(f"{SETTINGS_FILE}: unknown setting '{key}'{did_you_mean(name, known)}")
         plain = ",".join(map(str, value)) if isinstance(value, list) else value
         for command, names in options.items():
             if name in names:
-                defaults[command][name] = plain
+                defaults[command][names[name]] = plain
     return defaults
+
+
+def _options_by_name(command: click.Command) -> dict[str, str]:
+    """Give the parameter behind each long option: `--format` fills `form`."""
+    return {
+        max(parameter.opts, key=len).lstrip("-"): str(parameter.name)
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+    }

@@ -46,6 +46,14 @@ class Memory:
     reserved: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a cap on memory came to: `room` bytes for tensors (None: no bound), and the rest for the result."""
+
+    room: int | None
+    facts: dict[str, object] = field(default_factory=dict)
+
+
 class Device(Protocol):
     """What a measurement asks of a device."""
 
@@ -57,8 +65,8 @@ class Device(Protocol):
     def time_runs(self, step: Callable[[], object], repeats: int, each: Callable[[int], None]) -> Runs:
         """Time that many runs; `each` hears of every one that the device has been given."""
 
-    def limit_memory(self, cap: int | None) -> dict[str, object]:
-        """Hold what follows to so many bytes; return what that came to."""
+    def limit_memory(self, cap: int | None) -> Limit:
+        """Hold what follows to so many bytes."""
 
     def memory(self) -> Memory:
         """Tell the peak since `forget`."""
@@ -114,14 +122,14 @@ class Cpu:
         }
         return Runs(seconds=tuple(seconds), wall=wall, warnings=tuple(_contention(others, stolen)), facts=facts)
 
-    def limit_memory(self, cap: int | None) -> dict[str, object]:
+    def limit_memory(self, cap: int | None) -> Limit:
         """Cap the data that this process may hold, above what the libraries hold already."""
         if cap is None:
-            return {}
+            return Limit(room=None)
         self._capped = True
         size = _data_size() + cap
         resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
-        return {"memory_cap": cap, "memory_cap_by": "RLIMIT_DATA"}
+        return Limit(room=cap, facts={"memory_cap": cap, "memory_cap_by": "RLIMIT_DATA"})
 
     def memory(self) -> Memory:
         """Peak resident bytes above those of an idle process; the CPU has no allocator of its own to ask."""
@@ -209,16 +217,17 @@ class Cuda:
         seconds = tuple(before.elapsed_time(after) / 1000 for before, after in events)
         return Runs(seconds=seconds, wall=wall, warnings=tuple(clock_doubts(sum(seconds), wall)))
 
-    def limit_memory(self, cap: int | None) -> dict[str, object]:
+    def limit_memory(self, cap: int | None) -> Limit:
         """Hold torch's allocator to the cap less what the context itself takes, as it would on a card of that size."""
         free, total = torch.cuda.mem_get_info()
         context = total - free - torch.cuda.memory_reserved()
         if cap is None or cap >= total:
-            return {"memory_cap": total, "context": context, "emulated": False}
+            facts: dict[str, object] = {"memory_cap": total, "context": context, "emulated": False}
+            return Limit(room=total - context, facts=facts)
         if cap <= context:
             raise JobError(f"a memory cap of {cap} bytes leaves nothing: the CUDA context alone takes {context}")
         torch.cuda.set_per_process_memory_fraction((cap - context) / total, self._index)
-        return {"memory_cap": cap, "context": context, "emulated": True}
+        return Limit(room=cap - context, facts={"memory_cap": cap, "context": context, "emulated": True})
 
     def memory(self) -> Memory:
         """Ask torch's allocator."""

@@ -1,5 +1,6 @@
 """A batch of jobs -> one result each in the store.  What runs in the child process."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -39,7 +40,9 @@ def work(batch: Batch, pipe: Connection, log: str) -> None:
 def unknown_models(names: tuple[str, ...], pipe: Connection) -> None:
     """Answer which of these names timm does not know, with a sentence each."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    pipe.send({name: reason for name in names if (reason := network.unknown(name))})
+    unknown = {name: reason for name in names if (reason := network.unknown(name))}
+    with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
+        pipe.send(unknown)
     pipe.close()
 
 

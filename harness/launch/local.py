@@ -4,7 +4,9 @@ import importlib
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.progress import Batch, Progress, Saved
@@ -33,7 +35,7 @@ class LocalLauncher:
         log = str(batch.runs / "worker.log")
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_call, args=("work", batch, theirs, log))
-        process.start()
+        self._start(process)
         theirs.close()
         try:
             yield from _messages(ours)
@@ -53,7 +55,7 @@ class LocalLauncher:
         """Ask which networks timm does not know: a sentence for each."""
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_call, args=("unknown_models", names, theirs))
-        process.start()
+        self._start(process)
         theirs.close()
         try:
             answer: dict[str, str] = ours.recv()
@@ -62,6 +64,20 @@ class LocalLauncher:
             raise Crashed(_death(process.exitcode)) from None
         process.join()
         return answer
+
+    def _start(self, process: BaseProcess) -> None:
+        """Start a process; the fork server, if it is not there yet, deaf to Ctrl-C.
+
+        Ctrl-C reaches the whole group, and a server that is importing torch would answer with a traceback.
+        """
+        if self._context.get_start_method() == "forkserver":
+            resource_tracker.ensure_running()  # the server would start it, which lifts the block
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                forkserver.ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        process.start()
 
 
 def _context(*, preload: bool) -> Any:  # noqa: ANN401 -- the contexts share no typed base

@@ -6,7 +6,7 @@ from harness.report import words
 
 def render_markdown(diff: Diff) -> str:
     """Write the table, what its order says, why cells are not plain matches, footnotes and doubts."""
-    lines = [f"### {words.title(diff)}", ""]
+    lines = [f"### {_escaped(words.title(diff))}", ""]
     if diff.table.machine:
         lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
     lines += _table(diff)

@@ -102,7 +102,7 @@ def _parts(finding: Finding) -> tuple[Text, Text]:
 
 def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
     """For narrow windows and wide tables: a line a cell, under the row's name."""
-    labels = [words.heading(c.label, _unit(diff, c.key)) for c in diff.spec.columns]
+    labels = [f" {words.heading(c.label, _unit(diff, c.key))}" for c in diff.spec.columns]
     indent = min(max(map(cell_len, labels), default=0), max(12, width // 3))
     for row in diff.spec.rows:
         console.print(Text(" / ".join(filter(None, (row.group, row.label))), style="bold"))
@@ -111,7 +111,7 @@ def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
             line.add_column(width=indent)
             line.add_column(ratio=1)
             cell = Text("  ").join(part for part in _parts(diff.findings[row.key, column.key]) if part)
-            line.add_row(Text(f" {label}", style="dim"), cell)
+            line.add_row(Text(label, style="dim"), cell)
             console.print(line)
 
 
@@ -138,9 +138,12 @@ def _print_reasons(console: Console, diff: Diff, *, verbose: bool) -> None:
 
 
 def _hanging(console: Console, head: str, body: str, style: str) -> None:
-    """Print a remark whose lines after the first are indented."""
+    """Print a remark whose lines after the first are indented, where the window has room for that."""
+    if cell_len(head) > console.width // 2:
+        console.print(Text(f"{head} {body}", style=style))
+        return
     line = Grid.grid(padding=(0, 1, 0, 0))
-    line.add_column(no_wrap=True, max_width=max(8, console.width // 2))
+    line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     line.add_row(Text(head, style=style), Text(body, style=style))
     console.print(line)

@@ -76,7 +76,7 @@ def _difference(finding: Finding) -> str:
 def number(value: float, digits: int | None, *, significant: int = 4) -> str:
     """Write a number with so many decimals, or with so many significant digits and no exponent."""
     if digits is not None:
-        return f"{value:.{digits}f}"
+        return f"{value:z.{digits}f}"  # z: what rounds to nothing has no sign
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
@@ -133,12 +133,12 @@ def doubts(diff: Diff) -> list[str]:
 
 
 def doubts_in_short(diff: Diff) -> list[str]:
-    """Sum up doubts that differ only in row and number: how many rows, and the first as an example."""
+    """Sum up doubts that differ only in row and number: how many, and the first as an example."""
     alike: dict[str, list[tuple[str, str]]] = {}
     for row, warning in _warnings(diff):
         alike.setdefault(re.sub(r"[\d.]+", "#", warning), []).append((row, warning))
     return [
-        f"{row}: {warning}" + (f" (and {len(others)} more rows alike, -v shows them)" if others else "")
+        f"{row}: {warning}" + (f" (and {len(others)} more like it, -v shows all)" if others else "")
         for (row, warning), *others in alike.values()
     ]
 

@@ -68,7 +68,8 @@ class Catalog:
                 return self._icml(plain, name)
         if plain not in self._paths:
             known = [*self.names, "all"]
-            raise HarnessError(f"unknown table '{name}'{did_you_mean(plain, known)} `harness list` shows them all")
+            hint = did_you_mean(plain, known) or ";"
+            raise HarnessError(f"unknown table '{name}'{hint} `harness list` shows them all")
         return self._load(plain, edition)
 
     def _icml(self, plain: str, name: str) -> Spec:
