@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What was seen between two moments: `energy` in joules by the card's own counter, `missing` what it did not tell."""
+    """What was seen between two moments: `energy` in joules by the card's counter, `missing` what it did not tell."""
 
     samples: tuple[Sample, ...]
     energy: float | None

@@ -115,7 +115,7 @@ _ABLATIONS = (
 KINDS: Mapping[str, Kind] = {
     "count": Kind(
         required=("model", "res"),
-        metrics=("params", "macs", "embed_dim", "heads", "layers", "tokens", "res"),
+        metrics=("params", "macs", "activations", "embed_dim", "heads", "layers", "tokens", "res"),
         built=True,
     ),
     "throughput": Kind(

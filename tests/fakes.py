@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from harness.launch import Crashed
 from harness.machine import GIB, Machine
@@ -16,7 +16,7 @@ V100 = Machine(device="cuda", name="Tesla V100-SXM2-16GB", memory=16160 * 2**20)
 H200 = Machine(device="cuda", name="NVIDIA H200", memory=143771 * 2**20)
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "timm": "1.0.31", "numpy": "2.4.6"}
 
-NOON = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def result_of(  # a result as a job would leave it

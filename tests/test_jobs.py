@@ -9,9 +9,10 @@ import pytest
 import timm
 import torch
 from timm.layers import use_fused_attn
+from torch import nn
 
 from harness.errors import JobError
-from harness.jobs import count, network, throughput
+from harness.jobs import count, network, throughput, traffic
 from harness.jobs.device import Cpu, clock_doubts, ran_out_of_memory
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.workload import PROTOCOLS, Workload, applied
@@ -81,6 +82,14 @@ def test_the_architecture_of_table_1_is_read_off_the_networks() -> None:
     assert [found[name] for name in ("embed_dim", "heads", "layers", "tokens")] == [384, 6, 12, 197]
     assert counted("deit_base_distilled_patch16_384", 384)["tokens"] == 24 * 24 + 2
     assert "heads" not in counted("resnet18", 224)
+
+
+def test_the_traffic_of_a_small_network_is_the_sum_of_its_layers() -> None:
+    # An image of 3 x 8 x 8 floats: the convolution reads 192 and writes 4 * 36 numbers, the ReLU reads and writes them,
+    # the linear layer reads 144 and writes 10.  Flattening is a view.
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).to("meta")
+    images = torch.empty(2, 3, 8, 8, device="meta")
+    assert traffic.bytes_per_image(model, images) == 4 * (192 + 144 + 144 + 144 + 144 + 10)
 
 
 def test_an_unknown_network_is_named_with_the_nearest() -> None:

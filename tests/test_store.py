@@ -40,7 +40,7 @@ measurements = st.builds(
 @given(
     st.dictionaries(st.text(), scalars),
     st.dictionaries(st.text(), measurements),
-    st.dictionaries(st.text(), st.recursive(scalars, lambda inner: st.lists(inner), max_leaves=5)),
+    st.dictionaries(st.text(), st.recursive(scalars, st.lists, max_leaves=5)),
     st.lists(st.text()),
     st.none() | st.text(),
 )

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import JobError
-from harness.jobs import network
+from harness.jobs import network, traffic
 from harness.plan import Job
 from harness.progress import Progress
 from harness.result import Measurement
@@ -26,15 +26,17 @@ def work(job: Job, report: Any) -> tuple[dict[str, Measurement], dict[str, Any],
     set_fused_attn(enable=False)
     model = network.skeleton(name, res)
     images = torch.empty(1, network.CHANNELS, res, res, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             model(images)
         except (AssertionError, RuntimeError, ValueError) as error:
             raise JobError(f"'{name}' does not take images of {res} pixels: {error}") from error
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    moved = traffic.bytes_per_image(model, images)
     found = {
         "params": Measurement(unit="M", value=parameters / 1e6),
         "macs": Measurement(unit="GMAC", value=counter.get_total_flops() / 2 / 1e9),
+        "activations": Measurement(unit="MB", value=moved / 1e6),
         "res": Measurement(unit="px", value=res),
         **{key: Measurement(unit="", value=value) for key, value in _shape(model).items()},
     }

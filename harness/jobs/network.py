@@ -1,11 +1,13 @@
 """Name and size -> a timm network, with random weights or with no memory at all."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from harness.errors import JobError, did_you_mean
 
@@ -21,8 +23,8 @@ def unknown(name: str) -> str:
 
 def skeleton(name: str, res: int) -> nn.Module:
     """Build the network on the meta device: its structure and sizes, no weights, no memory."""
-    with torch.device("meta"):
-        return _create(name, res)
+    with _WithoutMemory():
+        return _create(name, res).to("meta")
 
 
 def with_random_weights(name: str, res: int) -> nn.Module:
@@ -38,6 +40,27 @@ def with_random_weights(name: str, res: int) -> nn.Module:
     model = model.to_empty(device="cpu")
     _fill(model)
     return model
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Makes parameters and buffers on the meta device, and all else where it says.
+
+    Under `torch.device("meta")` the older timm fails: it reads the rates of stochastic depth out of a `linspace`.
+    """
+
+    _factories = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401 -- as torch calls it
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        told = dict(kwargs or {})
+        if func in self._factories and told.get("device") is None:
+            told["device"] = "meta"
+        return func(*args, **told)
 
 
 def _create(name: str, res: int) -> nn.Module:

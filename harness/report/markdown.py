@@ -1,32 +1,45 @@
 """`Diff` -> Markdown that a pull request shows well."""
 
-from harness.diff import Diff, Finding
+from harness.diff import Diff, Finding, Shape
 from harness.report import words
 
 
 def render_markdown(diff: Diff) -> str:
-    """Write the table, what its order says, why cells are not plain matches, footnotes and doubts."""
-    lines = [f"### {_escaped(words.title(diff))}", ""]
+    """Write the table and what its order says; ratios, reasons, footnotes and doubts fold away below."""
+    lines = [f"### {words.title(diff)}", ""]
     if diff.table.machine:
         lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
-    lines += _table(diff)
-    lines += ["", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
+    lines += [*_table(diff), "", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
     for shape in diff.shapes:
         lines += [f"**{_escaped(shape.column.label)}**: {words.shape_sentence(shape)}.", ""]
-        for reference, ratios in words.ratios_by_reference(shape):
-            lines += [f"| × {_escaped(reference.label)} | measured | published |", "|---|--:|--:|"]
-            lines += [
-                f"| {_escaped(r.row.label)} | {words.number(r.measured, None, significant=3)} "
-                f"| {words.number(r.published, None, significant=3)} |"
-                for r in ratios
-            ]
-            lines.append("")
-    remarks = [
-        f"- {words.SIGNS[v]} **{v}**: {_escaped(cells)}: {_escaped(why)}" for v, why, cells in words.reasons(diff)
+        lines += _folded(f"{shape.column.label} relative to one network of the family", _ratios(shape))
+    reasons = [
+        f"- {words.SIGNS[verdict]} **{verdict}**: {_escaped(cells)}: {_escaped(reason)}"
+        for verdict, reason, cells in words.reasons(diff)
     ]
-    remarks += [f"- \\[{note.mark}\\] {_escaped(note.text)}" for note in words.footnotes(diff)]
-    remarks += [f"- doubt: {_escaped(doubt)}" for doubt in words.doubts(diff)]
-    return "\n".join([*lines, *remarks]).rstrip() + "\n"
+    notes = [f"- \\[{note.mark}\\] {_escaped(note.text)}" for note in words.footnotes(diff, measured_only=True)]
+    lines += _folded("why cells are not plain matches", reasons)
+    lines += _folded("footnotes", notes)
+    lines += _folded("doubts", [f"- {_escaped(doubt)}" for doubt in words.doubts_in_short(diff)])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _folded(title: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    return [f"<details><summary>{_escaped(title)}</summary>", "", *lines, "", "</details>", ""]
+
+
+def _ratios(shape: Shape) -> list[str]:
+    lines = ["| network | relative to | measured | published |", "|---|---|--:|--:|"]
+    for reference, ratios in words.ratios_by_reference(shape):
+        lines += [
+            f"| {_escaped(r.row.label)} | {_escaped(reference.label)} "
+            f"| {words.number(r.measured, None, significant=3)} "
+            f"| {words.number(r.published, None, significant=3)} |"
+            for r in ratios
+        ]
+    return lines
 
 
 def _table(diff: Diff) -> list[str]:

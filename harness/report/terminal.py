@@ -45,7 +45,7 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
         _hanging(console, f"[{note.mark}]", note.text, "dim")
     if diff.spec.note and verbose:
         _hanging(console, "note:", diff.spec.note, "dim")
-    for doubt in words.doubts(diff) if verbose else words.doubts_in_short(diff):
+    for doubt in words.doubts(diff) if verbose else words.doubts_in_short(diff, hint=", -v shows all"):
         _hanging(console, "doubt:", doubt, "yellow")
     console.print(Text(f"{words.counts(diff)}."))
     file = console.file

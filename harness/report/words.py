@@ -132,13 +132,13 @@ def doubts(diff: Diff) -> list[str]:
     return [f"{row}: {warning}" for row, warning in _warnings(diff)]
 
 
-def doubts_in_short(diff: Diff) -> list[str]:
+def doubts_in_short(diff: Diff, *, hint: str = "") -> list[str]:
     """Sum up doubts that differ only in row and number: how many, and the first as an example."""
     alike: dict[str, list[tuple[str, str]]] = {}
     for row, warning in _warnings(diff):
         alike.setdefault(re.sub(r"[\d.]+", "#", warning), []).append((row, warning))
     return [
-        f"{row}: {warning}" + (f" (and {len(others)} more like it, -v shows all)" if others else "")
+        f"{row}: {warning}" + (f" (and {len(others)} more like it{hint})" if others else "")
         for (row, warning), *others in alike.values()
     ]
 

@@ -1,0 +1,650 @@
+"""The command line as users meet it: sentences, exit codes, defaults, pipes, interruptions.
+
+Every test here starts real processes.  Those of the last part measure two tiny networks and take seconds; the others
+measure nothing.
+"""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from harness.machine import describe, gpus
+from harness.plan import make_plan
+from harness.spec import Catalog, load
+from harness.spec.catalog import shipped_specs
+from harness.store import Store
+from tests.fakes import result_of
+
+COMMANDS = ("doctor", "figure", "list", "plan", "report", "reproduce")
+
+
+def surroundings(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a command: no settings of ours, one thread, and a speed lock of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HARNESS_", "NO_COLOR"))}
+    return {**kept, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", **more}
+
+
+def harness(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=surroundings(folder, **environment),
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+SPEC = """
+[table]
+title = "Two tiny networks"
+[source.paper]
+kind = "paper"
+cite = "the paper"
+[column.params]
+label = "#param."
+job = "count"
+metric = "params"
+unit = "M"
+tolerance = 0.1
+digits = 2
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+tolerance = "5%"
+machine = "V100 16GB"
+[row.vit]
+label = "ViT"
+set = { model = "test_vit", res = 160 }
+paper = { params = 0.4, speed = 1000 }
+[row.resnet]
+label = "ResNet"
+set = { model = "test_resnet", res = 160 }
+paper = { params = 0.5 }
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(SPEC, encoding="utf-8")
+    return path
+
+
+def keep(runs: Path, spec: Path, *, value: float) -> None:
+    """Fill a store with results of this machine."""
+    here = replace(describe("cpu"), threads=1)
+    for job in make_plan([load(spec)]).jobs:
+        Store(runs).save(result_of(job, machine=here, value=value))
+
+
+# Help and what there is.
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert tuple(re.findall(r"^  ([a-z]+)  ", ran.stdout.partition("Commands:")[2], re.MULTILINE)) == COMMANDS
+
+
+def test_without_a_command_the_help_is_shown_and_the_usage_is_wrong(tmp_path: Path) -> None:
+    ran = harness(tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == harness(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(tmp_path: Path, command: str) -> None:
+    ran = harness(tmp_path, command, "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"Usage: python -m harness {command} ")
+    assert ran.stdout.splitlines()[2].strip()
+
+
+def test_version_is_said_in_one_line(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "--version")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert re.fullmatch(r"harness, version \d+\.\d+\.\d+\S*\n", ran.stdout)
+
+
+def test_list_has_a_line_for_each_table_and_list_table_one_for_each_row_and_column(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "list")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    names = [line.split()[0] for line in ran.stdout.splitlines()]
+    assert sorted(names) == sorted(path.stem for path in shipped_specs().glob("*.toml"))
+    assert names[:10] == [f"table{number}" for number in range(1, 11)]
+    ran = harness(tmp_path, "list", "table5")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    data = tomllib.loads((shipped_specs() / "table5.toml").read_text(encoding="utf-8"))
+    assert {line.split()[0] for line in ran.stdout.splitlines() if line.startswith("  ")} == {
+        *data["column"],
+        *data["row"],
+    }
+
+
+def test_plan_counts_the_distinct_jobs_of_a_table(tmp_path: Path) -> None:
+    data = tomllib.loads((shipped_specs() / "table5.toml").read_text(encoding="utf-8"))
+    networks = {(row["set"]["model"], row["set"]["res"]) for row in data["row"].values()}
+    ran = harness(tmp_path, "plan", "table5", "--device", "cpu")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"\ncount: {len(networks)} distinct jobs, 0 measured already\n" in ran.stdout
+    assert f"\nthroughput: {len(networks)} distinct jobs, 0 measured already\n" in ran.stdout
+    assert ran.stdout.count("  count ") == len(networks)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_tells_what_is_measured_already(tmp_path: Path, mine: Path) -> None:
+    keep(tmp_path / "runs", mine, value=100.0)
+    ran = harness(tmp_path, "plan", "mine.toml", "--device", "cpu")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[1:4] == [
+        "",
+        "count: 2 distinct jobs, 2 measured already",
+        "  count test_vit at 160  measured in 2 s  fills mine ViT: #param.",
+    ]
+
+
+def test_all_tables_can_be_planned_and_reported_at_once(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "plan", "all", "--device", "cpu")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    ran = harness(tmp_path, "report", "all")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    titles = [spec.title for spec in Catalog().find(["all"])]
+    assert [title for title in titles if title not in ran.stdout] == []
+
+
+# Reports and figures from the results there are.
+
+
+def test_without_results_a_report_says_what_is_missing(tmp_path: Path, mine: Path) -> None:
+    ran = harness(tmp_path, "report", "mine.toml")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout == (
+        "mine  Two tiny networks\n"
+        "        #param., M  published  speed, im/s  published\n"
+        "─────────────────────────────────────────────────────\n"
+        "ViT              –  0.4                  –  1000\n"
+        "ResNet           –  0.5                  –\n"
+        "– missing\n"
+        "– missing: #param., speed of ViT, ResNet: not measured yet; run `harness reproduce mine`\n"
+        "4 missing.\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_results_a_figure_has_the_published_points(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "figure", "figure1")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "figures/figure1.png\n", "")
+    assert (tmp_path / "figures" / "figure1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_shows_what_the_store_has(tmp_path: Path, mine: Path) -> None:
+    keep(tmp_path / "kept", mine, value=0.42)
+    ran = harness(tmp_path, "report", "mine.toml", "--runs", "kept")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert lines[1] == f"speeds measured on {replace(describe('cpu'), threads=1).label}"
+    assert [line.split() for line in lines[4:6]] == [
+        ["ViT", "0.42", "✓", "0.4", "+0.02", "0.4200", "±0.004", "@4", "·", "1000", "×0.000420"],
+        ["ResNet", "0.42", "✓", "0.5", "−0.08", "0.4200", "±0.004", "@4", "·"],
+    ]
+    assert lines[-1] == "2 match, 2 not comparable."
+
+
+@pytest.mark.parametrize(("form", "begins"), [("json", "{\n"), ("markdown", "### mine"), ("terminal", "mine  Two")])
+def test_a_report_can_be_written_to_a_file(tmp_path: Path, mine: Path, form: str, begins: str) -> None:
+    keep(tmp_path / "runs", mine, value=0.42)
+    printed = harness(tmp_path, "report", "mine.toml", "--format", form)
+    written = harness(tmp_path, "report", "mine.toml", "--format", form, "-o", "new/report")
+    assert (written.returncode, written.stdout, written.stderr) == (0, "new/report\n", "")
+    assert printed.stdout.startswith(begins)
+    assert (tmp_path / "new" / "report").read_text(encoding="utf-8") == printed.stdout
+
+
+def test_a_damaged_result_is_named_by_a_report(tmp_path: Path, mine: Path) -> None:
+    keep(tmp_path / "runs", mine, value=0.42)
+    (path,) = (tmp_path / "runs").glob("count-test_vit-*/*.json")
+    path.write_text("{}")
+    ran = harness(tmp_path, "report", "mine.toml")
+    place = path.relative_to(tmp_path)
+    assert ran.returncode == 0
+    assert ran.stderr == (
+        f"warning: {place}: is not a result; set aside as {path.name}.damaged and measured again when asked for\n"
+    )
+    assert ran.stdout.splitlines()[-1] == "1 match, 2 not comparable, 1 missing."
+
+
+def test_icmls_table_6_is_arxivs_table_7(tmp_path: Path) -> None:
+    asked = [["icml:table6"], ["table6", "--edition", "icml"], ["icml:6"]]
+    first, *others = [harness(tmp_path, "report", *arguments) for arguments in asked]
+    assert first.stdout.splitlines()[0] == "Table 6 (ICML)  Transfer learning from ImageNet pre-training"
+    assert [(other.returncode, other.stdout) for other in others] == [(0, first.stdout)] * 2
+    arxiv = harness(tmp_path, "report", "table7")
+    assert arxiv.stdout.splitlines()[0] == "Table 7  Transfer learning from ImageNet pre-training"
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("reproduc table5", "unknown command 'reproduc'; did you mean 'reproduce'?"),
+        ("frobnicate", "unknown command 'frobnicate'"),
+        ("report tabel5", "unknown table 'tabel5'; did you mean 'table5'? `harness list` shows them all"),
+        ("list nothing", "unknown table 'nothing'; `harness list` shows them all"),
+        (
+            "report icml:table9",
+            "the ICML edition has no 'icml:table9'; `harness list --edition icml` shows what it has",
+        ),
+        ("plan table5 --rows deit_tii", "unknown row 'deit_tii'; did you mean 'deit_ti'?"),
+        ("plan table5 --rows zzz", "unknown row 'zzz'; `harness list TABLE` shows what there is"),
+        ("plan table5 --columns througput", "unknown column 'througput'; did you mean 'throughput'?"),
+        (
+            "plan table5 --batch x",
+            "Invalid value for '--batch': 'x' is not auto, largest or a number of images",
+        ),
+        (
+            "plan table5 --batch 0",
+            "Invalid value for '--batch': '0' is not auto, largest or a number of images",
+        ),
+        (
+            "plan table5 --memory much",
+            "Invalid value for '--memory': memory 'much' is not an amount; write it as 16GiB, 16GB or all",
+        ),
+        ("plan table5 --repeats 1", "Invalid value for '--repeats': 1 is not in the range x>=2."),
+        (
+            "plan table5 --only coutn",
+            "Invalid value for '--only': unknown kind of job 'coutn'; did you mean 'count'?",
+        ),
+        ("plan table5 --device gpu", "--device gpu: not a device; write auto, cpu, cuda or cuda:N"),
+        ("reproduce table5 --device cuda:x", "--device cuda:x: not a device; write auto, cpu, cuda or cuda:N"),
+        ("report mine.toml --runs taken", "--runs taken: is a file, not a folder; name the folder of the results"),
+        ("figure figure1 --runs taken", "--runs taken: is a file, not a folder; name the folder of the results"),
+        (
+            "reproduce mine.toml --device cpu --runs taken",
+            "--runs taken: is a file, not a folder; name another folder",
+        ),
+        (
+            "report other.toml",
+            "other.toml: cannot be read (No such file or directory); name a table or a spec file",
+        ),
+        ("report bad.toml", "bad.toml:26: unknown column 'speeed'; did you mean 'speed'?"),
+        ("report mine.toml -o folder", "-o folder: Is a directory; name another file"),
+        ("figure table5", "'table5' has no axes, so it is not drawn; `harness report table5` prints it"),
+        (
+            "figure figure1 -o figure1.jpg",
+            "-o figure1.jpg: a figure is written as .png, .svg, .pdf; choose one by the suffix",
+        ),
+    ],
+    ids=lambda value: value if len(value) < 40 else "",
+)
+def test_a_mistake_is_answered_in_one_sentence(tmp_path: Path, mine: Path, arguments: str, sentence: str) -> None:
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "folder").mkdir()
+    bad = SPEC.replace("paper = { params = 0.4, speed = 1000 }", "paper = { params = 0.4, speeed = 1000 }")
+    (tmp_path / "bad.toml").write_text(bad, encoding="utf-8")
+    ran = harness(tmp_path, *arguments.split())
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"error: {sentence}\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("report table5 --bach 3", ["No such option", "--bach", "--batch"]),
+        ("report table5 --edition cvpr", ["--edition", "cvpr", "arxiv", "icml"]),
+        ("report table5 --format xml", ["--format", "xml", "terminal", "markdown", "csv", "json"]),
+        ("plan table5 --protocol old", ["--protocol", "old", "paper", "modern"]),
+        ("plan table5 --repeats many", ["--repeats", "many"]),
+        ("report", ["Missing argument", "TABLE"]),
+    ],
+)
+def test_a_mistake_that_click_finds_is_answered_in_one_line(tmp_path: Path, arguments: str, said: list[str]) -> None:
+    # In click's words, which change from version to version.
+    ran = harness(tmp_path, *arguments.split())
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ")
+    assert ran.stderr.count("\n") == 1
+    assert [word for word in said if word not in ran.stderr] == []
+
+
+@pytest.mark.skipif(bool(gpus()), reason="needs a machine without a GPU")
+def test_without_a_gpu_cuda_is_refused(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "reproduce", "table5", "--device", "cuda")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "error: --device cuda: no NVIDIA driver answers on this machine; use --device cpu\n"
+
+
+def test_every_mistake_of_a_spec_has_its_line(tmp_path: Path) -> None:
+    bad = SPEC.replace('unit = "M"', "unti = 'M'").replace('job = "throughput"', 'job = "througput"')
+    (tmp_path / "bad.toml").write_text(bad, encoding="utf-8")
+    ran = harness(tmp_path, "report", "bad.toml")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == (
+        "error: bad.toml:11: unknown key 'unti' in [column.params]; did you mean 'unit'?\n"
+        "error: bad.toml:16: unknown kind of job 'througput'; did you mean 'throughput'?\n"
+    )
+
+
+# Settings of the folder and of the environment.
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("btach = 8", "harness.toml: unknown setting 'btach'; did you mean 'batch'?"),
+        ("form = 'json'", "harness.toml: unknown setting 'form'; did you mean 'format'?"),
+        ("batch = ", "harness.toml: cannot be read: Invalid value (at line 1, column 9)"),
+        ("batch = 'x'", "Invalid value for '--batch': 'x' is not auto, largest or a number of images"),
+    ],
+)
+def test_a_mistake_in_harness_toml_is_answered_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "harness.toml").write_text(text, encoding="utf-8")
+    ran = harness(tmp_path, "plan", "table5", "--device", "cpu")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"error: {sentence}\n")
+
+
+def measured(ran: subprocess.CompletedProcess[str]) -> list[float]:
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return [cell["measured"] for cell in json.loads(ran.stdout)["cells"]]
+
+
+def test_harness_toml_is_the_default_a_variable_beats_it_and_the_command_line_beats_both(
+    tmp_path: Path, mine: Path
+) -> None:
+    for name, value in (("runs", 1.0), ("of_file", 2.0), ("of_variable", 3.0), ("of_line", 4.0)):
+        keep(tmp_path / name, mine, value=value)
+    report = ("report", "mine.toml", "--columns", "params", "--format", "json")
+    assert measured(harness(tmp_path, *report)) == [1.0, 1.0]
+    (tmp_path / "harness.toml").write_text('runs = "of_file"')
+    assert measured(harness(tmp_path, *report)) == [2.0, 2.0]
+    assert measured(harness(tmp_path, *report, HARNESS_RUNS="of_variable")) == [3.0, 3.0]
+    assert measured(harness(tmp_path, *report, "--runs", "of_line", HARNESS_RUNS="of_variable")) == [4.0, 4.0]
+
+
+def test_harness_toml_takes_every_form_of_setting(tmp_path: Path, mine: Path) -> None:
+    keep(tmp_path / "runs", mine, value=1.0)
+    text = 'rows = ["vit", "resnet"]\ncolumns = "params"\nformat = "json"\nbatch = 8\nthroughput-only = true\n'
+    (tmp_path / "harness.toml").write_text(text)
+    assert measured(harness(tmp_path, "report", "mine.toml")) == [1.0, 1.0]
+    assert measured(harness(tmp_path, "report", "mine.toml", "--rows", "vit")) == [1.0]
+    planned = harness(tmp_path, "plan", "mine.toml", "--columns", "*", "--device", "cpu")
+    assert planned.returncode == 0
+    assert "batch=8" in planned.stdout
+    assert "  left out: count jobs were not asked for: 2 in mine, 2 distinct jobs\n" in planned.stdout
+
+
+# Terminals and pipes.
+
+
+def in_a_terminal(folder: Path, *arguments: str, **environment: str) -> str:
+    """What a command writes to a terminal of 90 columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 90, 0, 0))
+    surrounding = surroundings(folder, TERM="xterm-256color", **environment)
+    surrounding.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "harness", *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=folder, env=surrounding) as process:
+        os.close(theirs)
+        said = b"".join(_read(ours))
+        assert process.wait(60) == 0
+    os.close(ours)
+    return said.decode().replace("\r\n", "\n")
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            block = os.read(terminal, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            return
+        if not block:
+            return
+        yield block
+
+
+def test_a_terminal_gets_colours_and_its_own_width(tmp_path: Path, mine: Path) -> None:
+    said = in_a_terminal(tmp_path, "report", "mine.toml")
+    assert said.startswith("\x1b[1mmine  Two tiny networks\x1b[0m\n")
+    bare = re.sub(r"\x1b\[[\d;]*m", "", said)
+    assert max(map(cell_len, bare.splitlines())) <= 90
+    assert bare == harness(tmp_path, "report", "mine.toml").stdout
+
+
+@pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
+def test_a_terminal_gets_no_colours_where_they_are_not_wanted(
+    tmp_path: Path, mine: Path, variable: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "\x1b" not in in_a_terminal(tmp_path, "report", "mine.toml", **variable)
+
+
+def test_an_empty_no_color_says_nothing(tmp_path: Path, mine: Path) -> None:
+    assert "\x1b[1m" in in_a_terminal(tmp_path, "report", "mine.toml", NO_COLOR="")
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "json"])
+def test_a_pipe_gets_no_escape_codes(tmp_path: Path, mine: Path, form: str) -> None:
+    keep(tmp_path / "runs", mine, value=0.42)
+    ran = harness(tmp_path, "report", "mine.toml", "--format", form, FORCE_COLOR="1", TERM="xterm-256color")
+    assert ran.returncode == 0
+    assert "\x1b" not in ran.stdout
+
+
+@pytest.mark.parametrize("arguments", ["list", "plan all --device cpu", "report table5", "report table5 --format json"])
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=surroundings(tmp_path),
+    )
+    assert process.stdout
+    process.stdout.close()  # before it writes, as `| head -1` may
+    assert process.stderr
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(60), said) == (0, b"")
+
+
+# Two tiny networks, measured for real.
+
+REPRODUCE = ("reproduce", "./mine.toml", "--repeats", "5", "--device", "cpu")
+
+
+def measure(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return harness(folder, *REPRODUCE, *more)
+
+
+def results(folder: Path) -> list[Path]:
+    return sorted((folder / "runs").glob("*/*.json"))
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start a command as the leader of a session of its own, so that its children can be told from others."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=surroundings(folder),
+        start_new_session=True,
+    )
+
+
+def family_of(session: int) -> dict[int, str]:
+    """The command lines of the living processes of a session, by process."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, its, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(its) == session and state != "Z":
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def read_until(process: subprocess.Popen[str], beginning: str) -> str:
+    assert process.stderr
+    said = ""
+    for line in process.stderr:
+        said += line
+        if line.startswith(beginning):
+            return said
+    raise AssertionError(f"{beginning!r} was never said, but: {said}")
+
+
+def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Path, mine: Path) -> None:
+    first = measure(tmp_path)
+    assert first.returncode == 0
+    assert [line.partition(":")[0] for line in first.stderr.splitlines()] == [
+        "[1/4] count test_vit at 160",
+        "[2/4] count test_resnet at 160",
+        "[3/4] throughput test_vit at 160",
+        "[4/4] throughput test_resnet at 160",
+    ]
+    lines = first.stdout.splitlines()
+    assert lines[0] == "mine  Two tiny networks"
+    assert [line.split()[:3] for line in lines[4:6]] == [["ViT", "0.37", "✓"], ["ResNet", "0.47", "✓"]]
+    assert lines[-2:] == ["2 match, 2 not comparable.", "4 jobs measured, 0 known already.  runs/"]
+    kept = {path: path.read_bytes() for path in results(tmp_path)}
+    assert len(kept) == 4
+    speeds = [json.loads(text) for path, text in kept.items() if path.parent.name.startswith("throughput")]
+    assert [len(speed["metrics"]["throughput"]["samples"]) for speed in speeds] == [5, 5]
+    assert [speed["facts"]["threads"] for speed in speeds] == [1, 1]
+
+    again = measure(tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.splitlines()[:-1] == lines[:-1]
+    assert again.stdout.splitlines()[-1] == "0 jobs measured, 4 known already.  runs/"
+    assert {path: path.read_bytes() for path in results(tmp_path)} == kept
+
+    damaged = next(path for path in kept if path.parent.name.startswith("count-test_vit"))
+    damaged.write_bytes(kept[damaged][:100])
+    mended = measure(tmp_path)
+    assert mended.returncode == 0
+    place = damaged.relative_to(tmp_path)
+    said = mended.stderr.splitlines()
+    assert said[0] == "[1/1] count test_vit at 160: done"
+    assert re.fullmatch(
+        re.escape(f"warning: {place}: is not complete JSON (")
+        + r".*"
+        + re.escape(f"); set aside as {damaged.name}.damaged and measured again when asked for"),
+        said[1],
+    )
+    assert said[2:] == []
+    assert mended.stdout.splitlines()[-2:] == [
+        "2 match, 2 not comparable.",
+        "1 jobs measured, 3 known already.  runs/",
+    ]
+
+
+def test_an_unknown_network_is_refused_before_anything_is_measured(tmp_path: Path, mine: Path) -> None:
+    mine.write_text(SPEC.replace("test_resnet", "test_resnett"), encoding="utf-8")
+    ran = measure(tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: mine\.toml: row 'resnet': timm \S+ knows no model 'test_resnett'; did you mean 'test_resnet'\?\n",
+        ran.stderr,
+    )
+    assert results(tmp_path) == []
+
+
+def test_a_network_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> None:
+    mine.write_text(SPEC.replace('"test_vit", res = 160', '"test_vit", res = 50'), encoding="utf-8")
+    ran = measure(tmp_path, "--columns", "params")
+    reason = "'test_vit' has patches of 16 pixels, which do not divide 50; choose a multiple"
+    assert ran.returncode == 3
+    assert ran.stderr == f"[1/2] count test_vit at 50: failed: {reason}\n[2/2] count test_resnet at 160: done\n"
+    lines = ran.stdout.splitlines()
+    assert [line.split() for line in lines[3:5]] == [["ViT", "!", "0.4"], ["ResNet", "0.47", "✓", "0.5", "−0.03"]]
+    assert lines[5:] == [
+        "✓ match, ! failed",
+        f"! failed: #param. of ViT: {reason}",
+        "1 match, 1 failed.",
+        "2 jobs measured, 0 known already.  runs/",
+    ]
+    assert [json.loads(path.read_text())["error"] for path in results(tmp_path)] == [None, reason]
+
+
+GO_ON = "interrupted: what is finished is kept; the same command goes on from here\n"
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, mine: Path) -> None:
+    process = start(tmp_path, *REPRODUCE)
+    said = read_until(process, "[1/")
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "[1/4] count test_vit at 160: done\n"
+    assert stderr in (GO_ON, "[2/4] count test_resnet at 160: done\n" + GO_ON)
+    lines = stdout.splitlines()
+    assert lines[0] == "mine  Two tiny networks"
+    assert next(line for line in lines if line.startswith("ViT")).split()[:3] == ["ViT", "0.37", "✓"]
+    finished = len(results(tmp_path))
+    assert finished in (1, 2)
+    assert lines[-1] == f"{finished} jobs measured, 0 known already.  runs/"
+    after = measure(tmp_path)
+    assert after.returncode == 0
+    assert after.stdout.splitlines()[-1] == f"{4 - finished} jobs measured, {finished} known already.  runs/"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(tmp_path: Path, mine: Path) -> None:
+    process = start(tmp_path, *REPRODUCE)
+    give_up = time.monotonic() + 20
+    while not any("forkserver" in command for command in family_of(process.pid).values()):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, GO_ON)
+    assert stdout.splitlines()[-2:] == ["4 missing.", "0 jobs measured, 0 known already.  runs/"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_killed_run_leaves_no_process_behind_and_the_next_one_goes_on(tmp_path: Path, mine: Path) -> None:
+    process = start(tmp_path, *REPRODUCE)
+    read_until(process, "[2/")  # now it measures the speed of the first network, which takes more than a second
+    family = family_of(process.pid)
+    assert len(family) >= 3  # the command, the fork server, the worker
+    process.kill()
+    process.wait()
+    give_up = time.monotonic() + 1
+    while family_of(process.pid) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert family_of(process.pid) == {}
+    process.communicate()
+    finished = len(results(tmp_path))
+    assert finished == 2
+    assert list((tmp_path / "runs").glob("*/.*")) == []
+    after = measure(tmp_path)
+    assert after.returncode == 0
+    assert [line.partition(":")[0] for line in after.stderr.splitlines()] == [
+        "[1/2] throughput test_vit at 160",
+        "[2/2] throughput test_resnet at 160",
+    ]
+    assert after.stdout.splitlines()[-1] == "2 jobs measured, 2 known already.  runs/"

@@ -1,0 +1,599 @@
+"""Reports: the same table in every format, nothing lost in a narrow window, and numbers that stay numbers."""
+
+import json
+import re
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+
+from harness.diff import Diff, compare
+from harness.plan import make_plan
+from harness.report import render_csv, render_json, render_markdown, render_terminal, words
+from harness.result import Measurement, Result
+from harness.spec import load
+from harness.table import fill
+from tests.fakes import V100, result_of
+
+SPEC = """
+[table]
+title = "Every verdict"
+arxiv = "Table 12"
+note = "Read this first."
+[source.paper]
+kind = "paper"
+cite = "the paper"
+[source.timm]
+kind = "timm"
+cite = "timm"
+[column.by]
+label = "by"
+text = true
+[column.params]
+label = "#param."
+job = "count"
+metric = "params"
+unit = "M"
+tolerance = 1
+digits = 1
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+tolerance = "5%"
+machine = "V100 16GB"
+set = { protocol = "paper" }
+[column.modern]
+label = "bf16 speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+tolerance = "5%"
+machine = "A100 40GB"
+set = { protocol = "modern" }
+[column.top1]
+label = "top-1"
+job = "evaluate"
+metric = "top1"
+unit = "%"
+tolerance = 0.05
+digits = 2
+set = { data = "imagenet" }
+[row.small]
+label = "CNN|small"
+group = "Convnets"
+set = { model = "small", res = 224, weights = "w" }
+paper = { by = "Ann", params = 12, speed = 1000, modern = 2000, top1 = 71.2 }
+[row.big]
+label = "CNN[big]"
+group = "Convnets"
+set = { model = "big", res = 224, weights = "w" }
+paper = { by = "Bob", params = "60[B1]", speed = 400, top1 = "80.1 ± 0.2" }
+[row.tiny]
+label = "ViT<tiny>"
+group = "Transformers"
+set = { model = "tiny", res = 224, weights = "w" }
+paper = { by = "Cid", params = 5, speed = "99.9[w]", top1 = 72.2 }
+timm = { top1 = 72.13 }
+[row.distilled]
+label = "ViT⚗↑384"
+group = "Transformers"
+set = { model = "distilled", res = 384 }
+unreleased = "never released"
+cost = 1413
+paper = { params = 86, speed = 85.9, modern = 300, top1 = "85.2[w]" }
+[footnote.B1]
+text = "Counted without the <head>."
+effect = "explains"
+[footnote.w]
+text = "A slip | of the pen."
+effect = "wrong"
+"""
+
+LABELS = ("CNN|small", "CNN[big]", "ViT<tiny>", "ViT⚗↑384")
+MEASURED = {  # value, low and high of every cell that has one
+    ("small", "params"): (12.3, None, None),
+    ("small", "speed"): (1020.0, 1009.8, 1030.2),
+    ("small", "modern"): (1500.0, 1485.0, 1515.0),
+    ("big", "params"): (57.0, None, None),
+    ("big", "speed"): (440.0, 390.0, 490.0),
+    ("tiny", "params"): (4.996, None, None),
+    ("tiny", "speed"): (1234.5678, 1222.222122, 1246.913478),
+    ("tiny", "top1"): (72.134, 71.74, 72.53),
+    ("distilled", "params"): (90.0, None, None),
+}
+VERDICTS = {
+    ("small", "by"): "not comparable",
+    ("small", "params"): "match",
+    ("small", "speed"): "match",
+    ("small", "modern"): "not comparable",
+    ("small", "top1"): "missing",
+    ("big", "by"): "not comparable",
+    ("big", "params"): "explained",
+    ("big", "speed"): "noise",
+    ("big", "modern"): "missing",
+    ("big", "top1"): "missing",
+    ("tiny", "by"): "not comparable",
+    ("tiny", "params"): "match",
+    ("tiny", "speed"): "explained",
+    ("tiny", "modern"): "missing",
+    ("tiny", "top1"): "explained",
+    ("distilled", "by"): "not comparable",
+    ("distilled", "params"): "deviates",
+    ("distilled", "speed"): "failed",
+    ("distilled", "modern"): "missing",
+    ("distilled", "top1"): "missing",
+}
+DELTAS = {
+    ("small", "params"): 0.3,
+    ("small", "speed"): 20.0,
+    ("small", "modern"): -500.0,
+    ("big", "params"): -3.0,
+    ("big", "speed"): 40.0,
+    ("tiny", "params"): -0.004,
+    ("tiny", "speed"): 1134.6678,
+    ("tiny", "top1"): -0.066,
+    ("distilled", "params"): 4.0,
+}
+WARNINGS = {
+    ("small", "speed"): ("runs vary by 3.1%, more than the usual 2 %",),
+    ("big", "speed"): ("runs vary by 2.4%, more than the usual 2 %",),
+    ("tiny", "speed"): ("runs vary by 2.4%, more than the usual 2 %", "the warm-up was not steady after 9 runs"),
+}
+
+
+def diff_of(
+    tmp_path: Path,
+    text: str,
+    measured: dict[tuple[str, str], tuple[float | str, float | None, float | None]],
+    *,
+    failed: dict[tuple[str, str], str] | None = None,
+    name: str = "mine",
+) -> Diff:
+    path = tmp_path / f"{name}.toml"
+    path.write_text(text, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    results: dict[str, Result] = {}
+    for place, planned in plan.of(spec).items():
+        if planned.job and place in measured:
+            value, low, high = measured[place]
+            metric = Measurement(unit=planned.cell.unit, value=value, low=low, high=high)
+            result = result_of(planned.job, machine=V100, warnings=WARNINGS.get(place, ()))
+            results[planned.job.key] = replace(result, metrics={str(planned.cell.metric): metric})
+        elif planned.job and failed and place in failed:
+            results[planned.job.key] = result_of(planned.job, machine=V100, error=failed[place])
+    return compare(fill(spec, plan, results))
+
+
+@pytest.fixture
+def diff(tmp_path: Path) -> Diff:
+    error = "out of memory at batch 1 under 16GiB; give more with --memory"
+    return diff_of(tmp_path, SPEC, dict(MEASURED), failed={("distilled", "speed"): error})
+
+
+# The terminal.
+
+AT_110 = """\
+Table 12  Every verdict
+speeds measured on Tesla V100-SXM2-16GB 16 GiB
+               by      #param.            speed     bf16 speed         top-1
+                             M             im/s           im/s             %
+────────────────────────────────────────────────────────────────────────────
+Convnets
+CNN|small               12.3 ✓    1020 ±10 @4 ✓  1500 ±15 @4 ·             –
+              Ann      12 +0.3         1000 +20    2000 ×0.750          71.2
+CNN[big]                57.0 ✻   440.0 ±50 @4 ≈              –             –
+              Bob  60[B1] −3.0          400 +40                   80.1 ± 0.2
+Transformers
+ViT<tiny>                5.0 ✓    1235 ±12 @4 ✻              –  72.13 ±0.4 ✻
+              Cid        5 0.0  99.9[w] +1134.7                   72.2 −0.07
+ViT⚗↑384                90.0 ✗                !              –             –
+                       86 +4.0             85.9            300       85.2[w]
+✓ match, ≈ noise, ✗ deviates, ✻ explained, · not comparable, – missing, ! failed, @N batch of N, ×N measured
+over published
+≈ noise: speed of CNN[big]: outside 5%, but the 95 % interval holds the paper (400)
+✗ deviates: #param. of ViT⚗↑384: not within 1 M of the paper (86)
+✻ explained: #param. of CNN[big]: Counted without the <head>.
+✻ explained: speed of ViT<tiny>: A slip | of the pen.
+✻ explained: top-1 of ViT<tiny>: matches timm (72.13), not the paper (72.2)
+· not comparable: bf16 speed of CNN|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
+– missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH, which this version does not have yet
+– missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; run `harness reproduce mine`
+– missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which
+           this version does not have yet
+! failed: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
+[B1] Counted without the <head>.
+[w] A slip | of the pen.
+doubt: CNN|small: runs vary by 3.1%, more than the usual 2 % (and 2 more like it, -v shows all)
+doubt: ViT<tiny>: the warm-up was not steady after 9 runs
+3 match, 1 noise, 1 deviates, 3 explained, 1 not comparable, 6 missing, 1 failed.
+"""
+
+
+NOTHING_AT_110 = """\
+Table 12  Every verdict
+               by  #param.    speed  bf16 speed       top-1
+                         M     im/s        im/s           %
+───────────────────────────────────────────────────────────
+Convnets
+CNN|small                –        –           –           –
+              Ann       12     1000        2000        71.2
+CNN[big]                 –        –           –           –
+              Bob   60[B1]      400              80.1 ± 0.2
+Transformers
+ViT<tiny>                –        –           –           –
+              Cid        5  99.9[w]                    72.2
+ViT⚗↑384                 –        –           –           –
+                        86     85.9         300     85.2[w]
+– missing
+– missing: #param., speed, bf16 speed of 4 rows: not measured yet; run `harness reproduce mine`
+– missing: top-1 of CNN|small, CNN[big], ViT<tiny>: needs --data imagenet=PATH, which this version does not
+           have yet
+– missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which
+           this version does not have yet
+16 missing.
+"""
+
+
+def test_a_terminal_of_110_columns_shows_each_cell_on_two_lines(diff: Diff) -> None:
+    assert render_terminal(diff, width=110, color=False) == AT_110
+
+
+@pytest.mark.parametrize("width", [200, 110, 60, 30])
+def test_nothing_is_wider_than_the_window_and_nothing_is_lost_in_it(diff: Diff, width: int) -> None:
+    lines = render_terminal(diff, width=width, color=False).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    for label in LABELS:
+        assert label in text
+    for measured in ("12.3 ✓", "57.0 ✻", "5.0 ✓", "90.0 ✗", "1020 ±10 @4 ✓", "440.0 ±50 @4 ≈", "1235 ±12 @4 ✻"):
+        assert measured in text
+    for published in ("12 +0.3", "1500 ±15 @4 ·", "2000 ×0.750", "99.9[w] +1134.7", "72.13 ±0.4 ✻", "80.1 ± 0.2"):
+        assert published in text
+    assert "not comparable: bf16 speed of" in text
+    assert "…" not in text
+
+
+def test_a_wide_terminal_has_a_line_a_row(diff: Diff) -> None:
+    lines = render_terminal(diff, width=200, color=False).splitlines()
+    assert [" ".join(line.split()) for line in lines[2:10]] == [
+        "by published #param., M published speed, im/s published bf16 speed, im/s published top-1, % published",
+        "─" * cell_len(lines[3]),
+        "Convnets",
+        "CNN|small Ann 12.3 ✓ 12 +0.3 1020 ±10 @4 ✓ 1000 +20 1500 ±15 @4 · 2000 ×0.750 – 71.2",
+        "CNN[big] Bob 57.0 ✻ 60[B1] −3.0 440.0 ±50 @4 ≈ 400 +40 – – 80.1 ± 0.2",
+        "Transformers",
+        "ViT<tiny> Cid 5.0 ✓ 5 0.0 1235 ±12 @4 ✻ 99.9[w] +1134.7 – 72.13 ±0.4 ✻ 72.2 −0.07",
+        "ViT⚗↑384 90.0 ✗ 86 +4.0 ! 85.9 – 300 – 85.2[w]",
+    ]
+
+
+def test_a_narrow_terminal_has_a_line_a_cell_under_the_name_of_its_row(diff: Diff) -> None:
+    lines = render_terminal(diff, width=60, color=False).splitlines()
+    assert lines[2:14] == [
+        "Convnets / CNN|small",
+        " by               Ann",
+        " #param., M       12.3 ✓  12 +0.3",
+        " speed, im/s      1020 ±10 @4 ✓  1000 +20",
+        " bf16 speed, im/s 1500 ±15 @4 ·  2000 ×0.750",
+        " top-1, %         –  71.2",
+        "Convnets / CNN[big]",
+        " by               Bob",
+        " #param., M       57.0 ✻  60[B1] −3.0",
+        " speed, im/s      440.0 ±50 @4 ≈  400 +40",
+        " bf16 speed, im/s –",
+        " top-1, %         –  80.1 ± 0.2",
+    ]
+
+
+def test_colour_is_there_only_when_asked_for_and_changes_nothing_else(diff: Diff) -> None:
+    plain, coloured = (render_terminal(diff, width=110, color=color) for color in (False, True))
+    assert "\x1b" not in plain
+    assert "\x1b[32m12.3 ✓\x1b[0m" in coloured  # green: match
+    assert "\x1b[1;31m90.0 ✗\x1b[0m" in coloured  # bold red: deviates
+    bare = re.sub(r"\x1b\[[\d;]*m", "", coloured)
+    assert [line.rstrip() for line in bare.splitlines()] == plain.splitlines()
+
+
+def test_verbose_adds_why_cells_match_every_doubt_and_the_note(diff: Diff) -> None:
+    short = AT_110.splitlines()
+    long = render_terminal(diff, width=110, color=False, verbose=True).splitlines()
+    assert [line for line in long if line not in short] == [
+        "✓ match: #param. of CNN|small: within 1 M of the paper (12)",
+        "✓ match: speed of CNN|small: within 5% of the paper (1000)",
+        "✓ match: #param. of ViT<tiny>: within 1 M of the paper (5)",
+        "note: Read this first.",
+        "doubt: CNN|small: runs vary by 3.1%, more than the usual 2 %",
+        "doubt: CNN[big]: runs vary by 2.4%, more than the usual 2 %",
+        "doubt: ViT<tiny>: runs vary by 2.4%, more than the usual 2 %",
+    ]
+
+
+def test_without_any_result_the_table_says_what_is_missing(tmp_path: Path) -> None:
+    empty = diff_of(tmp_path, SPEC, {})
+    assert render_terminal(empty, width=110, color=False) == NOTHING_AT_110
+
+
+# Markdown.
+
+MARKDOWN = r"""### Table 12  Every verdict
+
+Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
+
+|  | by | #param., M | speed, im/s | bf16 speed, im/s | top-1, % |
+|---|--:|--:|--:|--:|--:|
+| *Convnets* | | | | | |
+| CNN\|small | Ann | **12.3** ✓ (12, +0.3) | **1020 ±10** @4 ✓ (1000, +20) | **1500 ±15** @4 · (2000, ×0.750) | – (71.2) |
+| CNN\[big\] | Bob | **57.0** ✻ (60\[B1\], −3.0) | **440.0 ±50** @4 ≈ (400, +40) | – | – (80.1 ± 0.2) |
+| *Transformers* | | | | | |
+| ViT&lt;tiny> | Cid | **5.0** ✓ (5, 0.0) | **1235 ±12** @4 ✻ (99.9\[w\], +1134.7) | – | **72.13 ±0.4** ✻ (72.2, −0.07) |
+| ViT⚗↑384 |  | **90.0** ✗ (86, +4.0) | ! (85.9) | – (300) | – (85.2\[w\]) |
+
+3 match, 1 noise, 1 deviates, 3 explained, 1 not comparable, 6 missing, 1 failed. Signs: ✓ match, ≈ noise, ✗ deviates, ✻ explained, · not comparable, – missing, ! failed, @N batch of N, ×N measured over published.
+
+- ≈ **noise**: speed of CNN\[big\]: outside 5%, but the 95 % interval holds the paper (400)
+- ✗ **deviates**: #param. of ViT⚗↑384: not within 1 M of the paper (86)
+- ✻ **explained**: #param. of CNN\[big\]: Counted without the &lt;head>.
+- ✻ **explained**: speed of ViT&lt;tiny>: A slip \| of the pen.
+- ✻ **explained**: top-1 of ViT&lt;tiny>: matches timm (72.13), not the paper (72.2)
+- · **not comparable**: bf16 speed of CNN\|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
+- – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH, which this version does not have yet
+- – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; run `harness reproduce mine`
+- – **missing**: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which this version does not have yet
+- ! **failed**: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
+- \[B1\] Counted without the &lt;head>.
+- \[w\] A slip \| of the pen.
+- doubt: CNN\|small: runs vary by 3.1%, more than the usual 2 %
+- doubt: CNN\[big\]: runs vary by 2.4%, more than the usual 2 %
+- doubt: ViT&lt;tiny>: runs vary by 2.4%, more than the usual 2 %
+- doubt: ViT&lt;tiny>: the warm-up was not steady after 9 runs
+"""  # noqa: E501 -- as it is rendered
+
+
+def test_markdown_is_the_whole_report(diff: Diff) -> None:
+    assert render_markdown(diff) == MARKDOWN
+
+
+def test_every_line_of_a_markdown_table_has_the_same_number_of_cells(diff: Diff) -> None:
+    lines = [line for line in render_markdown(diff).splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 2 + 4  # heading and rule, two groups, four rows
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {1 + 6 + 1}
+
+
+def test_a_title_is_no_markup_in_markdown(tmp_path: Path) -> None:
+    text = SPEC.replace("Every verdict", "Networks [small] and <big>")
+    assert render_markdown(diff_of(tmp_path, text, {})).splitlines()[0] == (
+        r"### Table 12  Networks \[small\] and &lt;big>"
+    )
+
+
+# CSV and JSON.
+
+
+def test_csv_has_a_line_for_every_cell(diff: Diff) -> None:
+    frame = pd.read_csv(StringIO(render_csv([diff])), dtype={"batch": "Int64"})
+    assert list(frame.columns) == [
+        *("table", "edition", "row", "column", "unit", "measured", "low", "high", "delta", "verdict", "reason", "run"),
+        *("published", "source", "batch"),
+    ]
+    assert set(frame["table"]) == {"mine"}
+    lines = {(line["row"], line["column"]): line for line in frame.to_dict("records")}
+    assert {place: line["verdict"] for place, line in lines.items()} == VERDICTS
+    for place, line in lines.items():
+        expected = [*MEASURED.get(place, (None, None, None)), DELTAS.get(place)]
+        found = [None if pd.isna(line[name]) else line[name] for name in ("measured", "low", "high", "delta")]
+        assert found == pytest.approx(expected), place
+    published = {place: line["published"] for place, line in lines.items() if not pd.isna(line["published"])}
+    assert published["small", "by"] == "Ann"
+    assert float(published["big", "params"]) == 60.0
+    assert len(published) == 17  # 3 names, 4 parameter counts, 4 speeds, 2 modern speeds, 4 accuracies
+    batches = {place for place, line in lines.items() if not pd.isna(line["batch"])}
+    assert batches == {("small", "speed"), ("small", "modern"), ("big", "speed"), ("tiny", "speed")}
+
+
+def test_csv_of_several_tables_is_one_frame(diff: Diff, tmp_path: Path) -> None:
+    other = diff_of(tmp_path, SPEC, {}, name="other")
+    frame = pd.read_csv(StringIO(render_csv([diff, other])))
+    assert frame["table"].value_counts().to_dict() == {"mine": 20, "other": 20}
+
+
+def test_json_has_the_keys_that_other_programs_rely_on(diff: Diff) -> None:
+    table = json.loads(render_json([diff]))
+    assert table.keys() == {"schema", "table", "edition", "machine", "cells", "shapes"}
+    assert (table["schema"], table["table"], table["edition"]) == (1, "mine", "arxiv")
+    assert table["machine"] == "Tesla V100-SXM2-16GB 16 GiB"
+    for cell in table["cells"]:
+        assert cell.keys() == {
+            *("row", "column", "unit", "measured", "low", "high", "references", "delta", "verdict", "reason", "run"),
+        }
+        assert all(reference.keys() == {"kind", "value", "source"} for reference in cell["references"])
+
+
+def test_json_says_what_the_table_says_cell_by_cell(diff: Diff) -> None:
+    cells = {(cell["row"], cell["column"]): cell for cell in json.loads(render_json([diff]))["cells"]}
+    assert {place: cell["verdict"] for place, cell in cells.items()} == VERDICTS
+    for place, cell in cells.items():
+        numbers = [cell[name] for name in ("measured", "low", "high", "delta")]
+        assert numbers == pytest.approx([*MEASURED.get(place, (None, None, None)), DELTAS.get(place)]), place
+        assert all(number is None or isinstance(number, (int, float)) for number in numbers), place
+        assert (cell["run"] is None) == (place not in {*MEASURED, ("distilled", "speed")}), place
+    assert cells["small", "speed"]["unit"] == "im/s"
+    assert cells["small", "by"]["references"] == [{"kind": "paper", "value": "Ann", "source": "the paper"}]
+    assert cells["tiny", "top1"]["references"] == [
+        {"kind": "paper", "value": 72.2, "source": "the paper"},
+        {"kind": "timm", "value": 72.13, "source": "timm"},
+    ]
+    assert cells["big", "modern"]["references"] == []
+    assert cells["distilled", "speed"]["reason"] == "out of memory at batch 1 under 16GiB; give more with --memory"
+
+
+def test_json_of_several_tables_is_a_list(diff: Diff, tmp_path: Path) -> None:
+    other = diff_of(tmp_path, SPEC, {}, name="other")
+    assert [table["table"] for table in json.loads(render_json([diff, other]))] == ["mine", "other"]
+
+
+def test_without_any_result_json_names_no_machine_and_measures_nothing(tmp_path: Path) -> None:
+    table = json.loads(render_json([diff_of(tmp_path, SPEC, {})]))
+    assert (table["machine"], table["shapes"]) == (None, [])
+    assert {cell["measured"] for cell in table["cells"]} == {None}
+
+
+# The order of a speed column.
+
+SHAPE = """
+[table]
+title = "Speeds"
+[source.paper]
+kind = "paper"
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+tolerance = "5%"
+machine = "A100 40GB"
+[family.f]
+label = "F"
+reference = "f2"
+[row.f1]
+label = "F1|a"
+family = "f"
+set = { model = "f1", res = 224 }
+paper = { speed = 400 }
+[row.f2]
+label = "F2|b"
+family = "f"
+set = { model = "f2", res = 224 }
+paper = { speed = 100 }
+[row.g]
+label = "G"
+set = { model = "g", res = 224 }
+paper = { speed = 50 }
+[row.h]
+label = "H"
+set = { model = "h", res = 224 }
+paper = { speed = 25 }
+"""
+SPEEDS: dict[tuple[str, str], tuple[float | str, float | None, float | None]] = {
+    ("f1", "speed"): (30.0, None, None),
+    ("f2", "speed"): (10.0, None, None),
+    ("g", "speed"): (9.0, None, None),
+    ("h", "speed"): (8.0, None, None),
+}
+ORDER = (
+    "order of 4 networks against the published one: Kendall's τ 1.00 [1.00, 1.00], "
+    "Spearman's ρ 1.00 [1.00, 1.00] (95 % bootstrap interval)"
+)
+
+
+def test_the_order_of_a_speed_column_and_its_ratios_are_told_in_words(tmp_path: Path) -> None:
+    diff = diff_of(tmp_path, SHAPE, SPEEDS)
+    terminal = render_terminal(diff, width=200, color=False).splitlines()
+    assert f"speed: {ORDER}" in terminal
+    assert "  × F2|b (published): F1|a 3.00 (4.00)" in terminal
+    markdown = render_markdown(diff)
+    assert f"**speed**: {ORDER}.\n" in markdown
+    assert "| × F2\\|b | measured | published |\n|---|--:|--:|\n| F1\\|a | 3.00 | 4.00 |\n" in markdown
+    assert json.loads(render_json([diff]))["shapes"] == [
+        {
+            "column": "speed",
+            "rows": 4,
+            "kendall": [1.0, 1.0, 1.0],
+            "spearman": [1.0, 1.0, 1.0],
+            "ratios": [{"row": "f1", "to": "f2", "measured": 3.0, "published": 4.0}],
+        }
+    ]
+
+
+# Words instead of numbers.
+
+WORDS = """
+[table]
+title = "A recipe"
+[source.paper]
+kind = "paper"
+[column.value]
+label = "DeiT-B"
+job = "recipe"
+metric = "optimizer"
+text = true
+[row.one]
+label = "pre-training"
+set = { recipe = "one" }
+paper = { value = "AdamW" }
+[row.two]
+label = "fine-tuning"
+set = { recipe = "two" }
+paper = { value = "SGD" }
+"""
+
+
+def test_words_are_compared_as_words_and_shown_as_they_are(tmp_path: Path) -> None:
+    measured: dict[tuple[str, str], tuple[float | str, float | None, float | None]] = {
+        ("one", "value"): ("AdamW", None, None),
+        ("two", "value"): ("AdamW", None, None),
+    }
+    diff = diff_of(tmp_path, WORDS, measured)
+    lines = render_terminal(diff, width=100, color=False).splitlines()
+    assert lines[3:] == [
+        "pre-training  AdamW ✓  AdamW",
+        "fine-tuning   AdamW ✗  SGD",
+        "✓ match, ✗ deviates",
+        "✗ deviates: DeiT-B of fine-tuning: published is SGD",
+        "1 match, 1 deviates.",
+    ]
+    cells = json.loads(render_json([diff]))["cells"]
+    assert [(cell["measured"], cell["delta"], cell["verdict"]) for cell in cells] == [
+        ("AdamW", None, "match"),
+        ("AdamW", None, "deviates"),
+    ]
+
+
+# Numbers and doubts.
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (12.34, 1, "12.3"),
+        (12.0, 2, "12.00"),
+        (-0.001, 2, "0.00"),
+        (-0.006, 2, "-0.01"),
+        (0.0, None, "0"),
+        (1234.5678, None, "1235"),
+        (56.789, None, "56.79"),
+        (0.00012346, None, "0.0001235"),
+        (2_500_000.0, None, "2500000"),
+    ],
+)
+def test_a_number_has_the_decimals_of_its_column_or_four_significant_digits(
+    value: float, digits: int | None, text: str
+) -> None:
+    assert words.number(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("measured", "difference"),
+    [(5.004, "0.0"), (4.996, "0.0"), (4.96, "0.0"), (4.94, "−0.1"), (5.06, "+0.1"), (3.0, "−2.0")],
+)
+def test_a_difference_that_rounds_to_nothing_has_no_sign(tmp_path: Path, measured: float, difference: str) -> None:
+    diff = diff_of(tmp_path, SPEC, {("tiny", "params"): (measured, None, None)})
+    assert words.written(diff.findings["tiny", "params"]).difference == difference
+
+
+def test_doubts_that_differ_only_in_row_and_number_are_told_once(diff: Diff) -> None:
+    assert words.doubts_in_short(diff) == [
+        "CNN|small: runs vary by 3.1%, more than the usual 2 % (and 2 more like it, -v shows all)",
+        "ViT<tiny>: the warm-up was not steady after 9 runs",
+    ]
+    assert words.doubts(diff) == [
+        "CNN|small: runs vary by 3.1%, more than the usual 2 %",
+        "CNN[big]: runs vary by 2.4%, more than the usual 2 %",
+        "ViT<tiny>: runs vary by 2.4%, more than the usual 2 %",
+        "ViT<tiny>: the warm-up was not steady after 9 runs",
+    ]
