@@ -3,8 +3,8 @@
     python -m benchmarks.bare_loop [--pairs 60]
 
 The person's loop has a network of its own, made and initialised by timm.  The two take turns of a few runs each, so
-that what else the machine does meets both.  Prints a table for the README: the ratio harness / bare loop, its median over
-the pairs, and the 95 % interval of that median (between order statistics, no assumption about the noise).
+that what else the machine does meets both.  Prints a table for the README: the ratio harness / bare loop, its median
+over the pairs, and the 95 % interval of that median (between order statistics, no assumption about the noise).
 """
 
 import argparse

@@ -4,7 +4,8 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +13,8 @@ from typing import Protocol
 import torch
 
 from harness.errors import JobError
-from harness.machine import CpuClock
+from harness.machine import CpuClock, gpus
+from harness.machine.watch import Monitor, watching
 
 # Sentences by which libraries that torch calls say that memory ran out; torch's own allocator has a class for it.
 _OUT_OF_MEMORY = (
@@ -29,11 +31,13 @@ _OUT_OF_MEMORY = (
 class Runs:
     """Timed runs: seconds of each, and the wall clock over all of them.
 
-    `warnings` are sentences about what else happened in that time, `facts` what was seen.
+    `disturbances` are sentences about what spoiled them and makes them worth repeating, `warnings` about what is only
+    worth knowing, `facts` what was seen.
     """
 
     seconds: tuple[float, ...]
     wall: float
+    disturbances: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
 
@@ -120,7 +124,7 @@ class Cpu:
             "cores_used_by_others": round(others, 2),
             "cores_stolen": round(stolen, 2),
         }
-        return Runs(seconds=tuple(seconds), wall=wall, warnings=tuple(_contention(others, stolen)), facts=facts)
+        return Runs(seconds=tuple(seconds), wall=wall, disturbances=tuple(_contention(others, stolen)), facts=facts)
 
     def limit_memory(self, cap: int | None) -> Limit:
         """Cap the data that this process may hold, above what the libraries hold already."""
@@ -184,14 +188,17 @@ def _data_size() -> int:
 class Cuda:
     """One CUDA card.  Made in the process that measures, never in one that forks."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, monitor: Monitor | None) -> None:
         if not torch.cuda.is_available():
             raise JobError(f"torch {torch.__version__} finds no CUDA card that it can use; `harness doctor` says why")
         self.torch_name = f"cuda:{index}"
         self._index = index
+        self._monitor = monitor
         torch.cuda.set_device(index)
         torch.zeros(1, device=self.torch_name)  # makes the context, whose share the cap leaves out
         torch.cuda.synchronize()
+        if monitor is not None:
+            monitor.own()
 
     def seconds_of(self, step: Callable[[], object]) -> float:
         """Wall clock with the device waited for on both sides."""
@@ -205,6 +212,8 @@ class Cuda:
         """Time each run by a pair of events and wait once, at the end; the wall clock checks the sum."""
         events = [(_event(), _event()) for _ in range(repeats)]
         torch.cuda.synchronize()
+        if self._monitor is not None:
+            self._monitor.start()
         start = time.perf_counter()
         for run, (before, after) in enumerate(events, start=1):
             before.record()
@@ -215,7 +224,18 @@ class Cuda:
         wall = time.perf_counter() - start
         # Events count milliseconds.
         seconds = tuple(before.elapsed_time(after) / 1000 for before, after in events)
-        return Runs(seconds=seconds, wall=wall, warnings=tuple(clock_doubts(sum(seconds), wall)))
+        doubts = clock_doubts(sum(seconds), wall)
+        if self._monitor is None:
+            doubts.append("NVML does not answer, so clocks, throttling and other processes were not watched")
+            return Runs(seconds=seconds, wall=wall, warnings=tuple(doubts))
+        window = self._monitor.stop()
+        return Runs(
+            seconds=seconds,
+            wall=wall,
+            disturbances=tuple(window.disturbances),
+            warnings=(*doubts, *window.doubts),
+            facts=window.facts(),
+        )
 
     def limit_memory(self, cap: int | None) -> Limit:
         """Hold torch's allocator to the cap less what the context itself takes, as it would on a card of that size."""
@@ -256,8 +276,13 @@ def _event() -> torch.cuda.Event:
     return event
 
 
-def open_device(name: str, threads: int) -> Device:
-    """Open `cpu` or `cuda:N` in this process."""
+@contextmanager
+def opened(name: str, threads: int) -> Iterator[Device]:
+    """Open `cpu` or `cuda:N` in this process, with NVML watching a card where it can."""
     if name == "cpu":
-        return Cpu(threads)
-    return Cuda(int(name.partition(":")[2] or 0))
+        yield Cpu(threads)
+        return
+    index = int(name.partition(":")[2] or 0)
+    uuid = next((gpu.uuid for gpu in gpus() if gpu.index == index), None)
+    with watching(uuid) as monitor:
+        yield Cuda(index, monitor)

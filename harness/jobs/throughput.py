@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from harness.errors import JobError
-from harness.jobs.device import Device, open_device
+from harness.jobs.device import Device, Runs, opened
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.timing import Probe, knee, largest_batch, warm_up
 from harness.jobs.workload import PROTOCOLS, Workload, applied
@@ -21,8 +21,20 @@ from harness.stats import doubts, summarise
 # mean that something else takes the memory.
 MOST_STEPS_DOWN = 4
 
+MOST_RETRIES = 2
+
 Report = Callable[[Progress], None]
 Outcome = tuple[dict[str, Measurement], dict[str, Any], list[str]]
+
+
+class Steps(Protocol):
+    """What is timed, by batch: a `Workload`, or a fake."""
+
+    def step(self, batch: int) -> Callable[[], object]:
+        """Make the step as the searches run it."""
+
+    def compiled_step(self, batch: int) -> tuple[Callable[[], object], str]:
+        """Make the step as the protocol wants it, and say why it is not compiled if it should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +110,11 @@ def _at_largest_batch(job: Job, report: Report, device: str, threads: int) -> Ti
 
 def _search(job: Job, report: Report, device: str, threads: int) -> list[Probe]:
     """Find the largest batch under the job's cap; every probe is kept."""
-    opened = open_device(device, threads)
     probes = []
-    with applied(PROTOCOLS[str(job["protocol"])]):
-        workload = Workload(job, opened.torch_name)
-        room = opened.limit_memory(parse_memory(str(job["memory"]))).room
-        for probe in largest_batch(lambda batch: attempt(workload.step, batch, opened), cap=room):
+    with opened(device, threads) as there, applied(PROTOCOLS[str(job["protocol"])]):
+        workload = Workload(job, there.torch_name)
+        room = there.limit_memory(parse_memory(str(job["memory"]))).room
+        for probe in largest_batch(lambda batch: attempt(workload.step, batch, there), cap=room):
             probes.append(probe)
             report(Progress(job=job, phase=f"batch {probe.batch}: {probe.outcome}", done=len(probes)))
     return probes
@@ -134,24 +145,23 @@ def attempt(step_of: Callable[[int], Callable[[], object]], batch: int, device: 
 
 def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> Timed | TooLarge:
     """Build, check, warm up, time.  A batch of None is chosen where im/s stop growing."""
-    opened = open_device(device, threads)
     report(Progress(job=job, phase="building"))
-    with applied(PROTOCOLS[str(job["protocol"])]):
-        workload = Workload(job, opened.torch_name)
+    with opened(device, threads) as there, applied(PROTOCOLS[str(job["protocol"])]):
+        workload = Workload(job, there.torch_name)
         cap = parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None
-        limit = opened.limit_memory(cap)
+        limit = there.limit_memory(cap)
         try:
             workload.check()
-            timed = _timed(job, report, opened, workload, batch)
+            timed = timed_on(there, workload, job, report, batch)
         except (RuntimeError, MemoryError) as error:
-            if batch is None or not opened.ran_out(error):
+            if batch is None or not there.ran_out(error):
                 raise
             return TooLarge(batch=batch)
     return replace(timed, facts={"flags": asdict(workload.flags), **limit.facts, **timed.facts})
 
 
-def _timed(job: Job, report: Report, device: Device, workload: Workload, batch: int | None) -> Timed:
-    """Choose the batch if none was given, warm up, time the runs."""
+def timed_on(device: Device, workload: Steps, job: Job, report: Report, batch: int | None) -> Timed:
+    """Choose the batch if none was given, warm up, time the runs; what was disturbed is timed again, twice at most."""
     probes: tuple[Probe, ...] = ()
     before: tuple[float, ...] = ()
     if batch is None:
@@ -161,30 +171,50 @@ def _timed(job: Job, report: Report, device: Device, workload: Workload, batch: 
     report(Progress(job=job, phase=f"warming up, batch {batch}"))
     step, not_compiled = workload.compiled_step(batch)
     warm = warm_up(step, device, before=before)
-    repeats, phase, rate = int(job["repeats"]), f"timing, batch {batch}", batch / warm.seconds[-1]
     device.forget()
-    runs = device.time_runs(
-        step,
-        repeats,
-        lambda run: report(Progress(job=job, phase=phase, done=run, total=repeats, rate=rate)),
-    )
+    runs, spoiled = _undisturbed(device, step, batch, job, report)
     memory = device.memory()
-    unsteady = [] if warm.steady else [f"the warm-up was not steady after {len(warm.seconds)} runs"]
     facts: dict[str, Any] = {
         "warm_up": list(warm.seconds),
         "warm_up_steady": warm.steady,
         "wall": runs.wall,
         "peak_allocated": memory.allocated,
         "peak_reserved": memory.reserved,
-        "compiled": workload.flags.compile is not None and not not_compiled,
+        "not_compiled": not_compiled or None,
+        "disturbed": bool(runs.disturbances),
+        "spoiled": [{"seconds": list(one.seconds), "by": list(one.disturbances)} for one in spoiled],
         **runs.facts,
     }
     if probes:
         facts["probes"] = [asdict(probe) for probe in probes]
     if device.torch_name == "cpu":
         facts["threads"] = torch.get_num_threads()
-    warnings = (*runs.warnings, *unsteady, *filter(None, [not_compiled]))
-    return Timed(batch=batch, seconds=runs.seconds, facts=facts, warnings=warnings)
+    warnings = [*runs.disturbances, *runs.warnings]
+    if runs.disturbances:
+        warnings[0] += f" (still so after {len(spoiled)} more tries)"
+    if not warm.steady:
+        warnings.append(f"the warm-up was not steady after {len(warm.seconds)} runs")
+    if not_compiled:
+        warnings.append(not_compiled)
+    return Timed(batch=batch, seconds=runs.seconds, facts=facts, warnings=tuple(warnings))
+
+
+def _undisturbed(
+    device: Device, step: Callable[[], object], batch: int, job: Job, report: Report
+) -> tuple[Runs, list[Runs]]:
+    """Time the runs until nothing spoils them, three times at most; the last try counts, the others are kept beside."""
+    repeats = int(job["repeats"])
+    spoiled: list[Runs] = []
+
+    def each(run: int) -> None:
+        again = f", again because {spoiled[-1].disturbances[0]}" if spoiled else ""
+        report(Progress(job=job, phase=f"timing, batch {batch}{again}", done=run, total=repeats))
+
+    while True:
+        runs = device.time_runs(step, repeats, each)
+        if not runs.disturbances or len(spoiled) == MOST_RETRIES:
+            return runs, spoiled
+        spoiled.append(runs)
 
 
 def _few_runs(step: Callable[[], object], device: Device) -> list[float]:

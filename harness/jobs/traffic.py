@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 MOVE_NOTHING = ("aten::_unsafe_view", "aten::empty")
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own lack
     """Adds up the bytes of every tensor that an operation reads or writes, but for the weights.
 
     That is what an eager network moves if no cache helps: each layer reads its input from memory and writes its output
@@ -20,8 +20,8 @@ class Traffic(TorchDispatchMode):
     """
 
     def __init__(self, weights: Iterable[torch.Tensor]) -> None:
-        super().__init__()
-        self.bytes = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes: int = 0
         self._weights = {id(weight): weight for weight in weights}
 
     def __torch_dispatch__(
@@ -46,6 +46,7 @@ def bytes_per_image(model: nn.Module, images: torch.Tensor) -> int:
     weights = [*model.parameters(), *model.buffers()]
     run: Callable[[torch.Tensor], object] = model
     # Not inference mode: there torch hides which operations a layer consists of.
-    with torch.no_grad(), Traffic(weights) as traffic:
+    traffic = Traffic(weights)
+    with torch.no_grad(), traffic:
         run(images)
     return traffic.bytes // images.shape[0]

@@ -1,12 +1,14 @@
 """`Diff` -> Markdown that a pull request shows well."""
 
+from html import escape
+
 from harness.diff import Diff, Finding, Shape
 from harness.report import words
 
 
 def render_markdown(diff: Diff) -> str:
     """Write the table and what its order says; ratios, reasons, footnotes and doubts fold away below."""
-    lines = [f"### {words.title(diff)}", ""]
+    lines = [f"### {_escaped(words.title(diff))}", ""]
     if diff.table.machine:
         lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
     lines += [*_table(diff), "", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
@@ -27,7 +29,8 @@ def render_markdown(diff: Diff) -> str:
 def _folded(title: str, lines: list[str]) -> list[str]:
     if not lines:
         return []
-    return [f"<details><summary>{_escaped(title)}</summary>", "", *lines, "", "</details>", ""]
+    # HTML, where backslashes would show.
+    return [f"<details><summary>{escape(title)}</summary>", "", *lines, "", "</details>", ""]
 
 
 def _ratios(shape: Shape) -> list[str]:

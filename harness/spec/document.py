@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 
 Keys: TypeAlias = tuple[str, ...]
 
-_HEADER = re.compile(r"\s*\[(?P<keys>[^\[\]]+)\]\s*(?:#.*)?")
-_ARRAY_HEADER = re.compile(r"\s*\[\[.*\]\]\s*(?:#.*)?")
+_HEADER = re.compile(r"\s*(?:\[[^\[\]]+\]|\[\[.*\]\])\s*(?:#.*)?")
 _BLANK = re.compile(r"\s*(?:#.*)?")
-_AT_LINE = re.compile(r" \(at (?:line \d+, column \d+|end of document)\)$")
+_AT_LINE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,8 @@ class Document:
         document = cls(path=path)
         raw = path.read_bytes()
         try:
-            document._text = raw.decode("utf-8")
+            # TOML ends a line with \n or \r\n and nothing else, and so do editors.
+            document._text = raw.decode("utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             line = raw[: error.start].count(b"\n") + 1
             byte = raw[error.start]
@@ -52,14 +52,18 @@ class Document:
             return document
         try:
             document.data = tomllib.loads(document._text, parse_float=Decimal)
-        except tomllib.TOMLDecodeError:
-            document.data, document._lines = document._read_by_statement()
+        except tomllib.TOMLDecodeError as error:
+            document.data, document._lines = document._read_by_statement(broken=True)
+            if not document.problems:  # wrong as a whole, though each statement is right
+                at = _AT_LINE.search(str(error))
+                line = int(at["line"]) if at and at["line"] else 0
+                document.problems.append(Problem(line=line, text=f"not TOML: {_reason(error)}"))
         return document
 
     def line(self, *keys: str) -> int:
         """Give the line where this key, or the nearest thing around it, stands."""
         if self._lines is None:
-            self._lines = self._read_by_statement()[1]
+            self._lines = self._read_by_statement(broken=False)[1]
         path: Keys = keys
         while path and path not in self._lines:
             path = path[:-1]
@@ -69,41 +73,54 @@ class Document:
         """Note a problem with what stands under these keys."""
         self.problems.append(Problem(line=self.line(*keys), text=text))
 
-    def _read_by_statement(self) -> tuple[dict[str, Any], dict[Keys, int]]:
+    def _read_by_statement(self, *, broken: bool) -> tuple[dict[str, Any], dict[Keys, int]]:
         """Read what can be read, and note each statement that cannot."""
         data: dict[str, Any] = {}
         lines: dict[Keys, int] = {}
         headers: dict[Keys, int] = {}
-        where: Keys = ()
-        for number, statement in _statements(self._text):
-            header = _HEADER.fullmatch(statement)
-            parsed = _parse(f"[{header['keys']}]" if header else statement)
+        where: Keys | None = ()  # None below a header that is wrong itself: what stands there is nobody's
+        for number, statement in _statements(self._text, broken=broken):
+            parsed = _parse(statement)
+            is_header = statement.lstrip().startswith("[")
             if isinstance(parsed, str):
-                self.problems.append(Problem(line=number, text=f"not TOML: {parsed}"))
-            elif header:
+                self._note(number, f"not TOML: {parsed}")
+                where = None if is_header else where
+            elif is_header:
                 where = _only_path(parsed)
-                if where in headers:
+                for depth in range(1, len(where) + 1):
+                    lines.setdefault(where[:depth], number)
+                if where in headers and broken:
                     name = ".".join(where)
-                    text = f"[{name}] stands twice, first in line {headers[where]}; remove or rename one"
-                    self.problems.append(Problem(line=number, text=text))
+                    self._note(
+                        number, f"[{name}] stands twice, first in line {headers[where]}; remove or rename one"
+                    )
+                    where = None
+                    continue
                 headers.setdefault(where, number)
-                lines.setdefault(where, number)
                 _merge(data, where, {})
-            else:
+            elif where is not None:
                 for path in _paths(parsed):
                     lines.setdefault((*where, *path), number)
-                for clash in _merge(data, where, parsed):
-                    text = f"'{clash}' stands twice in [{'.'.join(where)}]; remove one"
-                    self.problems.append(Problem(line=number, text=text))
+                clashes = _merge(data, where, parsed)
+                if broken:
+                    place = f" in [{'.'.join(where)}]" if where else ""
+                    for clash in clashes:
+                        self._note(number, f"'{clash}' stands twice{place}; remove one")
         return data, lines
 
+    def _note(self, line: int, text: str) -> None:
+        self.problems.append(Problem(line=line, text=text))
 
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Headers and key-value pairs, each with the number of its first line."""
+
+def _statements(text: str, *, broken: bool) -> Iterator[tuple[int, str]]:
+    """Headers and key-value pairs, each with the number of its first line.
+
+    In a `broken` text a statement without an end must not swallow the rest of the file.
+    """
     pending: list[str] = []
     start = 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if pending and (_HEADER.fullmatch(line) or _ARRAY_HEADER.fullmatch(line)):
+    for number, line in enumerate(text.split("\n"), start=1):
+        if broken and pending and _HEADER.fullmatch(line):
             yield start, "\n".join(pending)
             pending = []
         if not pending:
@@ -112,8 +129,8 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
             start = number
         pending.append(line)
         statement = "\n".join(pending)
-        complete = _HEADER.fullmatch(statement) or not isinstance(_parse(statement), str)
-        if complete or not _goes_on(statement):
+        complete = not isinstance(_parse(statement), str)
+        if complete or (broken and not _goes_on(statement)):
             yield start, statement
             pending = []
     if pending:
@@ -131,15 +148,20 @@ def _parse(statement: str) -> dict[str, Any] | str:
     try:
         return tomllib.loads(statement, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
-        return _AT_LINE.sub("", str(error)).rstrip(".")
+        return _reason(error)
+
+
+def _reason(error: tomllib.TOMLDecodeError) -> str:
+    return _AT_LINE.sub("", str(error)).rstrip(".")
 
 
 def _only_path(table: dict[str, Any]) -> Keys:
     """Take the keys of a header apart: `[row.deit_s]` is `("row", "deit_s")`."""
     path: list[str] = []
     while table:
-        key, table = next(iter(table.items()))
+        key, inner = next(iter(table.items()))
         path.append(key)
+        table = inner if isinstance(inner, dict) else {}  # [[row]] has a list
     return tuple(path)
 
 
@@ -153,7 +175,10 @@ def _paths(table: dict[str, Any], before: Keys = ()) -> Iterator[Keys]:
 def _merge(data: dict[str, Any], where: Keys, addition: dict[str, Any]) -> list[str]:
     """Put a statement's data in its place; return the keys that were there already."""
     for key in where:
-        data = data.setdefault(key, {})
+        inner = data.setdefault(key, {})
+        if not isinstance(inner, dict):
+            return [key]
+        data = inner
     clashes = []
     for key, value in addition.items():
         if key not in data:

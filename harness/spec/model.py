@@ -35,7 +35,9 @@ class Printed:
     @classmethod
     def read(cls, raw: str | int | Decimal, *, words: bool) -> "Printed | None":
         """Read what a spec has for a value; None where a number was needed and is not there."""
-        found = (_WORDS if words else _NUMBER).fullmatch(str(raw))
+        # `str` would write a small number as 1E-7.
+        plain = f"{raw:f}" if isinstance(raw, Decimal) else str(raw)
+        found = (_WORDS if words else _NUMBER).fullmatch(plain)
         if found is None:
             return None
         return cls(

@@ -1,5 +1,6 @@
 """One spec file -> `Spec`, or every mistake in it at once, each with file, line, key and remedy."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -85,6 +86,11 @@ _TYPE_NAMES = {
     list: "a list",
     date: "a date",
 }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 -- TOML values are of any type
+    """Give a number as Python writes it; everything else as it is."""
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def load(path: Path) -> Spec:
@@ -200,6 +206,7 @@ class _Reader:
         found = []
         for key, entry in self._entries("column", _COLUMN).items():
             self._settings(entry, "column", key, kind=entry.get("job"))
+            self._presentation(entry, "column", key)
             if "label" not in entry:
                 self._say(f"column '{key}' has no label", "column", key)
             found.append(
@@ -220,9 +227,9 @@ class _Reader:
         found = {}
         for key, entry in self._entries("family", _FAMILY).items():
             reference = entry.get("reference")
-            if reference is not None and reference not in rows:
+            if isinstance(reference, str) and reference not in rows:
                 text = f"the reference row '{reference}' of family '{key}' does not exist"
-                self._say(text + did_you_mean(str(reference), rows), "family", key, "reference")
+                self._say(text + did_you_mean(reference, rows), "family", key, "reference")
             found[key] = Family(key=key, label=str(entry.get("label", key)), reference=reference)
         return found
 
@@ -232,13 +239,15 @@ class _Reader:
         allowed = {**_ROW, **dict.fromkeys(sources, (dict,))}
         found = []
         for key, entry in self._entries("row", allowed).items():
-            self._settings(entry, "row", key)
+            self._settings(entry, "row", key, kind=entry.get("job"))
+            self._presentation(entry, "row", key)
             if "label" not in entry:
                 self._say(f"row '{key}' has no label", "row", key)
             family = entry.get("family")
             if isinstance(family, str) and family not in families:
                 self._say(f"unknown family '{family}'{did_you_mean(family, families)}", "row", key, "family")
             self._known_columns(entry.get("cell"), "row", key, "cell")
+            self._cells_are_tables(entry.get("cell"), key)
             for source in sources:
                 self._known_columns(entry.get(source), "row", key, source)
             found.append(
@@ -296,15 +305,16 @@ class _Reader:
             _Level(keys=("row", row.key), table=self._data["row"][row.key]),
             _Level(keys=("row", row.key, "cell", column.key), table=cell if isinstance(cell, dict) else {}),
         )
-        if levels[2].table:
-            self._known_keys(levels[2].table, _CELL, *levels[2].keys)
-            self._settings(levels[2].table, *levels[2].keys)
-
         def said(key: str, default: Any = None) -> Any:  # noqa: ANN401 -- TOML values are of any type
             values = [level.table[key] for level in levels if key in level.table]
             return values[-1] if values else default
 
-        kind = said("job") or None
+        kind = said("job")
+        if not isinstance(kind, str):  # what is of the wrong type has been told already
+            kind = None
+        if levels[2].table:
+            self._known_keys(levels[2].table, _CELL, *levels[2].keys)
+            self._settings(levels[2].table, *levels[2].keys, kind=kind)
         text = bool(said("text", default=False))
         tolerance, relative = self._tolerance(said("tolerance"), levels)
         cost = said("cost")
@@ -312,7 +322,7 @@ class _Reader:
             row=row,
             column=column,
             references=tuple(self._references(row, column, sources, words=text)),
-            kind=kind if isinstance(kind, str) and kind in KINDS else None,
+            kind=kind if kind in KINDS else None,
             metric=self._metric(kind, said("metric"), levels),
             settings=self._merged(kind, levels),
             unit=str(said("unit", default="")),
@@ -338,7 +348,7 @@ class _Reader:
                 printed = Printed.read(raw, words=words)
             if printed is None:
                 wanted = "words" if words else 'a number, or a string like "81.8 ± 0.2" or "96.9[B2]"'
-                self._say(f"{column.key} = {raw!r} of row '{row.key}' is not {wanted}", *place)
+                self._say(f"{column.key} = {_plain(raw)!r} of row '{row.key}' is not {wanted}", *place)
                 continue
             if words and not isinstance(raw, str):
                 self._say(f"{column.key} = {raw} of row '{row.key}' is not a string, but the column has words", *place)
@@ -350,14 +360,17 @@ class _Reader:
         origin: dict[str, str] = {}
         for level in levels:
             settings = level.table.get("set")
-            for name, value in settings.items() if isinstance(settings, dict) else ():
+            for name, raw in settings.items() if isinstance(settings, dict) else ():
+                value = _plain(raw)
+                if name in SETTINGS and float in SETTINGS[name].types and type(value) is int:
+                    value = float(value)  # 0 and 0.0 are the same work
                 if name in merged and merged[name] != value:
                     text = (
                         f"{name} = {value!r} contradicts {name} = {merged[name]!r} of {origin[name]}; "
                         "say it in one place only"
                     )
                     self._say(text, *level.keys, "set")
-                merged[name] = float(value) if isinstance(value, Decimal) else value
+                merged[name] = value
                 origin[name] = f"{level.keys[0]} '{level.keys[1]}'"
         if kind is None or kind not in KINDS:
             return {}
@@ -368,29 +381,33 @@ class _Reader:
         if kind is None:
             return None
         if kind not in KINDS:
-            self._say(f"unknown kind of job '{kind}'{did_you_mean(str(kind), KINDS)}", *keys, "job")
+            self._say(f"unknown kind of job '{kind}'{did_you_mean(kind, KINDS)}", *keys, "job")
             return None
         known = KINDS[kind].metrics
         if metric is None:
-            self._say(f"job '{kind}' without a metric; name one of {', '.join(known)}", *keys)
+            names = f"name one of {', '.join(known)}" if known else "name the one that is meant"
+            self._say(f"job '{kind}' without a metric; {names}", *keys)
+            return None
+        if not isinstance(metric, str):  # what is of the wrong type has been told already
             return None
         if known and metric not in known:
-            hint = did_you_mean(str(metric), known) or f"; it gives {', '.join(known)}"
+            hint = did_you_mean(metric, known) or f"; it gives {', '.join(known)}"
             self._say(f"job '{kind}' has no metric '{metric}'{hint}", *keys, "metric")
-        return str(metric)
+        return metric
 
     def _tolerance(self, raw: object, levels: tuple[_Level, ...]) -> tuple[float | None, bool]:
         """Read `0.05` or `"5%"`: the number, and whether it is relative."""
         if raw is None:
             return None, False
-        if isinstance(raw, str):
-            found = re.fullmatch(r"(\d+(?:\.\d+)?)%", raw.strip())
+        value = _plain(raw)
+        if isinstance(value, str):
+            found = re.fullmatch(r"(\d+(?:\.\d+)?)%", value.strip())
             if found:
                 return float(found[1]) / 100, True
-        elif isinstance(raw, _NUMBER) and raw >= 0:
-            return float(raw), False
+        elif isinstance(value, (int, float)) and 0 <= value < math.inf:
+            return float(value), False
         keys = next(level.keys for level in reversed(levels) if "tolerance" in level.table)
-        self._say(f"tolerance = {raw!r} is neither a number nor a percentage like '5%'", *keys, "tolerance")
+        self._say(f"tolerance = {value!r} is neither a number nor a percentage like '5%'", *keys, "tolerance")
         return None, False
 
     # Checks.
@@ -419,9 +436,9 @@ class _Reader:
             if name not in SETTINGS:
                 self._say(f"unknown setting '{name}'{did_you_mean(name, SETTINGS)}", *keys, "set", name)
                 continue
-            plain = float(value) if isinstance(value, Decimal) else value
+            plain = _plain(value)
             if not SETTINGS[name].accepts(plain):
-                self._say(f"{name} must be {SETTINGS[name].expectation()}, not {value!r}", *keys, "set", name)
+                self._say(f"{name} must be {SETTINGS[name].expectation()}, not {plain!r}", *keys, "set", name)
             elif (
                 isinstance(plain, int)
                 and not isinstance(plain, bool)
@@ -434,6 +451,18 @@ class _Reader:
             if isinstance(kind, str) and kind in KINDS and name not in KINDS[kind].settings:
                 self._say(f"job '{kind}' does not take the setting '{name}'", *keys, "set", name)
 
+    def _presentation(self, entry: Mapping[str, Any], *keys: str) -> None:
+        if "better" in entry:
+            self._choice(entry, "better", ("higher", "lower"), *keys)
+        digits = entry.get("digits")
+        if isinstance(digits, int) and digits < 0:
+            self._say(f"digits in [{'.'.join(keys)}] must be at least 0, not {digits}", *keys, "digits")
+
+    def _cells_are_tables(self, cells: object, row: str) -> None:
+        for name, cell in cells.items() if isinstance(cells, dict) else ():
+            if not isinstance(cell, dict):
+                self._say(f"cell.{name} of row '{row}' must be a table, as {{ set = {{ … }} }}", "row", row, "cell", name)
+
     def _memory(self, value: object, *keys: str) -> None:
         try:
             parse_memory(str(value))
@@ -444,6 +473,8 @@ class _Reader:
         self, entry: Mapping[str, Any], key: str, choices: tuple[str, ...], *keys: str, default: str | None = None
     ) -> str:
         value = entry.get(key, default)
+        if value is not None and not isinstance(value, str):  # what is of the wrong type has been told already
+            return choices[0]
         if value not in choices:
             wanted = ", ".join(choices)
             said = f"not '{value}'" if value is not None else "and is missing"

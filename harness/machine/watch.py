@@ -2,9 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from harness.machine import nvml
 
 # Bits of nvmlDeviceGetCurrentClocksThrottleReasons.  The first three are the card protecting itself; a power cap in
 # software is how many cards run under load, and is a remark rather than a disturbance.
@@ -173,3 +176,18 @@ class Monitor:
         except self._api.NVMLError:
             self._missing[what] = None
             return None
+
+
+@contextmanager
+def watching(uuid: str | None) -> Iterator[Monitor | None]:
+    """Give a monitor of a card, or None where NVML does not know it or is not there."""
+    with nvml() as api:
+        if api is None or uuid is None:
+            yield None
+            return
+        try:
+            handle = api.nvmlDeviceGetHandleByUUID(uuid)
+        except api.NVMLError:
+            yield None
+            return
+        yield Monitor(api, handle)

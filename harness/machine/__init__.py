@@ -258,7 +258,7 @@ def _first_version(*packages: str) -> str:
 @cache
 def _commit() -> str | None:
     """Give the commit of a checkout, read from its files: a subprocess would cost more than all else here."""
-    git = Path(__file__).resolve().parent.parent / ".git"
+    git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text(encoding="ascii").strip()
         if not head.startswith("ref: "):
