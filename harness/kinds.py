@@ -16,6 +16,7 @@ REVISIONS = {
     # A corrected way of measuring raises its number, which retires the results of the old way (CHANGELOG.md lists why).
     "count": 1,
     "throughput": 1,
+    "ceilings": 1,
 }
 
 
@@ -59,6 +60,7 @@ SETTINGS: Mapping[str, Setting] = {
     "res": _COUNT,
     "protocol": Setting(types=(str,), choices=("paper", "modern")),
     "repeats": _COUNT,
+    "precision": Setting(types=(str,), choices=("float32", "tf32", "bfloat16", "float16")),
     "batch": Setting(types=(int, str), choices=("auto", "largest")),
     "memory": _TEXT,
     "crop": _NUMBER,
@@ -122,10 +124,11 @@ KINDS: Mapping[str, Kind] = {
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
         optional=("memory",),
-        metrics=("throughput", "batch"),
+        metrics=("throughput", "batch", "energy"),
         exclusive=True,
         built=True,
     ),
+    "ceilings": Kind(required=("precision",), metrics=("matmul", "copy"), exclusive=True, built=True),
     "evaluate": Kind(
         required=("model", "weights", "res", "data"),
         defaults={"crop": 0.875, "interpolation": "bicubic", "norm": "imagenet"},

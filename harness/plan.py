@@ -49,7 +49,7 @@ class Job:
     def __str__(self) -> str:
         """Say in a word what is measured on what."""
         told = dict(self.settings)
-        what = " ".join(str(told[name]) for name in ("model", "recipe", "data") if name in told)
+        what = " ".join(str(told[name]) for name in ("model", "recipe", "data", "precision") if name in told)
         return f"{self.kind} {what}" + (f" at {told['res']}" if "res" in told else "")
 
 

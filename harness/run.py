@@ -2,7 +2,7 @@
 
 import getpass
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,10 +97,14 @@ class Runner:
         cannot be kept.
         """
         missing = [job for job in plan.jobs if rerun or not self._known(job)]
-        if not missing:
-            return self.done
-        self.store.prepare()
-        _check_models(plan, missing, self.launcher)
+        if missing:
+            self.store.prepare()
+            _check_models(plan, missing, self.launcher)
+            self.measure(missing, rerun=rerun)
+        return self.done
+
+    def measure(self, missing: Sequence[Job], *, rerun: bool = False) -> None:
+        """Measure these jobs, each speed with the machine to itself.  The store is to be prepared."""
         number = 0
         for jobs in _batches(missing):
             with _the_machine_to_itself(self.watcher, self.site.lock if jobs[0].exclusive else None):
@@ -108,7 +112,6 @@ class Runner:
                 left = [job for job in jobs if rerun or not self._known(job)]
                 self._do(left, number, len(missing))
             number += len(jobs)
-        return self.done
 
     def _known(self, job: Job) -> bool:
         """Take the result that the store has, if it may stand for measuring here."""

@@ -22,7 +22,7 @@ LAYERS = (
     {"jobs", "launch"},
     {"run"},
     {"table"},
-    {"diff"},
+    {"diff", "limits"},
     {"report", "figure"},
     {"cli"},
     {"__main__"},

@@ -261,6 +261,18 @@ def test_a_row_that_nobody_published_is_drawn_once_both_its_values_are_measured(
     assert figure.get_supxlabel() == ""
 
 
+def test_a_long_name_at_the_edge_stays_inside(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    name = "A network with quite a long name"
+    path.write_text(MINE.replace('label = "Two"', f'label = "{name}"'), encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    results = {job.key: result_of(job, value=300.0 if job["model"] == "two" else 100.0) for job in plan.jobs}
+    _, axes = drawn(fill(spec, plan, results))
+    (label,) = (label for label in labels(axes) if label.get_text() == name)
+    assert label.get_window_extent().x1 <= axes.get_window_extent().x1
+
+
 # Files.
 
 

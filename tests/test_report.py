@@ -319,6 +319,16 @@ def test_without_any_result_the_table_says_what_is_missing(tmp_path: Path) -> No
     assert render_terminal(empty, width=110, color=False) == NOTHING_AT_110
 
 
+def test_footnotes_of_what_is_not_measured_are_shown_when_asked_for(tmp_path: Path) -> None:
+    empty = diff_of(tmp_path, SPEC, {})
+    long = render_terminal(empty, width=110, color=False, verbose=True).splitlines()
+    assert [line for line in long if line not in NOTHING_AT_110.splitlines()] == [
+        "[B1] Counted without the <head>.",
+        "[w] A slip | of the pen.",
+        "note: Read this first.",
+    ]
+
+
 # Markdown.
 
 MARKDOWN = r"""### Table 12  Every verdict
@@ -388,7 +398,9 @@ def test_a_title_is_no_markup_in_markdown(tmp_path: Path) -> None:
 
 
 def test_csv_has_a_line_for_every_cell(diff: Diff) -> None:
-    frame = pd.read_csv(StringIO(render_csv([diff])), dtype={"batch": "Int64"})
+    text = render_csv([diff])
+    assert text.splitlines()[3].endswith(",1000.0,the paper,4")
+    frame = pd.read_csv(StringIO(text))
     assert list(frame.columns) == [
         *("table", "edition", "row", "column", "unit", "measured", "low", "high", "delta", "verdict", "reason", "run"),
         *("published", "source", "batch"),
@@ -463,7 +475,7 @@ title = "Speeds"
 [source.paper]
 kind = "paper"
 [column.speed]
-label = "<a|b>"
+label = "<a|b>[c]"
 job = "throughput"
 metric = "throughput"
 unit = "im/s"
@@ -503,7 +515,7 @@ ORDER = (
 )
 
 
-RATIOS = r"""<details><summary>&lt;a|b&gt; relative to one network of the family</summary>
+RATIOS = r"""<details><summary>&lt;a|b&gt;[c] relative to one network of the family</summary>
 
 | network | relative to | measured | published |
 |---|---|--:|--:|
@@ -516,10 +528,11 @@ RATIOS = r"""<details><summary>&lt;a|b&gt; relative to one network of the family
 def test_the_order_of_a_speed_column_and_its_ratios_are_told_in_words(tmp_path: Path) -> None:
     diff = diff_of(tmp_path, SHAPE, SPEEDS)
     terminal = render_terminal(diff, width=200, color=False).splitlines()
-    assert f"<a|b>: {ORDER}" in terminal
+    assert terminal[2].split() == ["<a|b>[c],", "im/s", "published"]
+    assert f"<a|b>[c]: {ORDER}" in terminal
     assert "  × F2|b (published): F1|a 3.00 (4.00)" in terminal
     markdown = render_markdown(diff)
-    assert f"**&lt;a\\|b>**: {ORDER}.\n\n{RATIOS}" in markdown
+    assert f"**&lt;a\\|b>\\[c\\]**: {ORDER}.\n\n{RATIOS}" in markdown
     assert json.loads(render_json([diff]))["shapes"] == [
         {
             "column": "speed",
@@ -529,6 +542,12 @@ def test_the_order_of_a_speed_column_and_its_ratios_are_told_in_words(tmp_path: 
             "ratios": [{"row": "f1", "to": "f2", "measured": 3.0, "published": 4.0}],
         }
     ]
+
+
+def test_an_order_that_does_not_exist_is_null_in_json(tmp_path: Path) -> None:
+    diff = diff_of(tmp_path, SHAPE, dict.fromkeys(SPEEDS, (10.0, None, None)))
+    (shape,) = json.loads(render_json([diff]))["shapes"]
+    assert (shape["kendall"], shape["spearman"]) == ([None] * 3, [None] * 3)
 
 
 # Words instead of numbers.

@@ -5,17 +5,20 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from harness import __version__
 from harness.cli import options
 from harness.errors import HarnessError, did_you_mean
-from harness.machine import describe, software
+from harness.machine import describe, gpu_index, software
 from harness.plan import Plan, make_plan
 from harness.spec import Catalog, Spec
 from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.run import Site
 
 OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -136,14 +139,12 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     """Run what is missing, then print the tables."""
     from harness.cli.display import watcher
     from harness.launch import LocalLauncher
-    from harness.run import Done, Runner, Site
+    from harness.run import Done, Runner
     from harness.table import stored
 
     catalog = Catalog(edition=edition)
     plan = make_plan(catalog.find(tables), options.options_of(told))
-    machine = describe(device)
-    name = f"cuda:{_index(device)}" if machine.device == "cuda" else "cpu"
-    site = Site(device=name, machine=machine, software=software(machine))
+    site = _site(device)
     store = Store(runs)
     done = Done()
     interrupted = False
@@ -152,19 +153,23 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
             Runner(store=store, launcher=LocalLauncher(), site=site, watcher=show, done=done).run(plan, rerun=rerun)
     except KeyboardInterrupt:
         interrupted = True
-    results = {**stored(plan, store, machine), **done.results}
+    results = {**stored(plan, store, site.machine), **done.results}
     _print_tables(plan, results, verbose=verbose)
-    figures = [] if interrupted else _draw_figures(catalog, plan, store, machine)
+    figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine)
     _say_where(store, done, figures, interrupted=interrupted)
     if interrupted:
         return INTERRUPTED
     return SOME_FAILED if done.failed else OK
 
 
-def _index(device: str) -> int:
-    from harness.machine import gpu_index
+def _site(device: str) -> "Site":
+    """Find the device that `--device` names and what is behind it."""
+    from harness.run import Site
 
-    return 0 if device == "auto" else gpu_index(device)
+    machine = describe(device)
+    index = 0 if device in ("auto", "cpu") else gpu_index(device)
+    name = f"cuda:{index}" if machine.device == "cuda" else "cpu"
+    return Site(device=name, machine=machine, software=software(machine))
 
 
 def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool) -> None:
@@ -234,6 +239,7 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
     show_default=True,
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; otherwise it is printed.")
+@click.option("--limits", is_flag=True, help="Show how close each speed comes to what the machine can do.")
 @click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
 def report(  # noqa: PLR0913
     tables: tuple[str, ...],
@@ -242,18 +248,21 @@ def report(  # noqa: PLR0913
     form: str,
     output: Path | None,
     *,
+    limits: bool,
     verbose: bool,
     **told: Any,  # noqa: ANN401
 ) -> None:
     """Print tables from the results there are, measuring nothing."""
     from harness.diff import compare
-    from harness.report import render_csv, render_json, render_markdown, render_terminal
+    from harness.limits import limits_of
+    from harness.report import render_csv, render_json, render_limits, render_markdown, render_terminal
     from harness.table import fill, stored
 
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
     store = _existing(runs)
     results = stored(planned, store, describe("auto"))
     diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
+    width, color = (100, False) if output else _terminal()
     if form == "json":
         text = render_json(diffs)
     elif form == "csv":
@@ -261,8 +270,9 @@ def report(  # noqa: PLR0913
     elif form == "markdown":
         text = "\n".join(render_markdown(diff) for diff in diffs)
     else:
-        width, color = (100, False) if output else _terminal()
         text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
+    if limits and form == "terminal":
+        text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if output is None:
@@ -304,11 +314,32 @@ def figure(name: str, edition: str, runs: Path, output: Path | None) -> None:
 
 
 @cli.command()
-def doctor() -> None:
+@options.device
+@options.runs
+@click.option("--ceilings", is_flag=True, help="Measure what the device can do at most, and keep it with the results.")
+def doctor(device: str, runs: Path, *, ceilings: bool) -> int:
     """Show versions, devices, and which cards this build of torch can run."""
     from harness.cli.doctor import findings
 
     text, healthy = findings()
     click.echo(text, nl=False)
-    if not healthy:
-        raise click.exceptions.Exit(SOME_FAILED)
+    if ceilings:
+        return _measure_ceilings(device, runs)
+    return OK if healthy else SOME_FAILED
+
+
+def _measure_ceilings(device: str, runs: Path) -> int:
+    from harness.cli.display import watcher
+    from harness.launch import LocalLauncher
+    from harness.limits import PRECISION, ceilings_job
+    from harness.run import Done, Runner
+
+    store, done = Store(runs), Done()
+    store.prepare()
+    with watcher(quiet=False) as show:
+        runner = Runner(store=store, launcher=LocalLauncher(), site=_site(device), watcher=show, done=done)
+        runner.measure([ceilings_job(precision) for precision in PRECISION.values()], rerun=True)
+    for result in done.measured:
+        found = ", ".join(f"{name} {m.value:.3g} {m.unit}" for name, m in result.metrics.items())
+        click.echo(f"ceilings  {result.job['precision']}: {result.error or found}")
+    return SOME_FAILED if done.failed else OK

@@ -90,6 +90,9 @@ def _outcome(timed: Timed) -> Outcome:
         **timed.facts,
     }
     metrics = {"throughput": throughput, "batch": Measurement(unit="images", value=timed.batch)}
+    energy = timed.facts.get("nvml", {}).get("energy")
+    if energy is not None:
+        metrics["energy"] = Measurement(unit="J/image", value=energy / (timed.batch * len(timed.seconds)))
     return metrics, facts, [*doubts(timed.seconds), *timed.warnings]
 
 

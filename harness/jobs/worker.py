@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from harness.jobs import count, network, throughput
+from harness.jobs import ceilings, count, network, throughput
 from harness.jobs.fresh import die_with_parent, sentence
 from harness.plan import Job
 from harness.progress import Batch, Progress, Saved
@@ -75,6 +75,8 @@ def _do(job: Job, batch: Batch, report: Callable[[Progress], None]) -> Outcome:
         return count.work(job, report)
     if job.kind == "throughput":
         return throughput.work(job, report, device=batch.device, threads=batch.machine.threads)
+    if job.kind == "ceilings":
+        return ceilings.work(job, report, device=batch.device, threads=batch.machine.threads)
     raise NotImplementedError(f"no way to do {job.kind} jobs")
 
 

@@ -1,5 +1,6 @@
 """`Diff` -> the table as a terminal shows it: answer first, then reasons, then doubts."""
 
+from collections.abc import Mapping
 from io import StringIO
 
 from rich import box
@@ -9,7 +10,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.diff import Diff, Finding, Verdict
+from harness.limits import Limits
 from harness.report import words
+from harness.spec import Column
 
 STYLES = {
     Verdict.MATCH: "green",
@@ -24,16 +27,7 @@ STYLES = {
 
 def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = False) -> str:
     """Draw a table into `width` columns: cells on one line where they fit, else on two, else row by row."""
-    console = Console(
-        file=StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        legacy_windows=False,
-        highlight=False,
-        emoji=False,
-        markup=False,
-    )
+    console = _console(width=width, color=color)
     console.print(Text(words.title(diff), style="bold"))
     if diff.table.machine:
         console.print(Text(f"speeds measured on {diff.table.machine.label}", style="dim"))
@@ -48,9 +42,7 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
     for doubt in words.doubts(diff) if verbose else words.doubts_in_short(diff, hint=", -v shows all"):
         _hanging(console, "doubt:", doubt, "yellow")
     console.print(Text(f"{words.counts(diff)}."))
-    file = console.file
-    assert isinstance(file, StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return _text(console)
 
 
 def _print_cells(console: Console, diff: Diff, width: int) -> None:
@@ -147,3 +139,39 @@ def _hanging(console: Console, head: str, body: str, style: str) -> None:
     line.add_column(ratio=1)
     line.add_row(Text(head, style=style), Text(body, style=style))
     console.print(line)
+
+
+def render_limits(limits: Mapping[Column, list[Limits]], *, width: int, color: bool) -> str:
+    """Draw how close each network comes to what its machine can do."""
+    console = _console(width=width, color=color)
+    for column, rows in limits.items():
+        console.print(Text(f"{column.label}: how close to the limit", style="bold"))
+        heading, *lines = words.limits_lines(rows)
+        grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for name in heading:
+            grid.add_column(name, justify="right" if name else "left")
+        for line in lines:
+            grid.add_row(*(Text(part) for part in line))
+        console.print(grid)
+        if any(row.measured.share is None for row in rows):
+            console.print(Text("?: `harness doctor --ceilings` measures what this machine can do", style="dim"))
+    return _text(console)
+
+
+def _console(*, width: int, color: bool) -> Console:
+    return Console(
+        file=StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        legacy_windows=False,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+
+
+def _text(console: Console) -> str:
+    file = console.file
+    assert isinstance(file, StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from harness.diff import Diff, Finding, Ratio, Shape, Verdict
+from harness.limits import Limits
 from harness.spec import Footnote, Row
 
 SIGNS = {
@@ -180,3 +181,24 @@ def footnotes(diff: Diff, *, measured_only: bool = False) -> list[Footnote]:
         for mark in reference.printed.marks
     )
     return [diff.spec.footnotes[mark] for mark in marks]
+
+
+def limits_lines(limits: list[Limits]) -> list[tuple[str, ...]]:
+    """Write how close each network comes to its machine's ceiling: a heading, then a line a network."""
+    lines: list[tuple[str, ...]] = [
+        ("", "GFLOP/s", "of ceiling", "FLOP/byte", "bound by", "published TFLOP/s", "of that machine")
+    ]
+    for one in limits:
+        published = one.published
+        lines.append(
+            (
+                one.row.label,
+                number(one.measured.flops / 1e9, None, significant=3),
+                f"{one.measured.share:.0%}" if one.measured.share is not None else "?",
+                number(one.intensity, None, significant=3),
+                one.bound or "?",
+                number(published.flops / 1e12, None, significant=3) if published else "",
+                f"{published.share:.0%}" if published and published.share is not None else "",
+            )
+        )
+    return lines

@@ -91,9 +91,7 @@ class Document:
                     lines.setdefault(where[:depth], number)
                 if where in headers and broken:
                     name = ".".join(where)
-                    self._note(
-                        number, f"[{name}] stands twice, first in line {headers[where]}; remove or rename one"
-                    )
+                    self._note(number, f"[{name}] stands twice, first in line {headers[where]}; remove or rename one")
                     where = None
                     continue
                 headers.setdefault(where, number)

@@ -89,6 +89,14 @@ class Family:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedMachine:
+    """What the machine of the published speeds can do: 10¹² float32 operations a second, and GB/s of memory."""
+
+    tflops: float
+    bandwidth: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nearest:
     """Public weights that are not the paper's own but could stand beside them, never judged."""
 
@@ -171,6 +179,7 @@ class Spec:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     families: Mapping[str, Family]
+    machines: Mapping[str, PublishedMachine]
     footnotes: Mapping[str, Footnote]
     cells: Mapping[tuple[str, str], Cell]
     edition: str = "arxiv"

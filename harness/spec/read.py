@@ -19,6 +19,7 @@ from harness.spec.model import (
     Footnote,
     Nearest,
     Printed,
+    PublishedMachine,
     Reference,
     Row,
     Source,
@@ -73,8 +74,9 @@ _CELL = {
 }
 _NEAREST = {"model": _STRING, "weights": _STRING, "match": _STRING, "comment": _STRING}
 _FAMILY = {"label": _STRING, "reference": _STRING}
+_MACHINE = {"tflops": _NUMBER, "bandwidth": _NUMBER}
 _FOOTNOTE = {"text": _STRING, "effect": _STRING}
-_PARTS = ("table", "source", "column", "row", "family", "footnote")
+_PARTS = ("table", "source", "column", "row", "family", "machine", "footnote")
 
 _TYPE_NAMES = {
     str: "a string",
@@ -139,6 +141,7 @@ class _Reader:
         footnotes = self._footnotes()
         columns = self._columns()
         families = self._families()
+        machines = self._machines()
         rows = self._rows(sources, families)
         cells = {(row.key, column.key): self._cell(row, column, sources) for row in rows for column in columns}
         self._check_footnotes(cells.values(), footnotes)
@@ -158,6 +161,7 @@ class _Reader:
             columns=columns,
             rows=rows,
             families=families,
+            machines=machines,
             footnotes=footnotes,
             cells=cells,
         )
@@ -198,6 +202,16 @@ class _Reader:
             effects = ("note", "explains", "wrong")
             effect = self._choice(entry, "effect", effects, "footnote", mark, default="note")
             found[mark] = Footnote(mark=mark, text=str(entry.get("text", "")), effect=effect)
+        return found
+
+    def _machines(self) -> dict[str, PublishedMachine]:
+        found = {}
+        for name, entry in self._entries("machine", _MACHINE).items():
+            figures = {key: entry.get(key) for key in _MACHINE}
+            if not all(isinstance(value, _NUMBER) and value > 0 for value in figures.values()):
+                self._say(f"[machine.'{name}'] needs tflops and bandwidth, both above 0", "machine", name)
+                continue
+            found[name] = PublishedMachine(**{key: float(str(value)) for key, value in figures.items()})
         return found
 
     def _columns(self) -> tuple[Column, ...]:
@@ -305,6 +319,7 @@ class _Reader:
             _Level(keys=("row", row.key), table=self._data["row"][row.key]),
             _Level(keys=("row", row.key, "cell", column.key), table=cell if isinstance(cell, dict) else {}),
         )
+
         def said(key: str, default: Any = None) -> Any:  # noqa: ANN401 -- TOML values are of any type
             values = [level.table[key] for level in levels if key in level.table]
             return values[-1] if values else default
@@ -461,7 +476,9 @@ class _Reader:
     def _cells_are_tables(self, cells: object, row: str) -> None:
         for name, cell in cells.items() if isinstance(cells, dict) else ():
             if not isinstance(cell, dict):
-                self._say(f"cell.{name} of row '{row}' must be a table, as {{ set = {{ … }} }}", "row", row, "cell", name)
+                self._say(
+                    f"cell.{name} of row '{row}' must be a table, as {{ set = {{ … }} }}", "row", row, "cell", name
+                )
 
     def _memory(self, value: object, *keys: str) -> None:
         try:

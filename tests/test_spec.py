@@ -1,0 +1,970 @@
+"""A spec file is read as it is printed, and everything wrong with it is told at once, each with its line."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError, SpecError
+from harness.spec import Catalog, Printed, Spec, load
+from harness.spec.document import Document
+
+TABLES = Path(__file__).parent.parent / "tables"
+
+# A beginning and an end that are right, for tests of what stands between them or in their place.
+TABLE = '[table]\ntitle = "T"\n'
+COLUMN = '[column.a]\nlabel = "A"\n'
+ROW = '[row.x]\nlabel = "X"\n'
+
+Read = Callable[[str], Spec]
+Told = Callable[[str | bytes], list[str]]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    def read(text: str) -> Spec:
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        return load(path)
+
+    return read
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    """Give every sentence about a file, in order, as `mine.toml:LINE: …`."""
+
+    def told(content: str | bytes) -> list[str]:
+        path = tmp_path / "mine.toml"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(SpecError) as caught:
+            load(path)
+        assert str(caught.value) == "\n".join(caught.value.problems)
+        assert all(problem.startswith(str(path)) for problem in caught.value.problems)
+        return [problem.removeprefix(f"{tmp_path}/") for problem in caught.value.problems]
+
+    return told
+
+
+# The text of the file.
+
+
+def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    with pytest.raises(HarnessError) as caught:
+        load(path)
+    assert str(caught.value) == (f"{path}: cannot be read (No such file or directory); name a table or a spec file")
+
+
+def test_a_folder_is_not_a_spec(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: cannot be read (Is a directory); name a table or a spec file"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# nothing but a remark\n"])
+def test_an_empty_file_points_to_the_description_of_the_format(told: Told, text: str) -> None:
+    assert told(text) == ["mine.toml: is empty; see tables/README.md for what a spec says"]
+
+
+def test_a_byte_that_is_not_utf_8_is_told_with_its_line(told: Told) -> None:
+    content = (TABLE + COLUMN).encode() + b'[row.x]\nlabel = "X \xb1"\n'
+    assert told(content) == ["mine.toml:6: byte 0xb1 is not UTF-8; save the file as UTF-8"]
+
+
+def test_every_line_that_is_not_toml_is_told(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+note = T
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+group "G"
+"""
+    assert told(text) == [
+        "mine.toml:3: not TOML: Invalid value",
+        "mine.toml:8: not TOML: Expected '=' after a key in a key/value pair",
+    ]
+
+
+def test_a_list_without_an_end_does_not_swallow_the_next_row(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+nearest = [
+    { model = "m", weights = "w" },
+[row.y]
+lable = "Y"
+"""
+    assert told(text) == [
+        "mine.toml:7: not TOML: Unclosed array",
+        "mine.toml:9: row 'y' has no label",
+        "mine.toml:10: unknown key 'lable' in [row.y]; did you mean 'label'?",
+    ]
+
+
+def test_what_stands_under_a_broken_heading_is_not_added_to_the_part_before_it(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+[row.y z]
+label = "Y"
+"""
+    assert told(text) == ["mine.toml:7: not TOML: Expected ']' at the end of a table declaration"]
+
+
+def test_a_heading_without_its_bracket_is_told_once(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+[row.x
+label = "X"
+[row.y]
+label = "Y"
+"""
+    assert told(text) == ["mine.toml:5: not TOML: Expected ']' at the end of a table declaration"]
+
+
+def test_a_row_that_stands_twice_names_the_line_of_the_first(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+[row.x]
+label = "X again"
+"""
+    assert told(text) == ["mine.toml:7: [row.x] stands twice, first in line 5; remove or rename one"]
+
+
+def test_a_key_that_stands_twice_is_told_where_it_stands_again(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+title = "T again"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+"""
+    assert told(text) == ["mine.toml:3: 'title' stands twice in [table]; remove one"]
+
+
+def test_a_table_that_is_extended_from_outside_is_not_toml(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+set = { protocol = "paper" }
+set.repeats = 30
+[row.x]
+label = "X"
+"""
+    assert told(text) == ["mine.toml:6: not TOML: Cannot mutate immutable namespace ('column', 'a', 'set')"]
+
+
+def test_a_value_where_a_part_should_be_is_told(told: Told) -> None:
+    text = """\
+table = 5
+[table]
+title = "T"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+"""
+    assert told(text) == [
+        'mine.toml: [table] has no title; add title = "…"',
+        "mine.toml:1: table must be a table, not a number",
+        "mine.toml:3: 'table' stands twice in [table]; remove one",
+    ]
+
+
+def test_several_mistakes_of_a_file_are_told_at_once_in_the_order_of_their_lines(told: Told) -> None:
+    text = """\
+[table]
+titel = "T"
+[column.a]
+label = "A"
+job   = "counts"
+[row.x]
+label = "X"
+set   = { resolution = 224 }
+[row.y]
+paper = { a = 1 }
+"""
+    assert told(text) == [
+        'mine.toml:1: [table] has no title; add title = "…"',
+        "mine.toml:2: unknown key 'titel' in [table]; did you mean 'title'?",
+        "mine.toml:5: unknown kind of job 'counts'; did you mean 'count'?",
+        "mine.toml:8: unknown setting 'resolution'",
+        "mine.toml:9: row 'y' has no label",
+        "mine.toml:10: unknown key 'paper' in [row.y]",
+    ]
+
+
+def test_lines_are_counted_as_editors_do(told: Told) -> None:
+    text = '[table]\r\ntitle = "T\u2028\x85"\r\n[column.a]\r\nlabel = 5\r\n[row.x]\r\nlabel = "X"\r\n'
+    assert told(text) == ["mine.toml:4: label in [column.a] must be a string, not a number"]
+
+
+def test_brackets_in_a_text_of_many_lines_do_not_mislead(told: Told) -> None:
+    text = '''\
+[table]
+title = """
+[row.x]
+title = "
+"""
+note = [ "]",
+  "a" ]
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+'''
+    assert told(text) == ["mine.toml:6: note in [table] must be a string, not a list"]
+
+
+# Parts and keys.
+
+
+def test_a_part_that_is_unknown_is_told_with_the_nearest(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[colum.a]
+label = "A"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+"""
+    assert told(text) == ["mine.toml:3: unknown part 'colum'; did you mean 'column'?"]
+
+
+def test_a_list_of_rows_is_not_a_part(told: Told) -> None:
+    text = TABLE + COLUMN + '[[row]]\nlabel = "X"\n'
+    assert told(text) == [
+        "mine.toml: has no rows; add [row.KEY]",
+        "mine.toml:5: row must be a table, not a list",
+    ]
+
+
+def test_an_entry_that_is_not_a_table_is_told(told: Told) -> None:
+    text = TABLE + COLUMN + '[row]\nx = "X"\n[row.y]\nlabel = "Y"\n'
+    assert told(text) == ["mine.toml:6: row.x is not a table; write [row.x]"]
+
+
+def test_a_missing_title_is_told(told: Told) -> None:
+    assert told("[table]\n" + COLUMN + ROW) == ['mine.toml:1: [table] has no title; add title = "…"']
+
+
+def test_a_table_without_rows_and_columns_is_told(told: Told) -> None:
+    assert told(TABLE) == ["mine.toml: has no columns; add [column.KEY]", "mine.toml: has no rows; add [row.KEY]"]
+
+
+def test_rows_and_columns_without_labels_are_told(told: Told) -> None:
+    assert told(TABLE + '[column.a]\nunit = "M"\n[row.x]\ngroup = "G"\n') == [
+        "mine.toml:3: column 'a' has no label",
+        "mine.toml:5: row 'x' has no label",
+    ]
+
+
+def test_an_unknown_key_is_told_with_the_nearest(told: Told) -> None:
+    text = TABLE + COLUMN + "tolerence = 0.05\n" + ROW
+    assert told(text) == ["mine.toml:5: unknown key 'tolerence' in [column.a]; did you mean 'tolerance'?"]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("text = 1", "text in [column.a] must be true or false, not a number"),
+        ('digits = "2"', "digits in [column.a] must be a number, not a string"),
+        ("digits = true", "digits in [column.a] must be a number, not true or false"),
+        ("digits = 0.5", "digits in [column.a] must be a number, not a number"),
+        ("digits = -1", "digits in [column.a] must be at least 0, not -1"),
+        ('set = "paper"', "set in [column.a] must be a table, not a string"),
+        ("machine = 2026-11-21", "machine in [column.a] must be a string, not a date"),
+        ("job = ['count']", "job in [column.a] must be a string, not a list"),
+        ("job = 'count'\nmetric = 5", "metric in [column.a] must be a string, not a number"),
+        ("better = 1", "better in [column.a] must be a string, not a number"),
+        ('better = "hihger"', "better in [column.a] must be one of higher, lower, not 'hihger'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_not_of_the_choice_is_told(told: Told, key: str, message: str) -> None:
+    line = 5 + key.count("\n")
+    assert told(f"{TABLE}{COLUMN}{key}\n{ROW}") == [f"mine.toml:{line}: {message}"]
+
+
+def test_a_source_has_a_kind_an_edition_and_a_day(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[source.one]
+cite = "one"
+[source.two]
+kind = "papper"
+edition = "neurips"
+checked = "2026-11-21"
+[source.note]
+kind = "timm"
+[column.a]
+label = "A"
+[row.x]
+label = "X"
+"""
+    assert told(text) == [
+        "mine.toml:3: kind in [source.one] must be one of paper, author, timm, and is missing",
+        "mine.toml:6: kind in [source.two] must be one of paper, author, timm, not 'papper'",
+        "mine.toml:7: edition in [source.two] must be one of both, arxiv, icml, not 'neurips'",
+        "mine.toml:8: checked in [source.two] must be a date, not a string",
+        "mine.toml:9: a source cannot be called 'note', which is a key of every row",
+    ]
+
+
+def test_an_unknown_family_and_a_reference_that_is_no_row_are_told(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+[family.deit]
+label = "DeiT"
+reference = "deit_c"
+[family.vit]
+label = "ViT"
+reference = ["deit_b"]
+[row.deit_b]
+label = "DeiT-B"
+family = "diet"
+"""
+    assert told(text) == [
+        "mine.toml:7: the reference row 'deit_c' of family 'deit' does not exist; did you mean 'deit_b'?",
+        "mine.toml:10: reference in [family.vit] must be a string, not a list",
+        "mine.toml:13: unknown family 'diet'; did you mean 'deit'?",
+    ]
+
+
+def test_the_axes_of_a_figure_are_columns(told: Told) -> None:
+    text = '[table]\ntitle = "T"\nx = "throughput"\ny = "top"\n[column.top1]\nlabel = "A"\n' + ROW
+    assert told(text) == [
+        "mine.toml:3: x = 'throughput' is not a column",
+        "mine.toml:4: y = 'top' is not a column; did you mean 'top1'?",
+    ]
+
+
+def test_nearest_needs_networks_with_weights(told: Told) -> None:
+    text = TABLE + COLUMN + ROW + 'nearest = [{ model = "m" }, { model = "m", weights = "w", coment = "c" }]\n'
+    assert told(text) == [
+        "mine.toml:7: an entry of nearest needs model and weights",
+        "mine.toml:7: unknown key 'coment'; did you mean 'comment'?",
+    ]
+
+
+# Values.
+
+SOURCE = '[source.paper]\nkind = "paper"\n'
+
+
+def test_a_value_of_a_column_that_does_not_exist_is_told_with_the_nearest(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[source.paper]
+kind = "paper"
+[column.throughput]
+label = "throughput"
+[row.x]
+label = "X"
+paper = { througput = 940.4 }
+cell = { top1 = { cost = 1 } }
+"""
+    assert told(text) == [
+        "mine.toml:9: unknown column 'througput'; did you mean 'throughput'?",
+        "mine.toml:10: unknown column 'top1'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('"96.9?"', "'96.9?'"),
+        ('"about 90"', "'about 90'"),
+        ('"81.8 ± "', "'81.8 ± '"),
+        ('"5%"', "'5%'"),
+        ('""', "''"),
+        ("true", "True"),
+        ("nan", "nan"),
+        ("[1]", "[1]"),
+    ],
+)
+def test_where_a_number_is_expected_anything_else_is_told(told: Told, value: str, shown: str) -> None:
+    wanted = 'a number, or a string like "81.8 ± 0.2" or "96.9[B2]"'
+    assert told(f"{TABLE}{SOURCE}{COLUMN}{ROW}paper = {{ a = {value} }}\n") == [
+        f"mine.toml:9: a = {shown} of row 'x' is not {wanted}"
+    ]
+
+
+def test_where_words_are_expected_a_number_is_told(told: Told) -> None:
+    text = TABLE + SOURCE + COLUMN + "text = true\n" + ROW + "paper = { a = 5 }\n"
+    assert told(text) == ["mine.toml:10: a = 5 of row 'x' is not a string, but the column has words"]
+
+
+def test_where_words_are_expected_a_list_is_told(told: Told) -> None:
+    text = TABLE + SOURCE + COLUMN + "text = true\n" + ROW + "paper = { a = [] }\n"
+    assert told(text) == ["mine.toml:10: a = [] of row 'x' is not words"]
+
+
+def test_a_mark_needs_a_footnote_and_a_footnote_a_mark(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[source.paper]
+kind = "paper"
+[column.throughput]
+label = "throughput"
+[row.x]
+label = "X"
+paper = { throughput = "96.9[B2][C8]" }
+[footnote.C8]
+text = "One."
+[footnote.B22]
+text = "Two."
+[footnote."*"]
+effect = "worng"
+"""
+    assert told(text) == [
+        "mine.toml:9: throughput = '96.9[B2]' has no [footnote.'B2']; did you mean 'B22'?",
+        "mine.toml:12: [footnote.'B22'] is not used by any value",
+        "mine.toml:14: [footnote.'*'] has no text",
+        "mine.toml:14: [footnote.'*'] is not used by any value",
+        "mine.toml:15: effect in [footnote.*] must be one of note, explains, wrong, not 'worng'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "shown"),
+    [('"5"', "'5'"), ('"5 points"', "'5 points'"), ("-0.5", "-0.5"), ("nan", "nan"), ("inf", "inf")],
+)
+def test_a_tolerance_that_is_none_is_told(told: Told, tolerance: str, shown: str) -> None:
+    assert told(f"{TABLE}{COLUMN}tolerance = {tolerance}\n{ROW}") == [
+        f"mine.toml:5: tolerance = {shown} is neither a number nor a percentage like '5%'"
+    ]
+
+
+# What is measured.
+
+
+def test_an_unknown_kind_of_job_is_told_with_the_nearest(told: Told) -> None:
+    text = TABLE + COLUMN + 'job = "througput"\nmetric = "throughput"\n' + ROW
+    assert told(text) == ["mine.toml:5: unknown kind of job 'througput'; did you mean 'throughput'?"]
+
+
+def test_an_unknown_metric_is_told_with_the_nearest_or_with_all(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+job = "throughput"
+metric = "througput"
+[column.b]
+label = "B"
+job = "dataset"
+metric = "size"
+[column.c]
+label = "C"
+job = "train"
+[column.d]
+label = "D"
+job = "recipe"
+[row.x]
+label = "X"
+"""
+    assert told(text) == [
+        "mine.toml:6: job 'throughput' has no metric 'througput'; did you mean 'throughput'?",
+        "mine.toml:10: job 'dataset' has no metric 'size'; it gives train_images, test_images, classes",
+        "mine.toml:11: job 'train' without a metric; name one of top1, hours",
+        "mine.toml:14: job 'recipe' without a metric; name the one that is meant",
+    ]
+
+
+def test_an_unknown_setting_is_told_with_the_nearest(told: Told) -> None:
+    text = TABLE + COLUMN + ROW + 'set = { modle = "m", res = 224 }\n'
+    assert told(text) == ["mine.toml:7: unknown setting 'modle'; did you mean 'model'?"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("res = 224.5", "res must be an integer, not 224.5"),
+        ('res = "224"', "res must be an integer, not '224'"),
+        ("res = true", "res must be an integer, not True"),
+        ("res = 0", "res must be at least 1, not 0"),
+        ("model = 5", "model must be a string, not 5"),
+        ("mixup = true", "mixup must be a number, not True"),
+        ("ema = 1", "ema must be true or false, not 1"),
+        ('protocol = "new"', "protocol must be 'paper' or 'modern', not 'new'"),
+        ('batch = "most"', "batch must be 'auto' or 'largest' or an integer, not 'most'"),
+        ("batch = -4", "batch must be at least 1, not -4"),
+        ('memory = "16"', "memory '16' is not an amount; write it as 16GiB, 16GB or all"),
+    ],
+)
+def test_a_setting_that_is_not_accepted_is_told(told: Told, setting: str, message: str) -> None:
+    assert told(f"{TABLE}{COLUMN}{ROW}set = {{ {setting} }}\n") == [f"mine.toml:7: {message}"]
+
+
+def test_a_setting_that_the_job_does_not_take_is_told_wherever_the_job_is_known(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+job = "count"
+metric = "params"
+set = { batch = 4 }
+[column.b]
+label = "B"
+[row.x]
+label = "X"
+cell.a.set = { repeats = 3 }
+[row.y]
+label = "Y"
+job = "dataset"
+metric = "classes"
+set = { data = "cars", res = 224 }
+"""
+    assert told(text) == [
+        "mine.toml:7: job 'count' does not take the setting 'batch'",
+        "mine.toml:12: job 'count' does not take the setting 'repeats'",
+        "mine.toml:17: job 'dataset' does not take the setting 'res'",
+    ]
+
+
+def test_settings_of_column_row_and_cell_may_not_contradict_each_other(told: Told) -> None:
+    text = """\
+[table]
+title = "T"
+[column.a]
+label = "A"
+job = "evaluate"
+metric = "top1"
+set = { data = "imagenet" }
+[row.x]
+label = "X"
+set = { data = "cars", crop = 0.875 }
+[row.y]
+label = "Y"
+set = { crop = 1 }
+cell.a.set = { crop = 0.9 }
+"""
+    assert told(text) == [
+        "mine.toml:10: data = 'cars' contradicts data = 'imagenet' of column 'a'; say it in one place only",
+        "mine.toml:14: crop = 0.9 contradicts crop = 1.0 of row 'y'; say it in one place only",
+    ]
+
+
+def test_a_cell_that_is_not_a_table_and_its_unknown_keys_are_told(told: Told) -> None:
+    text = TABLE + COLUMN + '[column.b]\nlabel = "B"\n' + ROW + 'cell.a = "top5"\ncell.b = { metrics = "top5" }\n'
+    assert told(text) == [
+        "mine.toml:9: cell.a of row 'x' must be a table, as { set = { … } }",
+        "mine.toml:10: unknown key 'metrics' in [row.x.cell.b]; did you mean 'metric'?",
+    ]
+
+
+# What is right.
+
+RIGHT = """\
+[table]
+title = "Two networks"
+arxiv = "Table 7"
+icml = "Table 6"
+note = "N"
+
+[source.paper]
+kind = "paper"
+cite = "both of them"
+[source.arxiv]
+kind = "paper"
+edition = "arxiv"
+[source.icml]
+kind = "paper"
+edition = "icml"
+[source.timm]
+kind = "timm"
+
+[column.top1]
+label = "top-1"
+label_icml = "top-1 at ICML"
+job = "evaluate"
+metric = "top1"
+unit = "%"
+better = "higher"
+tolerance = 0.05
+digits = 2
+set = { data = "imagenet" }
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+tolerance = "5%"
+machine = "V100 16GB"
+[column.word]
+label = "word"
+text = true
+[column.only_arxiv]
+label = "arXiv has it"
+[column.own]
+label = "nobody printed it"
+extra = true
+
+[family.deit]
+label = "DeiT"
+reference = "one"
+
+[row.one]
+label = "One"
+label_icml = "One at ICML"
+group = "G"
+group_icml = "G at ICML"
+family = "deit"
+set = { model = "one", weights = "w", res = 224, crop = 1 }
+paper = { top1 = "81.8 ± 0.2[B1][*]", speed = 2536, word = "3.0 or 1.0[*]" }
+timm = { top1 = 83.0 }
+cell.top1.metric = "top1_softmax_sum"
+cell.top1.set = { crop = 1.0, interpolation = "bilinear" }
+cell.top1.cost = 424
+[row.two]
+label = "Two"
+set = { model = "two", res = 384 }
+unreleased = "never released"
+cost = 960.5
+tolerance = 1
+arxiv = { top1 = 83.1, only_arxiv = 0.000 }
+icml = { top1 = 83.0 }
+[row.three]
+label = "Three"
+job = "dataset"
+metric = "classes"
+set = { data = "cars" }
+arxiv = { top1 = 0.0000001 }
+
+[footnote.B1]
+text = "One."
+[footnote."*"]
+text = "A star."
+effect = "wrong"
+"""
+
+
+def test_every_digit_that_was_printed_is_kept(read: Read) -> None:
+    spec = read(RIGHT)
+    shown = {
+        (row, column, reference.source.name): (reference.printed.text, reference.printed.value)
+        for (row, column), cell in spec.cells.items()
+        for reference in cell.references
+    }
+    assert shown == {
+        ("one", "top1", "paper"): ("81.8", 81.8),
+        ("one", "top1", "timm"): ("83.0", 83.0),
+        ("one", "speed", "paper"): ("2536", 2536.0),
+        ("one", "word", "paper"): ("3.0 or 1.0", None),
+        ("two", "top1", "arxiv"): ("83.1", 83.1),
+        ("two", "top1", "icml"): ("83.0", 83.0),
+        ("two", "only_arxiv", "arxiv"): ("0.000", 0.0),
+        ("three", "top1", "arxiv"): ("0.0000001", 1e-7),
+    }
+
+
+def test_what_stands_beside_a_value_is_kept_apart(read: Read) -> None:
+    spec = read(RIGHT)
+    assert spec.cell("one", "top1").printed == Printed(text="81.8", value=81.8, uncertainty="0.2", marks=("B1", "*"))
+    assert spec.cell("one", "word").printed == Printed(text="3.0 or 1.0", marks=("*",))
+
+
+@pytest.mark.parametrize(("text", "decimals"), [("83.0", 1), ("0.000", 3), ("2536", 0), ("-0.25", 2)])
+def test_the_decimals_of_a_value_are_those_in_print(text: str, decimals: int) -> None:
+    assert Printed(text=text).decimals == decimals
+
+
+def test_the_cell_may_say_more_than_column_and_row(read: Read) -> None:
+    cell = read(RIGHT).cell("one", "top1")
+    assert (cell.kind, cell.metric, cell.cost) == ("evaluate", "top1_softmax_sum", 424.0)
+    assert cell.settings == {
+        "model": "one",
+        "weights": "w",
+        "res": 224,
+        "data": "imagenet",
+        "crop": 1.0,
+        "interpolation": "bilinear",
+    }
+    assert {type(value) for name, value in cell.settings.items() if name == "crop"} == {float}
+
+
+def test_a_cell_takes_of_the_settings_what_its_job_understands(read: Read) -> None:
+    assert read(RIGHT).cell("one", "speed").settings == {"model": "one", "res": 224}
+
+
+def test_the_row_may_say_what_is_measured_instead_of_the_column(read: Read) -> None:
+    spec = read(RIGHT.replace('data = "imagenet"', "crop = 1.0"))
+    cell = spec.cell("three", "top1")
+    assert (cell.kind, cell.metric, cell.settings) == ("dataset", "classes", {"data": "cars"})
+
+
+def test_a_tolerance_is_absolute_or_relative_and_may_be_the_rows(read: Read) -> None:
+    spec = read(RIGHT)
+    found = {place: (cell.tolerance, cell.relative) for place, cell in spec.cells.items() if place[1] != "own"}
+    assert found["one", "top1"] == (0.05, False)
+    assert found["one", "speed"] == (0.05, True)
+    assert found["two", "speed"] == (1.0, False)
+    assert found["one", "word"] == (None, False)
+
+
+def test_reasons_and_costs_of_a_row_are_those_of_its_cells(read: Read) -> None:
+    cell = read(RIGHT).cell("two", "top1")
+    assert (cell.unreleased, cell.cost) == ("never released", 960.5)
+
+
+def test_a_spec_without_edition_has_everything(read: Read) -> None:
+    spec = read(RIGHT)
+    assert (spec.name, spec.title, spec.note) == ("mine", "Two networks", "N")
+    assert spec.numbers == {"arxiv": "Table 7", "icml": "Table 6"}
+    assert [column.key for column in spec.columns] == ["top1", "speed", "word", "only_arxiv", "own"]
+    assert [row.key for row in spec.rows] == ["one", "two", "three"]
+    assert {name: (s.kind, s.edition, s.cite) for name, s in spec.sources.items()} == {
+        "paper": ("paper", "both", "both of them"),
+        "arxiv": ("paper", "arxiv", "arxiv"),
+        "icml": ("paper", "icml", "icml"),
+        "timm": ("timm", "both", "timm"),
+    }
+    assert {mark: note.effect for mark, note in spec.footnotes.items()} == {"B1": "note", "*": "wrong"}
+
+
+def test_the_icml_edition_has_its_labels_its_values_and_not_what_it_lacks(read: Read) -> None:
+    spec = read(RIGHT).in_edition("icml")
+    assert spec.edition == "icml"
+    assert [(column.key, column.label) for column in spec.columns] == [
+        ("top1", "top-1 at ICML"),
+        ("speed", "speed"),
+        ("word", "word"),
+        ("own", "nobody printed it"),
+    ]
+    assert [(row.key, row.label, row.group) for row in spec.rows] == [
+        ("one", "One at ICML", "G at ICML"),
+        ("two", "Two", None),
+    ]
+    assert spec.cells.keys() == {(row.key, column.key) for row in spec.rows for column in spec.columns}
+    assert spec.cell("one", "top1").row.label == "One at ICML"
+    assert spec.cell("one", "top1").column.label == "top-1 at ICML"
+    assert [r.source.name for r in spec.cell("one", "top1").references] == ["paper", "timm"]
+    assert [r.printed.text for r in spec.cell("two", "top1").references] == ["83.0"]
+
+
+def test_the_arxiv_edition_has_its_labels_and_values(read: Read) -> None:
+    spec = read(RIGHT).in_edition("arxiv")
+    assert [column.label for column in spec.columns] == [
+        "top-1",
+        "speed",
+        "word",
+        "arXiv has it",
+        "nobody printed it",
+    ]
+    assert [(row.label, row.group) for row in spec.rows] == [("One", "G"), ("Two", None), ("Three", None)]
+    assert [r.printed.text for r in spec.cell("two", "top1").references] == ["83.1"]
+
+
+# Names.
+
+
+def found(catalog: Catalog, *names: str) -> list[tuple[str, str]]:
+    return [(spec.name, spec.edition) for spec in catalog.find(names)]
+
+
+@pytest.mark.parametrize("name", ["table7", "7", "Table 7", "TABLE7", " table  7 ", "arxiv:7", "arxiv:table7"])
+def test_a_table_is_found_by_its_arxiv_number(name: str) -> None:
+    assert found(Catalog(TABLES), name) == [("table7", "arxiv")]
+
+
+@pytest.mark.parametrize("name", ["icml:table6", "icml:6", "ICML Table 6", "icml/6"])
+def test_a_table_is_found_by_its_icml_number_whatever_the_edition(name: str) -> None:
+    assert found(Catalog(TABLES), name) == [("table7", "icml")]
+    assert found(Catalog(TABLES, edition="icml"), name) == [("table7", "icml")]
+
+
+def test_in_the_icml_edition_numbers_are_its_own() -> None:
+    catalog = Catalog(TABLES, edition="icml")
+    assert found(catalog, "6", "table7", "Table 5", "text") == [
+        ("table7", "icml"),
+        ("table8", "icml"),
+        ("table5", "icml"),
+        ("text", "icml"),
+    ]
+    assert found(catalog, "arxiv:6") == [("table6", "arxiv")]
+
+
+@pytest.mark.parametrize("name", ["8", "table 9", "figure1"])
+def test_a_table_that_the_icml_edition_lacks_is_told(name: str) -> None:
+    with pytest.raises(HarnessError) as caught:
+        Catalog(TABLES, edition="icml").find([name])
+    assert str(caught.value) == (f"the ICML edition has no '{name}'; `harness list --edition icml` shows what it has")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tabel5", "unknown table 'tabel5'; did you mean 'table5'? `harness list` shows them all"),
+        ("resnet", "unknown table 'resnet'; `harness list` shows them all"),
+        ("cifar10", "unknown table 'cifar10'; did you mean 'cifar10-scratch'? `harness list` shows them all"),
+        ("figure 33", "unknown table 'figure 33'; did you mean 'figure3'? `harness list` shows them all"),
+    ],
+)
+def test_a_name_that_nothing_has_is_told_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(HarnessError) as caught:
+        Catalog(TABLES).find([name])
+    assert str(caught.value) == message
+
+
+def test_tables_are_listed_by_number_then_figures_then_the_rest() -> None:
+    assert Catalog(TABLES).names == (
+        *(f"table{number}" for number in range(1, 11)),
+        *("figure1", "figure3", "author-statements", "cifar10-scratch", "text", "timm-speed"),
+    )
+
+
+def test_all_means_what_the_edition_has_and_what_is_not_of_the_paper() -> None:
+    assert [name for name, _ in found(Catalog(TABLES), "all")] == list(Catalog(TABLES).names)
+    assert [name for name, _ in found(Catalog(TABLES, edition="icml"), "all")] == [
+        *("table1", "table2", "table3", "table4", "table5", "table7", "table8"),
+        *("author-statements", "cifar10-scratch", "text", "timm-speed"),
+    ]
+
+
+def test_a_table_that_is_named_twice_comes_once() -> None:
+    assert found(Catalog(TABLES), "5", "table5", str(TABLES / "table5.toml")) == [("table5", "arxiv")]
+
+
+def test_a_file_is_found_by_its_path_and_read_in_the_edition(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(RIGHT, encoding="utf-8")
+    assert found(Catalog(TABLES, edition="icml"), str(path)) == [("mine", "icml")]
+    assert found(Catalog(tmp_path), "mine") == [("mine", "arxiv")]
+
+
+# For any input.
+
+numbers = st.from_regex(r"[+-]?(0|[1-9][0-9]{0,6})(\.[0-9]{1,7})?", fullmatch=True)
+uncertainties = st.none() | st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3})?", fullmatch=True)
+marks = st.lists(st.text(min_size=1, max_size=4).filter(lambda mark: not set(mark) & set("[]")), max_size=3).map(tuple)
+
+
+@given(number=numbers, uncertainty=uncertainties, marks=marks)
+def test_any_number_with_what_stands_beside_it_is_read_as_it_is_printed(
+    number: str, uncertainty: str | None, marks: tuple[str, ...]
+) -> None:
+    raw = number + (f" ± {uncertainty}" if uncertainty else "") + "".join(f"[{mark}]" for mark in marks)
+    wanted = Printed(text=number, value=float(number), uncertainty=uncertainty, marks=marks)
+    assert Printed.read(raw, words=False) == wanted
+
+
+@given(number=numbers)
+def test_any_number_of_a_toml_file_keeps_its_digits(number: str) -> None:
+    raw = Decimal(number) if "." in number else int(number)
+    printed = Printed.read(raw, words=False)
+    assert printed is not None
+    assert printed.text == (number.removeprefix("+") if "." in number else str(int(number)))
+    assert printed.value == float(number)
+
+
+@given(text=st.text(max_size=20).filter(lambda text: not text.endswith("]")), marks=marks)
+def test_any_words_are_kept_as_they_are_and_their_marks_apart(text: str, marks: tuple[str, ...]) -> None:
+    raw = text + "".join(f"[{mark}]" for mark in marks)
+    assert Printed.read(raw, words=True) == Printed(text=text, marks=marks)
+
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True)
+values = st.one_of(
+    st.integers(min_value=-999, max_value=999).map(str),
+    st.sampled_from(['"a # b"', '"[row.x]"', "'\"'", "true", "0.875", '"↑384 ± 0.2"', "2026-11-21"]),
+    st.just("[\n  1, # one ]\n\n  2,\n]"),
+    st.just('"""\n[row.x]\na = "\n"""'),
+    st.just('[ "]",\n  "[" ]'),
+)
+fillers = st.lists(st.sampled_from(["", "   ", "# a = 1", "# [row.x]"]), max_size=3)
+entries = st.dictionaries(names, st.tuples(fillers, values), max_size=4)
+documents = st.dictionaries(st.tuples(names, names), st.tuples(fillers, entries), max_size=4)
+
+
+@given(document=documents, newline=st.sampled_from(["\n", "\r\n"]))
+def test_the_line_of_any_key_is_where_it_stands(
+    tmp_path_factory: pytest.TempPathFactory,
+    document: dict[tuple[str, str], tuple[list[str], dict[str, tuple[list[str], str]]]],
+    newline: str,
+) -> None:
+    written: list[str] = []
+    wanted: dict[tuple[str, ...], int] = {}
+    for (part, key), (before, keys) in document.items():
+        written += [*before, f"[{part}.{key}]"]
+        wanted[part, key] = len(written)
+        for name, (above, value) in keys.items():
+            written += above
+            wanted[part, key, name] = len(written) + 1
+            written += f"{name} = {value}".split("\n")
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(newline.join(written).encode())
+
+    read = Document.read(path)
+    assert {keys: read.line(*keys) for keys in wanted} == wanted
+    assert {keys: read.line(*keys, "no_such_key") for keys in wanted} == wanted
+    assert read.line("no such part") == 0
+    assert read.problems == []
+
+
+pieces = st.sampled_from(
+    [
+        *("[table]\n", "[row.x]\n", "[column.a]\n", "[source.s]\n", "[footnote.B]\n", "[family.f]\n", "[[row]]\n"),
+        *("title", "label", "set", "job", "metric", "tolerance", "kind", "reference", "family", "cell", "nearest", "s"),
+        *(" = ", ".", ",", "\n", "{ ", " }", "[", "]", '"', "'", '"""', "#", "\r", "\r\n", "a", "x", "row"),
+        *("nan", "inf", "-1", "0.5", "1e9", "true", '"count"', '"params"', '"96.9[B]"', "{ a = 1 }", "2026-11-21"),
+        *('title = "T"\n', 'label = "L"\n', 'kind = "paper"\n', "row = 1\n", "cell.a = 1\n", "set = 1\n"),
+    ]
+)
+
+
+@given(text=st.text(max_size=200) | st.lists(pieces, max_size=30).map("".join))
+def test_no_text_whatever_ends_in_anything_but_a_sentence(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(text.encode("utf-8", errors="replace"))
+    try:
+        load(path)
+    except SpecError as error:
+        assert error.problems
+        assert all(problem.startswith(f"{path}:") for problem in error.problems)
+
+
+@given(content=st.binary(max_size=100))
+def test_no_bytes_whatever_end_in_anything_but_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError):
+        load(path)
