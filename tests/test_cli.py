@@ -17,6 +17,7 @@ import termios
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -490,9 +491,10 @@ def results(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("*/*.json"))
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a command as the leader of a session of its own, so that its children can be told from others."""
-    return subprocess.Popen(
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command as the leader of a session of its own, so that its children can be told from others."""
+    with subprocess.Popen(
         [sys.executable, "-m", "harness", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -500,7 +502,12 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         cwd=folder,
         env=surroundings(folder),
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what a failing test leaves
 
 
 def family_of(session: int) -> dict[int, str]:
@@ -603,10 +610,10 @@ GO_ON = "interrupted: what is finished is kept; the same command goes on from he
 
 
 def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, mine: Path) -> None:
-    process = start(tmp_path, *REPRODUCE)
-    said = read_until(process, "[1/")
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with started(tmp_path, *REPRODUCE) as process:
+        said = read_until(process, "[1/")
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == "[1/4] count test_vit at 160: done\n"
     *others, last = stderr.splitlines(keepends=True)
@@ -625,31 +632,30 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(tmp_path: Path, mine: Path) -> None:
-    process = start(tmp_path, *REPRODUCE)
-    give_up = time.monotonic() + 20
-    while not any("forkserver" in command for command in family_of(process.pid).values()):
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with started(tmp_path, *REPRODUCE) as process:
+        give_up = time.monotonic() + 20
+        while not any("forkserver" in command for command in family_of(process.pid).values()):
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, GO_ON)
     assert stdout.splitlines()[-2:] == ["4 missing.", "0 jobs measured, 0 known already.  runs/"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_a_killed_run_leaves_no_process_behind_and_the_next_one_goes_on(tmp_path: Path, mine: Path) -> None:
-    process = start(tmp_path, *REPRODUCE)
-    read_until(process, "[2/")
-    time.sleep(0.5)  # now it measures the speed of the first network, whose warm-up alone lasts a second
-    assert len(family_of(process.pid)) >= 4  # the command, Python's resource tracker, the fork server, the worker
-    process.kill()
-    process.wait()
-    give_up = time.monotonic() + 5  # the fork server takes a second to tear torch down
-    while family_of(process.pid) and time.monotonic() < give_up:
-        time.sleep(0.05)
-    assert family_of(process.pid) == {}
-    process.communicate()
+    with started(tmp_path, *REPRODUCE) as process:
+        read_until(process, "[2/")
+        time.sleep(0.5)  # now it measures the speed of the first network, whose warm-up alone lasts a second
+        assert len(family_of(process.pid)) >= 4  # the command, Python's resource tracker, the fork server, the worker
+        process.kill()
+        process.wait()
+        give_up = time.monotonic() + 5  # the fork server takes a second to tear torch down
+        while family_of(process.pid) and time.monotonic() < give_up:
+            time.sleep(0.05)
+        assert family_of(process.pid) == {}
     finished = len(results(tmp_path))
     assert finished == 2
     assert list((tmp_path / "runs").glob("*/.*")) == []

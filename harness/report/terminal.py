@@ -120,7 +120,7 @@ def _print_shapes(console: Console, diff: Diff) -> None:
 
 
 def _print_reasons(console: Console, diff: Diff, *, verbose: bool) -> None:
-    for verdict, reason, cells in words.reasons(diff):
+    for verdict, reason, cells in words.reasons(diff) if verbose else words.reasons_in_short(diff):
         _hanging(console, f"{words.SIGNS[verdict]} {verdict}:", f"{cells}: {reason}", STYLES[verdict])
     if verbose:
         for finding in diff.findings.values():

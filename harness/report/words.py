@@ -121,6 +121,23 @@ def reasons(diff: Diff) -> list[tuple[Verdict, str, str]]:
     return sorted(found, key=lambda entry: order.index(entry[0]))
 
 
+def reasons_in_short(diff: Diff) -> list[tuple[Verdict, str, str]]:
+    """Put reasons into one line that differ only in a detail: between a colon and a semicolon, or an amount (≈ …)."""
+    alike: dict[tuple[Verdict, str], list[tuple[Verdict, str, str]]] = {}
+    for entry in reasons(diff):
+        short = re.sub(r" \(≈ [^)]*\)", "", re.sub(r": [^;]*(?=;)", "", entry[1]))
+        alike.setdefault((entry[0], short), []).append(entry)
+    found = []
+    for (verdict, short), entries in alike.items():
+        if len(entries) == 1:
+            found += entries
+            continue
+        full = {reason for _, reason, _ in entries}
+        findings = [f for f in diff.findings.values() if f.verdict is verdict and f.reason in full]
+        found.append((verdict, f"{short} (-v shows more)", _cells(findings)))
+    return found
+
+
 def _cells(findings: list[Finding]) -> str:
     columns = dict.fromkeys(f.filled.cell.column.label for f in findings)
     rows = dict.fromkeys(f.filled.cell.row.label for f in findings)
