@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from harness.errors import HarnessError, did_you_mean
 from harness.kinds import KINDS, PROTOCOL_MEMORY, REVISIONS, Scalar
@@ -76,14 +77,19 @@ class Options:
 class Planned:
     """A cell, the job that fills it, and what keeps that job from being run (empty: nothing).
 
-    `idle` tells a cell that has nothing to measure from one that needs something.
+    `table` is the id of its spec.  `idle` tells a cell that has nothing to measure from one that needs something.
     """
 
-    spec: str
+    table: str
     cell: Cell
     job: Job | None = None
     blocked: str = ""
     idle: bool = False
+
+    @property
+    def spec(self) -> str:
+        """Name the table, for people."""
+        return Path(self.table.partition(":")[2]).stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +119,7 @@ class Plan:
 
     def of(self, spec: Spec) -> dict[tuple[str, str], Planned]:
         """Give the cells of one table, by row and column."""
-        return {(p.cell.row.key, p.cell.column.key): p for p in self.cells if p.spec == spec.name}
+        return {(p.cell.row.key, p.cell.column.key): p for p in self.cells if p.table == spec.id}
 
 
 def make_plan(specs: Iterable[Spec], options: Options | None = None) -> Plan:
@@ -127,7 +133,7 @@ def make_plan(specs: Iterable[Spec], options: Options | None = None) -> Plan:
     _check_patterns(chosen.columns, "column", [(c.key, c.label) for s in tables for c in s.columns])
     narrowed = tuple(_narrow(spec, chosen) for spec in tables)
     cells = [
-        _planned(spec.name, spec.cell(row.key, column.key), chosen)
+        _planned(spec.id, spec.cell(row.key, column.key), chosen)
         for spec in narrowed
         for row in spec.rows
         for column in spec.columns
@@ -159,14 +165,14 @@ def _narrow(spec: Spec, options: Options) -> Spec:
 
 def _planned(spec: str, cell: Cell, options: Options) -> Planned:
     if cell.kind is None or (not cell.settings and not cell.references):
-        return Planned(spec=spec, cell=cell, blocked="printed for the reader; nothing to measure", idle=True)
+        return Planned(table=spec, cell=cell, blocked="printed for the reader; nothing to measure", idle=True)
     kind = KINDS[cell.kind]
     missing = [name for name in kind.required if name not in cell.settings]
     job = None if missing else job_of(cell, options)
     blocked = _blocked(cell, missing)
     if not blocked and options.only is not None and cell.kind not in options.only:
         blocked = f"left out: {cell.kind} jobs were not asked for"
-    return Planned(spec=spec, cell=cell, job=job, blocked=blocked)
+    return Planned(table=spec, cell=cell, job=job, blocked=blocked)
 
 
 def job_of(cell: Cell, options: Options) -> Job:

@@ -186,7 +186,7 @@ def _check_models(plan: Plan, jobs: Iterable[Job], launcher: Launcher) -> None:
     for job in jobs:
         if "model" in dict(job.settings):
             cell = plan.cells_of(job)[0]
-            spec = next(spec for spec in plan.specs if spec.name == cell.spec)
+            spec = next(spec for spec in plan.specs if spec.id == cell.table)
             places.setdefault(str(job["model"]), f"{spec.path}: row '{cell.cell.row.key}'")
     unknown = launcher.unknown_models(tuple(places))
     if unknown:

@@ -545,7 +545,7 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
     lines = first.stdout.splitlines()
     assert lines[0] == "mine  Two tiny networks"
     assert [line.split()[:3] for line in lines[4:6]] == [["ViT", "0.37", "✓"], ["ResNet", "0.47", "✓"]]
-    assert lines[-2:] == ["2 match, 2 not comparable.", "4 jobs measured, 0 known already.  runs/"]
+    assert lines[-2:] == ["2 match, 2 not comparable.", "jobs: 4 measured, 0 known already.  runs/"]
     kept = {path: path.read_bytes() for path in results(tmp_path)}
     assert len(kept) == 4
     speeds = [json.loads(text) for path, text in kept.items() if path.parent.name.startswith("throughput")]
@@ -555,7 +555,7 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
     again = measure(tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout.splitlines()[:-1] == lines[:-1]
-    assert again.stdout.splitlines()[-1] == "0 jobs measured, 4 known already.  runs/"
+    assert again.stdout.splitlines()[-1] == "jobs: 0 measured, 4 known already.  runs/"
     assert {path: path.read_bytes() for path in results(tmp_path)} == kept
 
     damaged = next(path for path in kept if path.parent.name.startswith("count-test_vit"))
@@ -574,7 +574,7 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
     assert said[2:] == []
     assert mended.stdout.splitlines()[-2:] == [
         "2 match, 2 not comparable.",
-        "1 jobs measured, 3 known already.  runs/",
+        "jobs: 1 measured, 3 known already.  runs/",
     ]
 
 
@@ -601,7 +601,7 @@ def test_a_network_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> 
         "✓ match, ! failed",
         f"! failed: #param. of ViT: {reason}",
         "1 match, 1 failed.",
-        "2 jobs measured, 0 known already.  runs/",
+        "jobs: 2 measured, 0 known already.  runs/",
     ]
     assert [json.loads(path.read_text())["error"] for path in results(tmp_path)] == [None, reason]
 
@@ -622,12 +622,12 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
     lines = stdout.splitlines()
     assert lines[0] == "mine  Two tiny networks"
     assert next(line for line in lines if line.startswith("ViT")).split()[:3] == ["ViT", "0.37", "✓"]
-    assert lines[-1] == f"{1 + len(others)} jobs measured, 0 known already.  runs/"
+    assert lines[-1] == f"jobs: {1 + len(others)} measured, 0 known already.  runs/"
     finished = len(results(tmp_path))  # one more may have been saved before the command heard of it
     assert 1 + len(others) <= finished < 4
     after = measure(tmp_path)
     assert after.returncode == 0
-    assert after.stdout.splitlines()[-1] == f"{4 - finished} jobs measured, {finished} known already.  runs/"
+    assert after.stdout.splitlines()[-1] == f"jobs: {4 - finished} measured, {finished} known already.  runs/"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -641,7 +641,7 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(tmp_path: Path, mine
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, GO_ON)
-    assert stdout.splitlines()[-2:] == ["4 missing.", "0 jobs measured, 0 known already.  runs/"]
+    assert stdout.splitlines()[-2:] == ["4 missing.", "jobs: 0 measured, 0 known already.  runs/"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -665,4 +665,4 @@ def test_a_killed_run_leaves_no_process_behind_and_the_next_one_goes_on(tmp_path
         "[1/2] throughput test_vit at 160",
         "[2/2] throughput test_resnet at 160",
     ]
-    assert after.stdout.splitlines()[-1] == "2 jobs measured, 2 known already.  runs/"
+    assert after.stdout.splitlines()[-1] == "jobs: 2 measured, 2 known already.  runs/"

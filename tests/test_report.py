@@ -340,10 +340,10 @@ Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
 |  | by | #param., M | speed, im/s | bf16 speed, im/s | top-1, % |
 |---|--:|--:|--:|--:|--:|
 | *Convnets* | | | | | |
-| CNN\|small | Ann | **12.3** ✓ (12, +0.3) | **1020 ±10** @4 ✓ (1000, +20) | **1500 ±15** @4 · (2000, ×0.750) | – (71.2) |
-| CNN\[big\] | Bob | **57.0** ✻ (60\[B1\], −3.0) | **440.0 ±50** @4 ≈ (400, +40) | – | – (80.1 ± 0.2) |
+| CNN\|small | Ann | **12.3** ✓ (12, +0.3) | **1020 ±10** `@4` ✓ (1000, +20) | **1500 ±15** `@4` · (2000, ×0.750) | – (71.2) |
+| CNN\[big\] | Bob | **57.0** ✻ (60\[B1\], −3.0) | **440.0 ±50** `@4` ≈ (400, +40) | – | – (80.1 ± 0.2) |
 | *Transformers* | | | | | |
-| ViT&lt;tiny> | Cid | **5.0** ✓ (5, 0.0) | **1235 ±12** @4 ✻ (99.9\[w\], +1134.7) | – | **72.13 ±0.4** ✻ (72.2, −0.07) |
+| ViT&lt;tiny> | Cid | **5.0** ✓ (5, 0.0) | **1235 ±12** `@4` ✻ (99.9\[w\], +1134.7) | – | **72.13 ±0.4** ✻ (72.2, −0.07) |
 | ViT⚗↑384 |  | **90.0** ✗ (86, +4.0) | ! (85.9) | – (300) | – (85.2\[w\]) |
 
 3 match, 1 noise, 1 deviates, 3 explained, 1 not comparable, 6 missing, 1 failed. Signs: ✓ match, ≈ noise, ✗ deviates, ✻ explained, · not comparable, – missing, ! failed, @N batch of N, ×N measured over published.

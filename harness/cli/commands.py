@@ -112,7 +112,7 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **told:
 
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
     machine = describe(device)
-    click.echo(listing_of_plan(planned, Store(runs), machine, dict(software(machine))), nl=False)
+    click.echo(listing_of_plan(planned, _existing(runs), machine, dict(software(machine))), nl=False)
 
 
 @cli.command()
@@ -220,7 +220,7 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
         print(f"warning: {damage}", file=sys.stderr)
     places = [f"{store.root}/", *map(str, figures)]
     reused = len(done.results) - len(done.measured)
-    click.echo(f"{len(done.measured)} jobs measured, {reused} known already.  {'  '.join(places)}")
+    click.echo(f"jobs: {len(done.measured)} measured, {reused} known already.  {'  '.join(places)}")
     if interrupted:
         print("interrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)
 

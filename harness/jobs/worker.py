@@ -27,6 +27,8 @@ def work(batch: Batch, pipe: Connection, log: str) -> None:
     # Ctrl-C reaches the whole group; what happens to this process is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+    # NVML counts cards by their place; CUDA would count them by speed.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     _write_output_to(log)
     store = Store(batch.runs)
     report = _reporter(pipe)

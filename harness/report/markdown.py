@@ -64,7 +64,12 @@ def _cell(finding: Finding) -> str:
     if finding.filled.planned.idle:
         return _escaped(cell.published)
     beside = ", ".join(filter(None, (cell.published, cell.difference)))
-    parts = (f"**{cell.measured}**" if cell.measured else "", cell.batch, cell.sign, f"({beside})" if beside else "")
+    parts = (
+        f"**{cell.measured}**" if cell.measured else "",
+        cell.batch and f"`{cell.batch}`",
+        cell.sign,
+        f"({beside})" if beside else "",
+    )
     return _escaped(" ".join(filter(None, parts)))
 
 

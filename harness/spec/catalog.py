@@ -40,7 +40,7 @@ class Catalog:
         A name is that of a shipped table (`table5`, `5`, `icml:table6`), a path that ends in `.toml`, or `all`.
         Raises `HarnessError` for an unknown name.
         """
-        found: dict[Path, Spec] = {}
+        found: dict[str, Spec] = {}
         for name in names:
             if name == "all":
                 specs = [
@@ -48,7 +48,7 @@ class Catalog:
                 ]
             else:
                 specs = [self._one(name)]
-            found.update((spec.path, spec) for spec in specs)
+            found.update((spec.id, spec) for spec in specs)
         return tuple(found.values())
 
     def _load(self, name: str, edition: str | None = None) -> Spec:

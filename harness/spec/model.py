@@ -185,6 +185,11 @@ class Spec:
     edition: str = "arxiv"
     absent: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def id(self) -> str:
+        """Tell this table from every other: the edition and the file."""
+        return f"{self.edition}:{self.path}"
+
     def cell(self, row: str, column: str) -> Cell:
         """Give the cell under these two keys."""
         return self.cells[row, column]
