@@ -1,9 +1,11 @@
 """Real networks are counted and timed; devices that are played show what happens when memory runs out."""
 
+import csv
 import math
 import multiprocessing
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import timm
@@ -51,6 +53,20 @@ def counted(model: str, res: int) -> dict[str, float | str]:
 @pytest.mark.parametrize(("model", "res"), PARAMETERS, ids=str)
 def test_parameters_are_those_of_the_definition(model: str, res: int) -> None:
     assert counted(model, res)["params"] == PARAMETERS[model, res] / 1e6
+
+
+def published_counts() -> list[tuple[str, int, int]]:
+    """Read name, size and parameters of every network that timm publishes for a row, at the row's size."""
+    with (Path(__file__).parent / "published" / "timm_reference.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["params"]]
+    return sorted({(r["timm_model"].partition(".")[0], int(r["img_size"]), int(r["params"])) for r in rows})
+
+
+@pytest.mark.parametrize(("model", "res", "parameters"), published_counts(), ids=str)
+def test_parameters_of_every_row_are_those_that_timm_publishes(model: str, res: int, parameters: int) -> None:
+    found = counted(model, res)
+    assert found["params"] == parameters / 1e6
+    assert found["res"] == res
 
 
 def test_multiply_adds_of_a_vit_are_those_of_its_matrix_products() -> None:

@@ -193,7 +193,7 @@ label = "A"
 label = "X"
 """
     assert told(text) == [
-        'mine.toml: [table] has no title; add title = "…"',
+        'mine.toml:1: [table] has no title; add title = "…"',
         "mine.toml:1: table must be a table, not a number",
         "mine.toml:3: 'table' stands twice in [table]; remove one",
     ]
@@ -298,9 +298,9 @@ def test_an_unknown_key_is_told_with_the_nearest(told: Told) -> None:
     ("key", "message"),
     [
         ("text = 1", "text in [column.a] must be true or false, not a number"),
-        ('digits = "2"', "digits in [column.a] must be a number, not a string"),
-        ("digits = true", "digits in [column.a] must be a number, not true or false"),
-        ("digits = 0.5", "digits in [column.a] must be a number, not a number"),
+        ('digits = "2"', "digits in [column.a] must be an integer, not a string"),
+        ("digits = true", "digits in [column.a] must be an integer, not true or false"),
+        ("digits = 0.5", "digits in [column.a] must be an integer, not a number"),
         ("digits = -1", "digits in [column.a] must be at least 0, not -1"),
         ('set = "paper"', "set in [column.a] must be a table, not a string"),
         ("machine = 2026-11-21", "machine in [column.a] must be a string, not a date"),

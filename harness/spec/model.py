@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -183,7 +183,6 @@ class Spec:
     footnotes: Mapping[str, Footnote]
     cells: Mapping[tuple[str, str], Cell]
     edition: str = "arxiv"
-    absent: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def id(self) -> str:

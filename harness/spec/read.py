@@ -435,7 +435,8 @@ class _Reader:
             if name not in allowed:
                 self._say(f"unknown {what} '{name}'{where}{did_you_mean(name, allowed)}", *keys, name)
             elif not isinstance(value, allowed[name]) or (isinstance(value, bool) and bool not in allowed[name]):
-                wanted = " or ".join(dict.fromkeys(_TYPE_NAMES[t] for t in allowed[name]))
+                whole = allowed[name] == (int,)
+                wanted = "an integer" if whole else " or ".join(dict.fromkeys(_TYPE_NAMES[t] for t in allowed[name]))
                 got = _TYPE_NAMES.get(type(value), type(value).__name__)
                 self._say(f"{name}{where} must be {wanted}, not {got}", *keys, name)
 
