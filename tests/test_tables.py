@@ -447,6 +447,7 @@ def words(cell: str) -> list[str]:
         ("`[column.KEY]`", read._COLUMN),
         ("`[row.KEY]`", read._ROW),
         ("`[family.KEY]`", read._FAMILY),
+        ('`[machine."NAME"]`', read._MACHINE),
         ("`[footnote.MARK]`", read._FOOTNOTE),
     ],
 )

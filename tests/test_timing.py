@@ -56,7 +56,7 @@ def test_a_network_that_never_settles_is_stopped_and_said_to_be_unsteady() -> No
 
 def test_the_knee_is_where_doubling_the_batch_stops_gaining() -> None:
     # Images a second at 1, 2, 4, ...: eight gain three percent over four, sixteen none, which is not worth it twice.
-    speed = {1: 10.0, 2: 18.0, 4: 30.0, 8: 31.0, 16: 31.0}
+    speed = {1: 100.0, 2: 180.0, 4: 300.0, 8: 310.0, 16: 310.0}
     found = knee(lambda size: [size / speed[size]])
     assert found.batch == 4
     assert [probe.batch for probe in found.probes] == [1, 2, 4, 8, 16]
@@ -64,8 +64,13 @@ def test_the_knee_is_where_doubling_the_batch_stops_gaining() -> None:
 
 
 def test_one_unlucky_batch_does_not_hide_the_knee() -> None:
-    speed = {1: 10.0, 2: 9.0, 4: 30.0, 8: 60.0, 16: 60.0, 32: 60.0}
+    speed = {1: 100.0, 2: 90.0, 4: 300.0, 8: 600.0, 16: 600.0, 32: 600.0}
     assert knee(lambda size: [size / speed[size]]).batch == 8
+
+
+def test_a_long_run_that_gains_nothing_ends_the_search() -> None:
+    # Batch 2 takes 0.4 s and is no faster; 4 would still be below a second.
+    assert [probe.batch for probe in knee(lambda size: [0.2 * size]).probes] == [1, 2]
 
 
 def test_the_shortest_run_of_a_batch_counts() -> None:

@@ -18,6 +18,7 @@ WARM_UP_MOST_RUNS = 200
 # The knee: doubling the batch must gain this share of speed to be worth it, and one run may last this long.
 WORTH_DOUBLING = 0.05
 LONGEST_RUN_SECONDS = 1.0
+LONG_RUN_SECONDS = 0.25
 
 MOST_PROBES = 40  # far above what any network needs; a search that comes here does not converge
 TRUST_THE_LINE = 8  # after so many probes the line creeps, and bisection is surer
@@ -87,7 +88,8 @@ def knee(runs_at: Callable[[int], Sequence[float]]) -> Knee:
     """Find the batch at which images a second stop growing, one run lasting at most about a second.
 
     `runs_at` gives the times of a few runs of a batch; the shortest counts, because what else the machine does can only
-    make a run longer.  Doubles from 1 until two doublings in a row were not worth it, since one may have had bad luck.
+    make a run longer.  Doubles from 1 until two doublings in a row were not worth it, since one may have had bad luck;
+    a run of a quarter of a second has seen enough of both, so there one is enough.
     """
     speeds: dict[int, float] = {}
     probes = []
@@ -99,7 +101,7 @@ def knee(runs_at: Callable[[int], Sequence[float]]) -> Knee:
         worth = batch / seconds > (1 + WORTH_DOUBLING) * max(speeds.values(), default=0.0)
         speeds[batch] = batch / seconds
         in_vain = 0 if worth else in_vain + 1
-        if in_vain == 2 or 2 * seconds > LONGEST_RUN_SECONDS:
+        if in_vain == 2 or (in_vain and seconds > LONG_RUN_SECONDS) or 2 * seconds > LONGEST_RUN_SECONDS:
             break
         batch *= 2
     best = max(speeds.values())
