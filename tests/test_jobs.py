@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.errors import JobError
 from harness.jobs import count, network, throughput, traffic
-from harness.jobs.device import Cpu, clock_doubts, ran_out_of_memory
+from harness.jobs.device import Cpu, clock_doubts, emulation, ran_out_of_memory, thread_doubts
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.kinds import parse_memory
@@ -269,6 +269,28 @@ def test_clocks_that_disagree_by_more_than_two_percent_are_doubted() -> None:
     assert clock_doubts(1.0, 1.03) == [
         "CUDA events say 1.000 s, the wall clock 1.030 s: the host may not keep the card busy"
     ]
+
+
+@pytest.mark.parametrize(
+    ("threads", "available", "used", "doubts"),
+    [
+        (2, 2, 1.9, []),
+        (1, 4, 0.9, ["torch was given 1 of 4 cores: set OMP_NUM_THREADS=4 for all of them"]),
+        (8, 2, 1.9, ["torch was given 8 threads for 2 cores, which then wait for each other"]),
+        (4, 4, 1.2, ["only 1.2 of 4 cores were busy: the network is too small for them"]),
+    ],
+)
+def test_threads_that_are_not_the_cores_are_doubted(
+    threads: int, available: int, used: float, doubts: list[str]
+) -> None:
+    assert thread_doubts(threads, available, used) == doubts
+
+
+def test_an_emulated_memory_says_what_it_cannot_show() -> None:
+    assert emulation(16 * 2**30, 139 * 2**30) == (
+        "a memory of 16.0 GiB is emulated on a card of 139 GiB: the batch is one that fits, "
+        "the speed is this card's own"
+    )
 
 
 def test_runs_on_the_cpu_are_timed_one_by_one() -> None:

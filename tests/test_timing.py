@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.jobs.timing import Probe, knee, largest_batch, warm_up
+from harness.jobs.timing import Probe, below_the_knee, knee, largest_batch, warm_up
 
 
 class Script:
@@ -144,6 +144,22 @@ def test_without_a_cap_the_search_grows_and_bisects() -> None:
 def test_a_network_that_does_not_fit_at_all_is_tried_once() -> None:
     probes = list(largest_batch(fake_memory(10, 0, 11), cap=10))
     assert [(p.batch, p.outcome) for p in probes] == [(1, "out of memory")]
+
+
+def fitting(batch: int, seconds: float) -> Probe:
+    return Probe(batch=batch, outcome="fits", seconds=seconds)
+
+
+def test_a_largest_batch_at_which_speed_still_grew_is_doubted() -> None:
+    # 100 images a second at 40, 125 at 90: a quarter more.
+    probes = [fitting(1, 0.1), fitting(40, 0.4), fitting(90, 0.72), Probe(batch=91, outcome="out of memory", seconds=0)]
+    assert below_the_knee(probes) == (
+        "im/s still grew by 25% from batch 40 to 90, the largest that fits: with more --memory the device would be "
+        "faster"
+    )
+    assert below_the_knee([fitting(40, 0.4), fitting(90, 0.88)]) == ""
+    assert below_the_knee([fitting(1, 0.1)]) == ""
+    assert below_the_knee([]) == ""
 
 
 def test_another_error_ends_the_search_at_once() -> None:

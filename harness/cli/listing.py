@@ -88,7 +88,7 @@ def _blocked(plan: Plan) -> list[str]:
         reasons.setdefault(planned.blocked, []).append(planned)
     for reason, cells in reasons.items():
         jobs = len({planned.job for planned in cells if planned.job})
-        distinct = f", {jobs} distinct jobs" if jobs else ""
+        distinct = f"; distinct jobs: {jobs}" if jobs else ""
         tables = Counter(planned.spec for planned in cells)
         where = ", ".join(f"{count} in {name}" for name, count in tables.items())
         lines.append(f"  {reason}: {where}{distinct}")
@@ -111,6 +111,6 @@ def _cost(plan: Plan) -> list[str]:
     if not costs and not unknown:
         return []
     notes = [f"{spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
-    total = f"training: {len(costs)} distinct trainings of known cost, ≈ {sum(costs.values()):,.0f} V100-hours"
+    total = f"training: {len(costs)} distinct trainings of known cost, ≈ {sum(costs.values()):,.0f} V100-hours, each from scratch"
     more = f"; {len(unknown - costs.keys())} more whose cost was not published" if unknown - costs.keys() else ""
     return ["", total + more, *(f"  {note}" for note in notes)]

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from harness.errors import JobError
-from harness.machine import CpuClock, gpus
+from harness.machine import GIB, CpuClock, cores, gpus
 from harness.machine.watch import Monitor, watching
 
 # Sentences by which libraries that torch calls say that memory ran out; torch's own allocator has a class for it.
@@ -56,6 +56,7 @@ class Limit:
 
     room: int | None
     facts: dict[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Device(Protocol):
@@ -96,6 +97,7 @@ class Cpu:
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._threads = threads
         self._before = _resident()
         self._capped = False
 
@@ -124,7 +126,13 @@ class Cpu:
             "cores_used_by_others": round(others, 2),
             "cores_stolen": round(stolen, 2),
         }
-        return Runs(seconds=tuple(seconds), wall=wall, disturbances=tuple(_contention(others, stolen)), facts=facts)
+        return Runs(
+            seconds=tuple(seconds),
+            wall=wall,
+            disturbances=tuple(_contention(others, stolen)),
+            warnings=tuple(thread_doubts(self._threads, cores(), own)),
+            facts=facts,
+        )
 
     def limit_memory(self, cap: int | None) -> Limit:
         """Cap the data that this process may hold, above what the libraries hold already."""
@@ -152,6 +160,18 @@ class Cpu:
     def ran_out(self, error: BaseException) -> bool:
         """As everywhere; and under a cap oneDNN may fail to get its scratch memory, which it tells in other words."""
         return ran_out_of_memory(error) or (self._capped and "could not create a primitive" in str(error))
+
+
+def thread_doubts(threads: int, available: int, used: float) -> list[str]:
+    """Doubt a number of threads that is not that of the cores, and threads that were kept waiting."""
+    found = []
+    if threads < available:
+        found.append(f"torch was given {threads} of {available} cores: set OMP_NUM_THREADS={available} for all of them")
+    if threads > available:
+        found.append(f"torch was given {threads} threads for {available} cores, which then wait for each other")
+    if used < 0.7 * min(threads, available):
+        found.append(f"only {used:.1f} of {min(threads, available)} cores were busy: the network is too small for them")
+    return found
 
 
 def _contention(others: float, stolen: float) -> list[str]:
@@ -247,7 +267,11 @@ class Cuda:
         if cap <= context:
             raise JobError(f"a memory cap of {cap} bytes leaves nothing: the CUDA context alone takes {context}")
         torch.cuda.set_per_process_memory_fraction((cap - context) / total, self._index)
-        return Limit(room=cap - context, facts={"memory_cap": cap, "context": context, "emulated": True})
+        return Limit(
+            room=cap - context,
+            facts={"memory_cap": cap, "context": context, "emulated": True},
+            warnings=(emulation(cap, total),),
+        )
 
     def memory(self) -> Memory:
         """Ask torch's allocator."""
@@ -262,6 +286,14 @@ class Cuda:
     def ran_out(self, error: BaseException) -> bool:
         """Only what torch, cuBLAS or cuDNN call a lack of memory."""
         return ran_out_of_memory(error)
+
+
+def emulation(cap: int, total: int) -> str:
+    """Say what a cap below the card's own memory can and cannot show."""
+    return (
+        f"a memory of {cap / GIB:.1f} GiB is emulated on a card of {total / GIB:.0f} GiB: the batch is one that fits, "
+        "the speed is this card's own"
+    )
 
 
 def clock_doubts(by_events: float, wall: float) -> list[str]:

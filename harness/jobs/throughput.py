@@ -9,7 +9,7 @@ import torch
 from harness.errors import JobError
 from harness.jobs.device import Device, Runs, opened
 from harness.jobs.fresh import in_fresh_process
-from harness.jobs.timing import Probe, knee, largest_batch, warm_up
+from harness.jobs.timing import Probe, below_the_knee, knee, largest_batch, warm_up
 from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.kinds import parse_memory
 from harness.plan import Job
@@ -105,7 +105,12 @@ def _at_largest_batch(job: Job, report: Report, device: str, threads: int) -> Ti
     for stepped in range(min(MOST_STEPS_DOWN + 1, batch)):
         found = in_fresh_process(_measure, job, report, device, threads, batch - stepped)
         if isinstance(found, Timed):
-            return replace(found, facts={**found.facts, "probes": [asdict(p) for p in probes], "steps_down": stepped})
+            doubt = below_the_knee(probes)
+            return replace(
+                found,
+                facts={**found.facts, "probes": [asdict(p) for p in probes], "steps_down": stepped},
+                warnings=(*found.warnings, doubt) if doubt else found.warnings,
+            )
     raise JobError(
         f"batch {batch} fitted in the search but not in the measurement: does something else use the memory?",
     )
@@ -160,7 +165,11 @@ def _measure(job: Job, report: Report, device: str, threads: int, batch: int | N
             if batch is None or not there.ran_out(error):
                 raise
             return TooLarge(batch=batch)
-    return replace(timed, facts={"flags": asdict(workload.flags), **limit.facts, **timed.facts})
+    return replace(
+        timed,
+        facts={"flags": asdict(workload.flags), **limit.facts, **timed.facts},
+        warnings=(*timed.warnings, *limit.warnings),
+    )
 
 
 def timed_on(device: Device, workload: Steps, job: Job, report: Report, batch: int | None) -> Timed:

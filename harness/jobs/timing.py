@@ -159,3 +159,21 @@ def _on_the_line(fits: list[Probe], cap: int | None) -> int | None:
     if slope <= 0:
         return None
     return int(two.batch + (cap - two.allocated) / slope)
+
+
+def below_the_knee(probes: Sequence[Probe]) -> str:
+    """Doubt a largest batch at which im/s still grew: more memory would make the device faster; empty if it did not."""
+    fits = sorted((p for p in probes if p.outcome == "fits" and p.seconds > 0), key=lambda p: p.batch)
+    if not fits:
+        return ""
+    largest = fits[-1]
+    half = max((p for p in fits if 2 * p.batch <= largest.batch), key=lambda p: p.batch, default=None)
+    if half is None:
+        return ""
+    growth = (largest.batch / largest.seconds) / (half.batch / half.seconds) - 1
+    if growth <= WORTH_DOUBLING:
+        return ""
+    return (
+        f"im/s still grew by {growth:.0%} from batch {half.batch} to {largest.batch}, the largest that fits: with more "
+        "--memory the device would be faster"
+    )

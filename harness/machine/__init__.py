@@ -220,7 +220,7 @@ def software(machine: Machine) -> Mapping[str, str]:
         "torch": torch,
         "timm": _version("timm"),
         "numpy": _version("numpy"),
-        "os": f"{platform.system()} {platform.release()}",
+        "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "harness": __version__,
     }
     if machine.device == "cuda":

@@ -1,0 +1,71 @@
+"""On a real card: what the played ones promise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.machine import gpus, torch_build
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not gpus() or torch_build()[1] is None, reason="needs a CUDA card and a CUDA build of torch"),
+]
+
+SPEC = """
+[table]
+title = "Networks on a card"
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+set = { protocol = "paper" }
+[row.small]
+label = "small"
+set = { model = "resnet18", res = 224 }
+[row.middle]
+label = "middle"
+set = { model = "deit_small_patch16_224", res = 224 }
+"""
+
+
+def results(folder: Path, *options: str) -> list[dict[str, Any]]:
+    (folder / "card.toml").write_text(SPEC, encoding="utf-8")
+    command = [sys.executable, "-m", "harness", "reproduce", "./card.toml", "--device", "cuda", "-q", *options]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("runs/*/*.json"))]
+
+
+def test_the_largest_batch_under_a_cap_is_exact_and_confirmed(tmp_path: Path) -> None:
+    for result in results(tmp_path, "--memory", "4GiB"):
+        facts = result["facts"]
+        outcomes = {probe["batch"]: probe["outcome"] for probe in facts["probes"]}
+        assert outcomes[facts["batch"] + facts["steps_down"]] == "fits"
+        assert outcomes[facts["batch"] + facts["steps_down"] + 1] == "out of memory"
+        assert len(facts["probes"]) <= 12
+        assert facts["emulated"] is True
+        assert facts["peak_reserved"] <= 4 * 2**30
+
+
+def test_events_and_wall_clock_agree_and_nvml_watched(tmp_path: Path) -> None:
+    for result in results(tmp_path, "--batch", "64"):
+        samples, facts = result["metrics"]["throughput"]["samples"], result["facts"]
+        assert len(samples) == 30
+        assert sum(samples) == pytest.approx(facts["wall"], rel=0.05)
+        assert facts["nvml"]["samples"][-1]["sm_clock"]
+        assert facts["flags"]["tf32_matmul"] is False
+
+
+def test_the_modern_protocol_is_faster_and_says_whether_it_compiled(tmp_path: Path) -> None:
+    paper, modern = tmp_path / "paper", tmp_path / "modern"
+    paper.mkdir()
+    modern.mkdir()
+    slow = {r["job"]["settings"]["model"]: r for r in results(paper, "--batch", "64")}
+    for result in results(modern, "--batch", "64", "--protocol", "modern"):
+        assert "not_compiled" in result["facts"]
+        other = slow[result["job"]["settings"]["model"]]
+        assert result["metrics"]["throughput"]["value"] > other["metrics"]["throughput"]["value"]
