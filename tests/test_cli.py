@@ -401,7 +401,7 @@ def test_harness_toml_takes_every_form_of_setting(tmp_path: Path, mine: Path) ->
     planned = harness(tmp_path, "plan", "mine.toml", "--columns", "*", "--device", "cpu")
     assert planned.returncode == 0
     assert "batch=8" in planned.stdout
-    assert "  left out: count jobs were not asked for: 2 in mine, 2 distinct jobs\n" in planned.stdout
+    assert "  left out: count jobs were not asked for: 2 in mine; distinct jobs: 2\n" in planned.stdout
 
 
 # Terminals and pipes.

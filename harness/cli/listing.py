@@ -111,6 +111,7 @@ def _cost(plan: Plan) -> list[str]:
     if not costs and not unknown:
         return []
     notes = [f"{spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
-    total = f"training: {len(costs)} distinct trainings of known cost, ≈ {sum(costs.values()):,.0f} V100-hours, each from scratch"
+    hours = f"{sum(costs.values()):,.0f} V100-hours, each from scratch"
+    total = f"training: {len(costs)} distinct trainings of known cost, ≈ {hours}"
     more = f"; {len(unknown - costs.keys())} more whose cost was not published" if unknown - costs.keys() else ""
     return ["", total + more, *(f"  {note}" for note in notes)]
