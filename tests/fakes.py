@@ -31,7 +31,7 @@ def result_of(  # a result as a job would leave it
 ) -> Result:
     started = NOON + timedelta(minutes=minutes)
     if job.kind == "count":
-        metrics = {"params": Measurement(unit="M", value=value), "res": Measurement(unit="px", value=job["res"])}  # type: ignore[arg-type]
+        metrics = {"params": Measurement(unit="M", value=value), "res": Measurement(unit="px", value=job["res"])}
     else:
         metrics = {
             "throughput": Measurement(

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -159,7 +160,7 @@ def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
     assert found.value == pytest.approx(2 * 5 / math.fsum(found.samples))
     assert found.low is not None
     assert found.high is not None
-    assert found.low < found.value < found.high
+    assert found.low < float(found.value) < found.high
     assert facts["batch"] == 2
     assert facts["threads"] == 1
 
@@ -227,7 +228,7 @@ def test_an_error_that_is_not_a_lack_of_memory_stops_the_job_with_its_own_messag
 
 def test_a_network_whose_output_is_not_finite_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, res: int) -> torch.nn.Module:
-        model = timm.create_model(name).eval()
+        model: Any = timm.create_model(name).eval()
         torch.nn.init.constant_(model.fc.bias, math.nan)
         return model  # type: ignore[no-any-return]
 

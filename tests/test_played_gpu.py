@@ -152,7 +152,7 @@ class PlayedNvml:
     reasons: int | None = 0
     power: int | None = 250_000
     energy: list[int | None] = field(default_factory=lambda: [0])
-    running: list[list[int]] | None = field(default_factory=lambda: [[]])
+    running: list[list[int]] | None = field(default_factory=lambda: [list[int]()])
     NVMLError: type[Exception] = NvmlError
     NVML_CLOCK_SM: int = 1
     NVML_CLOCK_MEM: int = 2

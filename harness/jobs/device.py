@@ -126,11 +126,13 @@ class Cpu:
             "cores_used_by_others": round(others, 2),
             "cores_stolen": round(stolen, 2),
         }
+        disturbances = tuple(_contention(others, stolen))
         return Runs(
             seconds=tuple(seconds),
             wall=wall,
-            disturbances=tuple(_contention(others, stolen)),
-            warnings=tuple(thread_doubts(self._threads, cores(), own)),
+            disturbances=disturbances,
+            # Next to somebody else our threads have to wait, which says nothing about the network.
+            warnings=() if disturbances else tuple(thread_doubts(self._threads, cores(), own)),
             facts=facts,
         )
 
