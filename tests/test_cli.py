@@ -491,6 +491,10 @@ def results(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("*/*.json"))
 
 
+def _listen_to_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A command as the leader of a session of its own, so that its children can be told from others."""
@@ -502,6 +506,8 @@ def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         cwd=folder,
         env=surroundings(folder),
         start_new_session=True,
+        # A test run in the background ignores Ctrl-C, and its children with it.
+        preexec_fn=_listen_to_ctrl_c,  # noqa: PLW1509 -- no threads here
     ) as process:
         try:
             yield process
