@@ -34,6 +34,7 @@ class PlayedCard:
     peak: int = 0
     batch: int = 0
     rows_timed: int = 0
+    done: list[str] = field(default_factory=list)
 
     def step(self, batch: int) -> Callable[[], object]:
         """Hold the images, as a step that is made does."""
@@ -52,6 +53,7 @@ class PlayedCard:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 MiB.")
 
     def seconds_of(self, step: Callable[[], object]) -> float:
+        self.done.append("run")
         step()
         return self.batch / self.speed
 
@@ -71,6 +73,7 @@ class PlayedCard:
         return Memory(allocated=self.peak, reserved=self.peak)
 
     def forget(self) -> None:
+        self.done.append("forget")
         self.held = self.peak = 0
 
     def ran_out(self, error: BaseException) -> bool:
@@ -121,6 +124,14 @@ def test_a_quiet_card_is_timed_once() -> None:
     assert timed.facts["spoiled"] == []
     assert timed.warnings == ()
     assert card.rows_timed == 1
+
+
+def test_no_memory_is_given_back_between_the_warm_up_and_the_timed_runs() -> None:
+    # It would be asked for again inside the first timed run, which would then be slow.
+    card = PlayedCard()
+    timed, _ = measure(card)
+    last_forget = max(place for place, what in enumerate(card.done) if what == "forget")
+    assert card.done[last_forget + 1 :] == ["run"] * (len(timed.facts["warm_up"]) + 30)
 
 
 def test_a_throttled_row_is_timed_again_and_kept_beside() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,13 +13,14 @@ import click
 from harness import __version__
 from harness.cli import options
 from harness.errors import HarnessError, did_you_mean
-from harness.machine import describe, gpu_index, software
-from harness.plan import Plan, make_plan
+from harness.machine import Machine, describe, gpu_index, software
+from harness.plan import Options, Plan, make_plan
 from harness.spec import Catalog, Spec
 from harness.store import Store
 
 if TYPE_CHECKING:
     from harness.run import Site
+    from harness.table import Table
 
 OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -143,7 +145,8 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     from harness.table import stored
 
     catalog = Catalog(edition=edition)
-    plan = make_plan(catalog.find(tables), options.options_of(told))
+    chosen = options.options_of(told)
+    plan = make_plan(catalog.find(tables), chosen)
     site = _site(device)
     store = Store(runs)
     done = Done()
@@ -155,7 +158,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
         interrupted = True
     results = {**stored(plan, store, site.machine), **done.results}
     _print_tables(plan, results, verbose=verbose)
-    figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine)
+    figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine, chosen)
     _say_where(store, done, figures, interrupted=interrupted)
     if interrupted:
         return INTERRUPTED
@@ -191,28 +194,31 @@ def _terminal() -> tuple[int, bool]:
     return (shutil.get_terminal_size().columns if shown else 200), color
 
 
-def _draw_figures(catalog: Catalog, plan: Plan, store: Store, machine: Any) -> list[Path]:  # noqa: ANN401
-    """Draw the figures that go with the tables, where there is something measured to draw."""
+def _draw_figures(catalog: Catalog, plan: Plan, store: Store, machine: Machine, chosen: Options) -> list[Path]:
+    """Draw the figures that go with the tables, where something was measured, as the tables were measured."""
+    as_measured = replace(chosen, only=None, rows=(), columns=())
     names = dict.fromkeys(spec.figure for spec in plan.specs if spec.figure)
     drawn = []
     for name in names:
         path = Path("figures") / f"{name}.png"
-        if _draw(catalog.find([str(name)])[0], store, machine, path, measured_only=True):
+        table = _stored_table(catalog.find([str(name)])[0], store, machine, as_measured)
+        if any(filled.measurement for filled in table.cells.values()):
+            _draw(table, path)
             drawn.append(path)
     return drawn
 
 
-def _draw(spec: Spec, store: Store, machine: Any, path: Path, *, measured_only: bool = False) -> bool:  # noqa: ANN401
+def _stored_table(spec: Spec, store: Store, machine: Machine, chosen: Options | None = None) -> "Table":
     from harness.table import fill, stored
 
-    plan = make_plan([spec])
-    table = fill(spec, plan, stored(plan, store, machine))
-    if measured_only and not any(filled.measurement for filled in table.cells.values()):
-        return False
+    plan = make_plan([spec], chosen)
+    return fill(spec, plan, stored(plan, store, machine))
+
+
+def _draw(table: "Table", path: Path) -> None:
     from harness.figure import draw
 
     draw(table, path)
-    return True
 
 
 def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted: bool) -> None:  # noqa: ANN401
@@ -309,7 +315,7 @@ def figure(name: str, edition: str, runs: Path, output: Path | None) -> None:
     if spec.axes is None:
         raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
     path = output or Path("figures") / f"{spec.name}.png"
-    _draw(spec, _existing(runs), describe("auto"), path)
+    _draw(_stored_table(spec, _existing(runs), describe("auto")), path)
     click.echo(f"{path}")
 
 

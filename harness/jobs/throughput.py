@@ -182,8 +182,9 @@ def timed_on(device: Device, workload: Steps, job: Job, report: Report, batch: i
         batch, probes, before = found.batch, found.probes, found.runs
     report(Progress(job=job, phase=f"warming up, batch {batch}"))
     step, not_compiled = workload.compiled_step(batch)
-    warm = warm_up(step, device, before=before)
+    # Before the warm-up, never after it: memory given back would be asked for again inside the first timed run.
     device.forget()
+    warm = warm_up(step, device, before=before)
     runs, spoiled = _undisturbed(device, step, batch, job, report)
     memory = device.memory()
     facts: dict[str, Any] = {

@@ -10,6 +10,7 @@ from torch import nn
 
 from harness.errors import JobError
 from harness.jobs import network
+from harness.jobs.device import ran_out_of_memory
 from harness.plan import Job
 
 Step = Callable[[], torch.Tensor]
@@ -94,7 +95,9 @@ class Workload:
         step = self._step(compiled, self._images(batch))
         try:
             step()
-        except Exception as error:  # noqa: BLE001 -- the compiler may fail in any way; the result and the cell tell it
+        except Exception as error:
+            if ran_out_of_memory(error):
+                raise  # the batch is too large, which says nothing about the compiler
             reason = " ".join(str(error).split())[:200]
             return self.step(batch), f"not compiled: {type(error).__name__}: {reason}"
         return step, ""
