@@ -190,6 +190,33 @@ def test_the_switches_are_really_set() -> None:
         assert switches() == [False, False, False, False]
 
 
+def compiling_to(error: Exception) -> Callable[..., Callable[[torch.Tensor], torch.Tensor]]:
+    def compiled(_: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    return lambda *_, **__: compiled
+
+
+def modern_workload() -> Workload:
+    with applied(PROTOCOLS["modern"]):
+        return Workload(speed_job(protocol="modern"), "cpu")
+
+
+def test_a_network_that_does_not_compile_runs_plain_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", compiling_to(ValueError("no such operator")))
+    step, reason = modern_workload().compiled_step(2)
+    assert reason == "not compiled: ValueError: no such operator"
+    assert tuple(step().shape) == (2, 1000)
+
+
+def test_a_compiled_network_that_runs_out_of_memory_is_too_large_and_not_uncompiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", compiling_to(torch.cuda.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        modern_workload().compiled_step(2)
+
+
 def test_the_batch_of_a_cpu_is_found_where_speed_stops_growing() -> None:
     metrics, facts, _ = throughput.work(speed_job(batch="auto"), silent, device="cpu", threads=1)
     tried = [probe["batch"] for probe in facts["probes"]]
