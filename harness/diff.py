@@ -112,7 +112,7 @@ def judge(filled: Filled, spec: Spec) -> Finding:
         return finding(Verdict.MATCH if said else Verdict.DEVIATES, reason)
     published = references[0].printed.value
     delta = measurement.value - published if published is not None else None
-    reason = _other_conditions(filled)
+    reason = planned.other_weights or _other_conditions(filled)
     if reason:
         return finding(Verdict.NOT_COMPARABLE, reason, delta)
     verdict, reason = _by_the_numbers(filled, measurement.value, spec)
@@ -129,6 +129,9 @@ def _other_conditions(filled: Filled) -> str:
     changed = [name for name in wanted.keys() | told.keys() if wanted.get(name) != told.get(name)]
     if "protocol" in changed:
         return f"measured under the {told['protocol']} protocol, published under the {wanted['protocol']} one"
+    images = result.facts.get("images")
+    if images and not images["whole"]:
+        return f"measured on {images['said']}"
     machine = cell.column.machine
     if machine and not result.machine.is_called(machine):
         return f"measured on {result.machine.label}, published for {machine}"
@@ -148,7 +151,7 @@ def _by_the_numbers(filled: Filled, value: float, spec: Spec) -> tuple[Verdict, 
     judged = [r for r in cell.references if not any(note.effect == "wrong" for note in notes[r])]
     if not judged:
         return Verdict.EXPLAINED, known_wrong[0].text
-    within = [reference for reference in judged if _is_within(filled, reference, value)]
+    within = [reference for reference in judged if is_within(filled, reference, value)]
     outside = [reference for reference in judged if reference not in within]
     paper = [reference for reference in judged if reference.source.kind == "paper"]
     if within and (all(r in within for r in paper) if paper else not outside):
@@ -158,8 +161,11 @@ def _by_the_numbers(filled: Filled, value: float, spec: Spec) -> tuple[Verdict, 
     if within:
         return Verdict.EXPLAINED, f"matches {_named(within)}, not {_named(outside)}"
     explained = [note.text for found in notes.values() for note in found if note.effect == "explains"]
+    found = explanation(filled, judged)
+    if found:
+        return Verdict.EXPLAINED, found
     measurement = filled.measurement
-    low, high = (measurement.low, measurement.high) if measurement else (None, None)
+    low, high = (measurement.low, measurement.high) if measurement and not _same_images(filled) else (None, None)
     if low is not None and high is not None:
         inside = [r for r in judged if r.printed.value is not None and low <= r.printed.value <= high]
         if inside:
@@ -169,7 +175,56 @@ def _by_the_numbers(filled: Filled, value: float, spec: Spec) -> tuple[Verdict, 
     return Verdict.DEVIATES, f"not within {_tolerance(filled)} of {_named(outside)}"
 
 
-def _is_within(filled: Filled, reference: Reference, value: float) -> bool:
+def _same_images(filled: Filled) -> bool:
+    """Whether the published number was measured on these very images with these weights: no chance is left then."""
+    return filled.cell.kind in ("evaluate", "agreement", "dataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What another crop, or another way to read the heads, gives for a cell; `head` is empty where there is one."""
+
+    crop: float
+    head: str
+    value: float
+
+
+def readings(filled: Filled) -> list[Reading]:
+    """Give what every crop that was measured and every head gives for an accuracy, the cell's own first."""
+    kind = str(filled.cell.metric).partition("_")[0]
+    found = []
+    for result in (filled.result, *filled.others):
+        if result is None or result.error is not None or "heads" not in result.facts:
+            continue
+        heads = result.facts["heads"]
+        for head, values in heads.items():
+            if kind in values:
+                named = head if len(heads) > 1 else ""
+                found.append(Reading(crop=float(result.job["crop"]), head=named, value=values[kind]))
+    return found
+
+
+def explanation(filled: Filled, judged: Iterable[Reference]) -> str:
+    """Say which other crop or head gives the published value; empty if none that was measured does."""
+    for reference in judged:
+        fitting = [one for one in readings(filled) if is_within(filled, reference, one.value)]
+        if fitting:
+            best = min(fitting, key=lambda one: abs(one.value - float(reference.printed.value or 0)))
+            how = f"crop {best.crop:g}" + (f" and {HEAD_NAMES[best.head]}" if best.head else "")
+            return f"{how} gives {best.value:.2f}, as {_named([reference])}"
+    return ""
+
+
+HEAD_NAMES = {
+    "class": "the class head alone",
+    "distil": "the distillation head alone",
+    "softmax_sum": "the sum of the heads' softmax",
+    "logit_mean": "the mean of the heads' logits",
+}
+
+
+def is_within(filled: Filled, reference: Reference, value: float) -> bool:
+    """Whether a value is within the cell's tolerance of a published one, or within what was printed after ±."""
     published = reference.printed.value
     if published is None:
         return False

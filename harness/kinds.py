@@ -17,6 +17,10 @@ REVISIONS = {
     "count": 1,
     "throughput": 1,
     "ceilings": 1,
+    "evaluate": 1,
+    "agreement": 1,
+    "tokens": 1,
+    "dataset": 1,
 }
 
 
@@ -114,6 +118,9 @@ _ABLATIONS = (
     *("mixup", "cutmix", "erasing", "drop_path", "dropout"),
 )
 
+# How an image becomes what a network sees, and in which arithmetic: the paper's way unless a spec says otherwise.
+_SEEN_AS: Mapping[str, Scalar] = {"crop": 0.875, "interpolation": "bicubic", "norm": "imagenet", "precision": "float32"}
+
 KINDS: Mapping[str, Kind] = {
     "count": Kind(
         required=("model", "res"),
@@ -131,15 +138,26 @@ KINDS: Mapping[str, Kind] = {
     "ceilings": Kind(required=("precision",), metrics=("matmul", "copy"), exclusive=True, built=True),
     "evaluate": Kind(
         required=("model", "weights", "res", "data"),
-        defaults={"crop": 0.875, "interpolation": "bicubic", "norm": "imagenet"},
+        defaults=_SEEN_AS,
         metrics=(
             *("top1", "top5", "real"),
             *("top1_class", "top1_distil", "top1_softmax_sum", "top1_logit_mean"),
         ),
+        built=True,
     ),
-    "agreement": Kind(required=("first", "second", "data"), metrics=("disagreement",)),
-    "tokens": Kind(required=("model", "weights", "res", "data"), metrics=("cosine_in", "cosine_out", "cosine_class")),
-    "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes")),
+    "agreement": Kind(
+        required=("first", "second", "data"),
+        defaults={"res": 224, **_SEEN_AS},
+        metrics=("disagreement",),
+        built=True,
+    ),
+    "tokens": Kind(
+        required=("model", "weights", "res", "data"),
+        defaults=_SEEN_AS,
+        metrics=("cosine_in", "cosine_out", "cosine_class"),
+        built=True,
+    ),
+    "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes"), built=True),
     "recipe": Kind(required=("recipe",)),
     "train": Kind(
         required=("model", "res", "recipe"),

@@ -1,18 +1,33 @@
 """What a job says while it works, and the work that is handed to it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.machine import Machine
 from harness.plan import Job
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the user brings: images by the name of their data set, a folder of weights, and how to read.
+
+    `workers` are the processes that read images beside the one that computes.
+    """
+
+    data: Mapping[str, str] = field(default_factory=dict)
+    weights: Path | None = None
+    workers: int = 0
+    skip_unreadable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Jobs for one child process, and where their results belong.
 
-    `device` is `cpu` or `cuda:N`, `machine` and `software` describe what is behind it.
+    `device` is `cpu` or `cuda:N`, `machine` and `software` describe what is behind it; `devices` are all that a pass
+    over images may use.
     """
 
     jobs: tuple[Job, ...]
@@ -20,6 +35,22 @@ class Batch:
     machine: Machine
     software: Mapping[str, str]
     runs: Path
+    inputs: Inputs = field(default_factory=Inputs)
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What is there of the inputs: facts of each set of images, and the SHA-256 of each file of weights.
+
+    `images` is by the name of the data set, `weights` by `MODEL.TAG` (None: on timm's hub).  `problems` says what is
+    wrong with a set of images, `missing` which weights are not there.
+    """
+
+    images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    weights: Mapping[str, str | None] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

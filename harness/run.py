@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from harness.errors import HarnessError
 from harness.launch import Crashed
 from harness.machine import Machine
-from harness.plan import Job, Plan
-from harness.progress import Batch, Progress, Saved
+from harness.plan import Job, Plan, needed_by
+from harness.progress import Batch, Inputs, Progress, Saved, Seen
 from harness.result import Result, new_id
 from harness.store import Store
 
@@ -28,6 +28,9 @@ class Launcher(Protocol):
 
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         """Ask which networks timm does not know."""
+
+    def look(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Seen:
+        """Ask what is there of the data and weights that these jobs need."""
 
 
 class Watcher(Protocol):
@@ -53,11 +56,15 @@ def speed_lock() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where the work is done: the device as torch calls it, what is behind it, and the versions there."""
+    """Where the work is done: the device as torch calls it, what is behind it, and the versions there.
+
+    `devices` are all that may share a pass over images; a speed is measured on `device` alone.
+    """
 
     device: str
     machine: Machine
     software: Mapping[str, str]
+    devices: tuple[str, ...] = ()
     lock: Path = field(default_factory=speed_lock)
 
 
@@ -79,14 +86,31 @@ class Done:
         self.measured.append(result)
 
 
+def look(plan: Plan, launcher: Launcher, inputs: Inputs) -> tuple[Plan, Seen]:
+    """Find out what is there of the data and weights that a plan needs; cells whose weights are not there are blocked.
+
+    Raises `HarnessError` for images that are not what they should be.
+    """
+    jobs = tuple(job for job in plan.jobs if job.of_images)
+    if not jobs:
+        return plan, Seen()
+    seen = launcher.look(inputs, jobs)
+    if seen.problems:
+        raise HarnessError("\n".join(seen.problems))
+    missing = {job.key: seen.missing[name] for job in jobs if (name := job.weights_name) in seen.missing}
+    return plan.without(missing), seen
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Measures what a store does not have, on one site."""
+    """Measures what a store does not have, on one site, from what the user brought and what was seen of it."""
 
     store: Store
     launcher: Launcher
     site: Site
     watcher: Watcher
+    inputs: Inputs = field(default_factory=Inputs)
+    seen: Seen = field(default_factory=Seen)
     done: Done = field(default_factory=Done)
 
     def run(self, plan: Plan, *, rerun: bool = False) -> Done:
@@ -115,10 +139,29 @@ class Runner:
 
     def _known(self, job: Job) -> bool:
         """Take the result that the store has, if it may stand for measuring here."""
-        known = self.store.find(job, self.site.machine, self.site.software)
+        if job.of_images or needed_by(job):
+            known = self.store.latest(job, self._stands)
+        else:
+            known = self.store.find(job, self.site.machine, self.site.software)
         if known is not None:
             self.done.results[job.key] = known
         return known is not None
+
+    def _stands(self, result: Result) -> bool:
+        """Whether an accuracy that was measured is what measuring it now would give: same images, same weights."""
+        job, facts = result.job, result.facts
+        if result.error is not None or job.kind == "dataset":  # counting is cheaper than knowing that nothing changed
+            return False
+        if needed_by(job):
+            now = [self.done.results[one.key].id for one in needed_by(job) if one.key in self.done.results]
+            return set(facts.get("evaluations", ())) == set(now) and bool(now)
+        images = self.seen.images.get(str(job["data"]))
+        if images is None or facts["images"]["fingerprint"] != images["fingerprint"]:
+            return False
+        if facts.get("unreadable") and not self.inputs.skip_unreadable:
+            return False
+        here = self.seen.weights.get(job.weights_name, "")
+        return bool(facts["weights"]["origin"] == "hub" if here is None else facts["weights"]["sha256"] == here)
 
     def _do(self, jobs: list[Job], before: int, total: int) -> None:
         """Do a batch; if its process dies, the job in hand has failed and the rest goes on in another."""
@@ -130,6 +173,8 @@ class Runner:
                 machine=self.site.machine,
                 software=self.site.software,
                 runs=self.store.root,
+                inputs=self.inputs,
+                devices=self.site.devices,
             )
             started = datetime.now(tz=UTC)
             self.watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
@@ -160,10 +205,11 @@ class Runner:
 
 
 def _batches(jobs: Iterable[Job]) -> list[list[Job]]:
-    """One process for each speed job; one for all other jobs of a kind."""
+    """One process for each speed job, one for each pass over images, one for all other jobs of a kind."""
     together: dict[str, list[Job]] = {}
     for job in jobs:
-        together.setdefault(job.key if job.exclusive else job.kind, []).append(job)
+        shared = f"{job.kind} {job['data']}" if job.kind == "evaluate" else job.kind
+        together.setdefault(job.key if job.exclusive else shared, []).append(job)
     return list(together.values())
 
 

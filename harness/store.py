@@ -86,6 +86,10 @@ class Store:
         """Give the newest result of a job that serves."""
         return next((result for result in self.results(job) if serves(result)), None)
 
+    def predictions_of(self, result: Result) -> Path:
+        """Name the file in which an evaluation's predictions lie, beside the result."""
+        return self.root / result.job.key / f"{result.id}.predictions.npz"
+
     def _read(self, path: Path) -> Result | None:
         try:
             return from_json(path.read_text(encoding="utf-8"))

@@ -12,10 +12,14 @@ from harness.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """A cell, its job if it has one, and the newest result of that job."""
+    """A cell, its job if it has one, and the newest result of that job.
+
+    `others` are results of the jobs that may explain a difference.
+    """
 
     planned: Planned
     result: Result | None
+    others: tuple[Result, ...] = ()
 
     @property
     def cell(self) -> Cell:
@@ -46,7 +50,11 @@ class Table:
 def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
     """Put results, given by the key of their job, into the cells of a table."""
     cells = {
-        place: Filled(planned=planned, result=results.get(planned.job.key) if planned.job else None)
+        place: Filled(
+            planned=planned,
+            result=results.get(planned.job.key) if planned.job else None,
+            others=tuple(results[job.key] for job in planned.others if job.key in results),
+        )
         for place, planned in plan.of(spec).items()
     }
     speeds = [f.result.machine for f in cells.values() if f.result and f.result.job.exclusive]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from harness.launch import Crashed
 from harness.machine import GIB, Machine
 from harness.plan import Job
-from harness.progress import Batch, Progress, Saved
+from harness.progress import Batch, Inputs, Progress, Saved, Seen
 from harness.result import Measurement, Result, new_id
 from harness.store import Store
 
@@ -67,6 +67,7 @@ class FakeLauncher:
     interrupts: set[str] = field(default_factory=set)
     unknown: Mapping[str, str] = field(default_factory=dict)
     batches: list[tuple[str, ...]] = field(default_factory=list)
+    seen: Seen = field(default_factory=Seen)
 
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         self.batches.append(tuple(str(job) for job in batch.jobs))
@@ -86,6 +87,9 @@ class FakeLauncher:
             )
             Store(batch.runs).save(result)
             yield Saved(job=job, id=result.id)
+
+    def look(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Seen:
+        return self.seen
 
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         return {name: self.unknown[name] for name in names if name in self.unknown}

@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 # A module imports from its own layer or from earlier ones, never from later ones.
 LAYERS = (
     {"__init__"},
-    {"errors", "stats", "machine", "kinds"},
+    {"errors", "stats", "machine", "kinds", "datasets"},
     {"spec"},
     {"plan"},
-    {"result"},
+    {"result", "predictions"},
     {"store"},
     {"progress"},
     {"jobs", "launch"},

@@ -248,7 +248,7 @@ def test_with_throughput_only_the_rest_is_left_out_and_says_so(mine: Spec) -> No
     assert cell(plan, "one", "params").blocked == "left out: count jobs were not asked for"
     assert cell(plan, "one", "params").job is not None
     assert cell(plan, "one", "speed").blocked == ""
-    assert cell(plan, "one", "top1").blocked == "needs --data imagenet=PATH, which this version does not have yet"
+    assert cell(plan, "one", "top1").blocked == "needs --data imagenet=PATH"
 
 
 # Rows and columns.
@@ -324,7 +324,7 @@ def test_a_row_that_one_of_two_tables_has_is_enough(mine: Spec, table5: Spec) ->
     [
         ("one", "name", "printed for the reader; nothing to measure"),
         ("one", "params", ""),
-        ("one", "top1", "needs --data imagenet=PATH, which this version does not have yet"),
+        ("one", "top1", "needs --data imagenet=PATH"),
         ("one", "trained", "needs --train, which this version does not have yet"),
         ("two", "trained", "needs --train (≈ 1,413 V100-hours), which this version does not have yet"),
         (
@@ -347,13 +347,14 @@ def test_a_1000_epoch_row_of_table_5_has_no_weights_and_says_what_training_costs
     planned = cell(make_plan([table5]), "deit_ti_dist_1000ep", "top1")
     assert planned.blocked == (
         "no public weights: 1000-epoch weights at 224 never released; "
-        "needs --train (≈ 960 V100-hours), which this version does not have yet"
+        "nearest public ones: deit_tiny_distilled_patch16_224.fb_in1k; "
+        "needs --train (≈ 960 V100-hours), which this version does not have yet, or --allow-nearest"
     )
 
 
 def test_a_row_of_table_5_with_weights_needs_images(table5: Spec) -> None:
     plan = make_plan([table5])
-    needs = "needs --data {}=PATH, which this version does not have yet"
+    needs = "needs --data {}=PATH"
     assert cell(plan, "deit_ti", "top1").blocked == needs.format("imagenet")
     assert cell(plan, "deit_ti", "v2").blocked == needs.format("imagenet-v2")
 

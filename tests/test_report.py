@@ -202,7 +202,7 @@ over published
 ✻ explained: speed of ViT<tiny>: A slip | of the pen.
 ✻ explained: top-1 of ViT<tiny>: matches timm (72.13), not the paper (72.2)
 · not comparable: bf16 speed of CNN|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
-– missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH, which this version does not have yet
+– missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH
 – missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; run `harness reproduce mine`
 – missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which
            this version does not have yet
@@ -232,8 +232,7 @@ ViT⚗↑384                 –        –           –           –
                         86     85.9         300     85.2[w]
 – missing
 – missing: #param., speed, bf16 speed of 4 rows: not measured yet; run `harness reproduce mine`
-– missing: top-1 of CNN|small, CNN[big], ViT<tiny>: needs --data imagenet=PATH, which this version does not
-           have yet
+– missing: top-1 of CNN|small, CNN[big], ViT<tiny>: needs --data imagenet=PATH
 – missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which
            this version does not have yet
 16 missing.
@@ -356,7 +355,7 @@ Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
 - ✻ **explained**: speed of ViT&lt;tiny>: A slip \| of the pen.
 - ✻ **explained**: top-1 of ViT&lt;tiny>: matches timm (72.13), not the paper (72.2)
 - · **not comparable**: bf16 speed of CNN\|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
-- – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH, which this version does not have yet
+- – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH
 - – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; run `harness reproduce mine`
 - – **missing**: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which this version does not have yet
 - ! **failed**: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory

@@ -12,8 +12,9 @@ import click
 
 from harness import __version__
 from harness.cli import options
+from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
-from harness.machine import Machine, describe, gpu_index, software
+from harness.machine import Machine, describe, gpu_index, gpus, software
 from harness.plan import Options, Plan, make_plan
 from harness.spec import Catalog, Spec
 from harness.store import Store
@@ -105,6 +106,8 @@ def list_tables(table: str | None, edition: str) -> None:
 @options.tables
 @options.choice
 @options.measuring
+@options.explaining
+@options.data
 @options.device
 @options.edition
 @options.runs
@@ -121,6 +124,10 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **told:
 @options.tables
 @options.choice
 @options.measuring
+@options.data
+@options.weights
+@options.reading
+@options.explaining
 @options.device
 @options.edition
 @options.runs
@@ -141,28 +148,41 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     """Run what is missing, then print the tables."""
     from harness.cli.display import watcher
     from harness.launch import LocalLauncher
-    from harness.run import Done, Runner
+    from harness.run import Done, Runner, look
     from harness.table import stored
 
     catalog = Catalog(edition=edition)
     chosen = options.options_of(told)
     plan = make_plan(catalog.find(tables), chosen)
-    site = _site(device)
-    store = Store(runs)
+    _check_data(plan, chosen)
+    site, inputs = _site(device), options.inputs_of(told, cores=len(os.sched_getaffinity(0)))
+    store, launcher = Store(runs), LocalLauncher()
     done = Done()
     interrupted = False
     try:
         with watcher(quiet=quiet) as show:
-            Runner(store=store, launcher=LocalLauncher(), site=site, watcher=show, done=done).run(plan, rerun=rerun)
+            plan, seen = look(plan, launcher, inputs)
+            runner = Runner(
+                store=store, launcher=launcher, site=site, watcher=show, inputs=inputs, seen=seen, done=done
+            )
+            runner.run(plan, rerun=rerun)
     except KeyboardInterrupt:
         interrupted = True
     results = {**stored(plan, store, site.machine), **done.results}
-    _print_tables(plan, results, verbose=verbose)
+    _print_tables(plan, results, verbose=verbose, explain=chosen.explain)
     figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine, chosen)
     _say_where(store, done, figures, interrupted=interrupted)
     if interrupted:
         return INTERRUPTED
     return SOME_FAILED if done.failed else OK
+
+
+def _check_data(plan: Plan, chosen: Options) -> None:
+    """Refuse the name of a data set that nothing knows: it would be passed over without a word."""
+    known = {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
+    for name in chosen.data:
+        if name not in known:
+            raise HarnessError(f"--data {name}=…: no table has a data set '{name}'{did_you_mean(name, known)}")
 
 
 def _site(device: str) -> "Site":
@@ -172,18 +192,22 @@ def _site(device: str) -> "Site":
     machine = describe(device)
     index = 0 if device in ("auto", "cpu") else gpu_index(device)
     name = f"cuda:{index}" if machine.device == "cuda" else "cpu"
-    return Site(device=name, machine=machine, software=software(machine))
+    every = device in ("auto", "cuda") and machine.device == "cuda"
+    devices = tuple(f"cuda:{gpu.index}" for gpu in gpus() if gpu.name == machine.name) if every else (name,)
+    return Site(device=name, machine=machine, software=software(machine), devices=devices)
 
 
-def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool) -> None:
+def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool, explain: bool) -> None:
     from harness.diff import compare
-    from harness.report import render_terminal
+    from harness.report import render_explanations, render_terminal
     from harness.table import fill
 
     width, color = _terminal()
     for number, spec in enumerate(plan.specs):
         diff = compare(fill(spec, plan, results))
         text = render_terminal(diff, width=width, color=color, verbose=verbose)
+        if explain:
+            text += render_explanations(diff, width=width, color=color)
         click.echo(("\n" if number else "") + text, nl=False, color=color)
 
 
@@ -235,6 +259,7 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
 @options.tables
 @options.choice
 @options.measuring
+@options.explaining
 @options.edition
 @options.runs
 @click.option(
@@ -261,7 +286,14 @@ def report(  # noqa: PLR0913
     """Print tables from the results there are, measuring nothing."""
     from harness.diff import compare
     from harness.limits import limits_of
-    from harness.report import render_csv, render_json, render_limits, render_markdown, render_terminal
+    from harness.report import (
+        render_csv,
+        render_explanations,
+        render_json,
+        render_limits,
+        render_markdown,
+        render_terminal,
+    )
     from harness.table import fill, stored
 
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
@@ -279,6 +311,8 @@ def report(  # noqa: PLR0913
         text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
     if limits and form == "terminal":
         text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
+    if told["explain"] and form == "terminal":
+        text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if output is None:

@@ -1,6 +1,7 @@
 """What a person sees while work goes on: one live line on a terminal, plain lines elsewhere, nothing with -q."""
 
 import sys
+import time
 from typing import Self
 
 from rich.console import Console
@@ -11,11 +12,16 @@ from harness.plan import Job
 from harness.progress import Progress
 from harness.result import Result
 
+MINUTE = 60.0
+
 
 def line_of(result: Result) -> str:
     """Say in a line what a job came to."""
     if result.error is not None:
         return f"failed: {result.error}"
+    top1 = result.metrics.get("top1")
+    if top1 and not isinstance(top1.value, str) and top1.low is not None and top1.high is not None:
+        return f"top-1 {top1.value:.2f} % [{top1.low:.2f}, {top1.high:.2f}]"
     throughput = result.metrics.get("throughput")
     if throughput and not isinstance(throughput.value, str):
         return f"{throughput.value:.1f} im/s at batch {result.facts.get('batch')}, {result.seconds:.0f} s"
@@ -50,6 +56,13 @@ class Lines(Quiet):
 
     def __init__(self) -> None:
         self._place = ""
+        self._said = time.monotonic()
+
+    def progress(self, progress: Progress) -> None:
+        """Say once a minute how far long work is: a log shall show that it goes on."""
+        if time.monotonic() - self._said >= MINUTE and progress.total:
+            self._said = time.monotonic()
+            print(f"{progress.phase}: {progress.done}/{progress.total}", file=sys.stderr, flush=True)
 
     def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- said when it has ended
         """Remember which job of how many this is."""
@@ -97,6 +110,8 @@ class LiveLine(Quiet):
             parts.append(f"{progress.done}/{progress.total}")
         if progress.rate:
             parts.append(f"{progress.rate:.1f} im/s")
+            if progress.total > progress.done:
+                parts.append(_left((progress.total - progress.done) / progress.rate))
         self._show(", ".join(parts))
 
     def finished(self, result: Result) -> None:
@@ -114,9 +129,13 @@ class LiveLine(Quiet):
         rest = ""
         if self._spent and self._left:
             seconds = self._left * sum(self._spent) / len(self._spent)
-            rest = f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+            rest = f", {_left(seconds)}"
         line = Text(f"{self._job}: {text}{rest}", no_wrap=True, overflow="ellipsis")
         self._live.update(line)
+
+
+def _left(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
 def watcher(*, quiet: bool) -> Quiet:

@@ -10,6 +10,7 @@ import click
 from harness.errors import HarnessError, did_you_mean
 from harness.kinds import KINDS, parse_memory
 from harness.plan import Options
+from harness.progress import Inputs
 from harness.spec.catalog import EDITIONS
 
 SETTINGS_FILE = Path("harness.toml")
@@ -47,6 +48,16 @@ def _memory(_context: click.Context, _parameter: click.Parameter, value: str | N
         except HarnessError as error:
             raise click.BadParameter(str(error)) from error
     return value
+
+
+def _data(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            raise click.BadParameter(f"'{value}' is not NAME=PATH, as imagenet=/data/imagenet")
+        found[name] = path
+    return found
 
 
 def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -101,6 +112,42 @@ measuring = _stack(
 )
 
 
+data = _option(
+    "--data",
+    callback=_data,
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Where a data set is: a folder, a tar, or wds/…, hfds/…, tfds/…, torch/….",
+)
+
+weights = _option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of weights, files named after timm's models  [default: timm's hub]",
+)
+
+reading = _stack(
+    _option("--workers", type=click.IntRange(min=0), help="Processes that read images  [default: one a core]"),
+    _option("--skip-unreadable", is_flag=True, help="Count images that cannot be read as wrong."),
+)
+
+explaining = _stack(
+    _option("--explain", is_flag=True, help="Measure the other crops too, and show what each crop and head gives."),
+    _option("--allow-nearest", is_flag=True, help="Show the nearest public weights where the paper's are not public."),
+)
+
+
+def inputs_of(told: dict[str, Any], *, cores: int) -> Inputs:
+    """Make what a pass over images needs of what the command line told."""
+    return Inputs(
+        data=told.get("data") or {},
+        weights=told.get("weights"),
+        workers=cores if told.get("workers") is None else told["workers"],
+        skip_unreadable=bool(told.get("skip_unreadable")),
+    )
+
+
 def options_of(told: dict[str, Any]) -> Options:
     """Make the plan's options of what the command line told."""
     only = told.get("only") or ()
@@ -114,6 +161,9 @@ def options_of(told: dict[str, Any]) -> Options:
         repeats=told.get("repeats"),
         batch=told.get("batch"),
         memory=told.get("memory"),
+        data=frozenset(told.get("data") or ()),
+        explain=bool(told.get("explain")),
+        allow_nearest=bool(told.get("allow_nearest")),
     )
 
 
@@ -135,17 +185,24 @@ def settings_of_folder(commands: Mapping[str, click.Command]) -> dict[str, dict[
         name = key.replace("_", "-")
         if name not in known:
             raise HarnessError(f"{SETTINGS_FILE}: unknown setting '{key}'{did_you_mean(name, known)}")
-        plain = ",".join(map(str, value)) if isinstance(value, list) else value
         for command, names in options.items():
             if name in names:
-                defaults[command][names[name]] = plain
+                defaults[command][str(names[name].name)] = _plain(value, names[name])
     return defaults
 
 
-def _options_by_name(command: click.Command) -> dict[str, str]:
-    """Give the parameter behind each long option: `--format` fills `form`."""
+def _plain(value: object, option: click.Option) -> object:
+    """Write a value of the file as the command line would have it: a list is `a,b`, a table is `NAME=PATH` each."""
+    if option.multiple:
+        pairs = [f"{key}={path}" for key, path in value.items()] if isinstance(value, dict) else value
+        return [pairs] if isinstance(pairs, str) else pairs
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _options_by_name(command: click.Command) -> dict[str, click.Option]:
+    """Give the option behind each long name: `--format` fills `form`."""
     return {
-        max(parameter.opts, key=len).lstrip("-"): str(parameter.name)
+        max(parameter.opts, key=len).lstrip("-"): parameter
         for parameter in command.params
         if isinstance(parameter, click.Option)
     }

@@ -21,10 +21,13 @@ def unknown(name: str) -> str:
     return f"timm {timm.__version__} knows no model '{name}'{did_you_mean(name, timm.list_models())}"
 
 
-def skeleton(name: str, res: int) -> nn.Module:
-    """Build the network on the meta device: its structure and sizes, no weights, no memory."""
+def skeleton(name: str, res: int, *, classes: int | None = None) -> nn.Module:
+    """Build the network on the meta device: its structure and sizes, no weights, no memory.
+
+    `classes` is timm's own number unless it is given.
+    """
     with _WithoutMemory():
-        return _create(name, res).to("meta")
+        return _create(name, res, classes=classes).to("meta")
 
 
 def with_random_weights(name: str, res: int) -> nn.Module:
@@ -40,6 +43,14 @@ def with_random_weights(name: str, res: int) -> nn.Module:
     model = model.to_empty(device="cpu")
     _fill(model)
     return model
+
+
+def blank(name: str, res: int, *, classes: int) -> nn.Module:
+    """Build the network on the CPU for weights that will fill every parameter: nothing is drawn at random."""
+    model = skeleton(name, res, classes=classes)
+    if _holds_computed_tensors(model):
+        return _create(name, res, classes=classes)
+    return model.to_empty(device="cpu")
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -63,7 +74,7 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **told)
 
 
-def _create(name: str, res: int) -> nn.Module:
+def _create(name: str, res: int, *, classes: int | None = None) -> nn.Module:
     reason = unknown(name)
     if reason:
         raise JobError(reason)
@@ -72,6 +83,8 @@ def _create(name: str, res: int) -> nn.Module:
     # A network of fixed input size (position embedding, windows) must be built for it; a convnet takes what comes.
     if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res):
         sized["img_size"] = res
+    if classes is not None and (config is None or config.num_classes != classes):
+        sized["num_classes"] = classes
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **sized)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:

@@ -5,17 +5,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
-from harness.jobs import ceilings, count, network, throughput
+from harness import predictions
+from harness.jobs import agreement, ceilings, count, dataset, evaluate, network, seen, throughput, tokens
 from harness.jobs.fresh import die_with_parent, sentence
 from harness.plan import Job
-from harness.progress import Batch, Progress, Saved
+from harness.progress import Batch, Inputs, Progress, Saved, Seen
 from harness.result import Measurement, Result, new_id
 from harness.store import Store
 
@@ -32,8 +33,7 @@ def work(batch: Batch, pipe: Connection, log: str) -> None:
     _write_output_to(log)
     store = Store(batch.runs)
     report = _reporter(pipe)
-    for job in batch.jobs:
-        result = _run(job, batch, report)
+    for job, result in _results(batch, store, report):
         store.save(result)
         pipe.send(Saved(job=job, id=result.id))
     pipe.close()
@@ -48,38 +48,92 @@ def unknown_models(names: tuple[str, ...], pipe: Connection) -> None:
     pipe.close()
 
 
-def _run(job: Job, batch: Batch, report: Callable[[Progress], None]) -> Result:
+def look(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
+    """Answer what is there of the data and weights that these jobs need."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    found: Seen = seen.look(inputs, jobs)
+    with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
+        pipe.send(found)
+    pipe.close()
+
+
+def _results(batch: Batch, store: Store, report: Callable[[Progress], None]) -> Iterator[tuple[Job, Result]]:
+    """Do the jobs: evaluations over the same images in one pass, all others one after the other."""
+    together: dict[str, list[Job]] = {}
+    for job in batch.jobs:
+        together.setdefault(str(job["data"]) if job.kind == "evaluate" else job.key, []).append(job)
+    for jobs in together.values():
+        if jobs[0].kind == "evaluate":
+            yield from _evaluated(jobs, batch, store, report)
+        else:
+            yield jobs[0], _run(jobs[0], batch, store, report)
+
+
+def _evaluated(
+    jobs: list[Job], batch: Batch, store: Store, report: Callable[[Progress], None]
+) -> Iterator[tuple[Job, Result]]:
     started, clock = datetime.now(tz=UTC), time.perf_counter()
-    metrics: dict[str, Measurement] = {}
-    facts: dict[str, Any] = {}
-    warnings: list[str] = []
-    error = None
+    left = list(jobs)
+
+    def result(job: Job, **told: Any) -> Result:  # noqa: ANN401 -- what a `Result` takes
+        return _result(job, batch, started, time.perf_counter() - clock, **told)
+
     try:
-        metrics, facts, warnings = _do(job, batch, report)
+        for job, found in evaluate.work(jobs, batch.inputs, _site(batch), report):
+            left.remove(job)
+            if isinstance(found, str):
+                yield job, result(job, error=found)
+                continue
+            one = result(job, metrics=found.metrics, facts=found.facts, warnings=tuple(found.warnings))
+            predictions.write(found.predictions, store.predictions_of(one))
+            yield job, one
+            found.parts.remove()
+    except Exception as problem:  # noqa: BLE001 -- a failure of the pass is the result of every job it leaves
+        for job in left:
+            yield job, result(job, error=sentence(problem))
+
+
+def _run(job: Job, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Result:
+    started, clock = datetime.now(tz=UTC), time.perf_counter()
+    told: dict[str, Any] = {}
+    try:
+        metrics, facts, warnings = _do(job, batch, store, report)
+        told = {"metrics": metrics, "facts": facts, "warnings": tuple(warnings)}
     except Exception as problem:  # noqa: BLE001 -- a job's failure is a result, whatever it is
-        error = sentence(problem)
+        told = {"error": sentence(problem)}
+    return _result(job, batch, started, time.perf_counter() - clock, **told)
+
+
+def _result(job: Job, batch: Batch, started: datetime, seconds: float, **told: Any) -> Result:  # noqa: ANN401
     return Result(
         id=new_id(started),
         job=job,
         machine=batch.machine,
         software={**batch.software, **_seen_from_here(batch.device)},
         started=started,
-        seconds=time.perf_counter() - clock,
-        metrics=metrics,
-        facts=facts,
-        warnings=tuple(warnings),
-        error=error,
+        seconds=seconds,
+        **told,
     )
 
 
-def _do(job: Job, batch: Batch, report: Callable[[Progress], None]) -> Outcome:
+def _do(job: Job, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Outcome:
     if job.kind == "count":
         return count.work(job, report)
     if job.kind == "throughput":
         return throughput.work(job, report, device=batch.device, threads=batch.machine.threads)
     if job.kind == "ceilings":
         return ceilings.work(job, report, device=batch.device, threads=batch.machine.threads)
+    if job.kind == "agreement":
+        return agreement.work(job, store)
+    if job.kind == "tokens":
+        return tokens.work(job, batch.inputs, _site(batch), report)
+    if job.kind == "dataset":
+        return dataset.work(job, batch.inputs, report)
     raise NotImplementedError(f"no way to do {job.kind} jobs")
+
+
+def _site(batch: Batch) -> evaluate.Site:
+    return evaluate.Site(devices=batch.devices or (batch.device,), memory=batch.machine.memory, runs=batch.runs)
 
 
 def _seen_from_here(device: str) -> dict[str, str]:

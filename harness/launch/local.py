@@ -9,7 +9,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from harness.progress import Batch, Progress, Saved
+from harness.plan import Job
+from harness.progress import Batch, Inputs, Progress, Saved, Seen
 
 WORKER = "harness.jobs.worker"
 
@@ -53,12 +54,19 @@ class LocalLauncher:
 
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         """Ask which networks timm does not know: a sentence for each."""
+        return self._ask("unknown_models", names)  # type: ignore[no-any-return]
+
+    def look(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Seen:
+        """Ask what is there of the data and weights that these jobs need."""
+        return self._ask("look", inputs, jobs)  # type: ignore[no-any-return]
+
+    def _ask(self, function: str, *args: object) -> Any:  # noqa: ANN401 -- what the function answers
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_call, args=("unknown_models", names, theirs))
+        process = self._context.Process(target=_call, args=(function, *args, theirs))
         self._start(process)
         theirs.close()
         try:
-            answer: dict[str, str] = ours.recv()
+            answer = ours.recv()
         except EOFError:
             process.join()
             raise Crashed(_death(process.exitcode)) from None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.diff import Diff, Finding, Verdict
+from harness.diff import Diff, Finding, Verdict, readings
 from harness.limits import Limits
 from harness.report import words
 from harness.spec import Column
@@ -156,6 +156,27 @@ def render_limits(limits: Mapping[Column, list[Limits]], *, width: int, color: b
         if any(row.measured.share is None for row in rows):
             console.print(Text("?: `harness doctor --ceilings` measures what this machine can do", style="dim"))
     return _text(console)
+
+
+def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
+    """Draw what each crop and each way to read the heads gives for the accuracies of a table."""
+    console = _console(width=width, color=color)
+    for finding in diff.findings.values():
+        found = readings(finding.filled)
+        if not found:
+            continue
+        heading, lines = words.readings_lines(finding, found)
+        console.print(Text(f"\n{heading}", style="bold"))
+        grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for name in lines[0]:
+            grid.add_column(name, justify="right" if name else "left")
+        for line in lines[1:]:
+            grid.add_row(*(Text(part) for part in line))
+        console.print(grid)
+    text = _text(console)
+    if not text.strip():
+        return ""
+    return text + f"{words.SIGNS[Verdict.MATCH]} within the tolerance of a published value; * as the table has it\n"
 
 
 def _console(*, width: int, color: bool) -> Console:

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from harness.diff import Diff, Finding, Ratio, Shape, Verdict
+from harness.diff import HEAD_NAMES, Diff, Finding, Ratio, Reading, Shape, Verdict, is_within
 from harness.limits import Limits
 from harness.spec import Footnote, Row
 
@@ -48,7 +48,8 @@ def written(finding: Finding) -> Written:
         measured = measurement.value if isinstance(measurement.value, str) else number(measurement.value, cell.digits)
         if measurement.low is not None and measurement.high is not None and not isinstance(measurement.value, str):
             half = (measurement.high - measurement.low) / 2
-            measured = f"{measured} ±{number(half, None, significant=1)}"
+            tenths = 1 if cell.unit.startswith("%") and half >= 0.05 else None
+            measured = f"{measured} ±{number(half, tenths, significant=1)}"
         if cell.kind == "throughput" and cell.metric == "throughput" and finding.filled.result:
             batch = f"@{finding.filled.result.facts.get('batch', '?')}"
         difference = _difference(finding)
@@ -67,6 +68,8 @@ def _difference(finding: Finding) -> str:
         return ""
     published = cell.references[0].printed.value
     if finding.verdict is Verdict.NOT_COMPARABLE and published:
+        if not cell.column.machine:
+            return ""  # other images or weights: a difference would look like a judgement
         return f"×{number(measurement.value / published, None, significant=3)}"
     digits = cell.digits if cell.digits is not None else cell.references[0].printed.decimals
     # A difference that rounds to nothing has no sign.
@@ -186,6 +189,33 @@ def ratios_by_reference(shape: Shape) -> list[tuple[Row, list[Ratio]]]:
     for ratio in shape.ratios:
         grouped.setdefault(ratio.reference.key, []).append(ratio)
     return [(ratios[0].reference, ratios) for ratios in grouped.values()]
+
+
+def readings_lines(finding: Finding, found: list[Reading]) -> tuple[str, list[tuple[str, ...]]]:
+    """Write what each crop (a line) and head (a column) gives for a cell: a heading, then the lines."""
+    filled, cell = finding.filled, finding.filled.cell
+    references = " and ".join(f"{r.source.cite} {r.printed.text}" for r in cell.references)
+    title = f"{cell.column.label} of {cell.row.label}; published: {references or 'nothing'}"
+    if finding.verdict is Verdict.NOT_COMPARABLE:
+        title += f" ({finding.reason})"
+    heads = list(dict.fromkeys(one.head for one in found))
+    values = {(one.crop, one.head): one.value for one in found}
+    own_crop = filled.result.job["crop"] if filled.result else None
+    own = filled.measurement.value if filled.measurement else None
+    judged = finding.verdict is not Verdict.NOT_COMPARABLE
+
+    def written_one(crop: float, head: str) -> str:
+        value = values.get((crop, head))
+        if value is None:
+            return ""
+        within = judged and any(is_within(filled, reference, value) for reference in cell.references)
+        mark = "*" if crop == own_crop and value == own else ""
+        return f"{value:.2f}{mark}" + (f" {SIGNS[Verdict.MATCH]}" if within else "")
+
+    lines = [("", *(HEAD_NAMES.get(head, cell.unit or "value") for head in heads))]
+    crops = sorted({one.crop for one in found})
+    lines += [(f"crop {crop:g}", *(written_one(crop, head) for head in heads)) for crop in crops]
+    return title, lines
 
 
 def footnotes(diff: Diff, *, measured_only: bool = False) -> list[Footnote]:

@@ -1,0 +1,67 @@
+"""An image -> what a network sees: resized and cropped by timm's own transform, normalised on the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data import create_transform
+from timm.data.constants import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+)
+
+from harness.plan import Job
+
+NORMS = {
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "inception": (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD),
+}
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One way to cut an image: networks that differ in nothing else share the result, whatever their normalisation."""
+
+    res: int
+    crop: float
+    interpolation: str
+
+    @classmethod
+    def of(cls, job: Job) -> "View":
+        """Take it from an evaluate job."""
+        return cls(res=int(job["res"]), crop=float(job["crop"]), interpolation=str(job["interpolation"]))
+
+    def transform(self) -> Callable[[Image.Image], Pixels]:
+        """Make timm's evaluation transform up to the pixels, uint8 of shape (3, res, res).
+
+        The resized side is res / crop, rounded down as timm does.
+        """
+        cut: Any = create_transform(
+            input_size=(3, self.res, self.res),
+            is_training=False,
+            interpolation=self.interpolation,
+            crop_pct=self.crop,
+            use_prefetcher=True,  # leaves the pixels as bytes: a quarter of what floats would cost to pass on
+        )
+
+        def pixels(image: Image.Image) -> Pixels:
+            found: Pixels = np.ascontiguousarray(cut(image))
+            return found
+
+        return pixels
+
+
+def normalised(pixels: torch.Tensor, norm: str) -> torch.Tensor:
+    """Turn uint8 pixels of shape (n, 3, res, res) into float32 with the mean and deviation that the network wants."""
+    mean, deviation = (
+        torch.tensor(values, device=pixels.device, dtype=torch.float32).view(1, 3, 1, 1) for values in NORMS[norm]
+    )
+    return pixels.float().div_(255).sub_(mean).div_(deviation)

@@ -1,0 +1,295 @@
+"""A group of networks × the shards they lack -> parts: the pass itself, on one device or several."""
+
+import contextlib
+import multiprocessing
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.errors import HarnessError, JobError
+from harness.jobs import weights
+from harness.jobs.device import ran_out_of_memory
+from harness.jobs.fresh import in_fresh_process, sentence
+from harness.jobs.heads import Reader
+from harness.jobs.images import Images
+from harness.jobs.loading import Loaded, loader
+from harness.jobs.parts import Parts, Shard
+from harness.jobs.preprocess import View, normalised
+from harness.plan import Job
+from harness.predictions import Head, Predictions, joined
+from harness.progress import Inputs, Progress
+
+# Images that are read and computed at once, at 224 pixels; a network of larger input takes fewer at once, by area.
+TOGETHER = {"cpu": 32, "cuda": 128}
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """What decides the arithmetic of an evaluation."""
+
+    autocast: str | None
+    tf32: bool
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Give it for the result."""
+        return asdict(self)
+
+
+FLAGS: Mapping[str, Precision] = {
+    "float32": Precision(autocast=None, tf32=False),
+    "tf32": Precision(autocast=None, tf32=True),
+    "bfloat16": Precision(autocast="bfloat16", tf32=True),
+    "float16": Precision(autocast="float16", tf32=True),
+}
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """One network of a pass, and the shards that it lacks."""
+
+    job: Job
+    found: weights.Found
+    parts: Parts
+    view: View
+    todo: frozenset[Shard]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weights."""
+        return self.found.path.stat().st_size
+
+
+@dataclass(kw_only=True)
+class Cost:
+    """Where the time of a pass goes, in seconds; `read` and `cut` are summed over the reading processes."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    images: int = 0
+    wall: float = 0.0
+
+    def add(self, other: "Cost") -> None:
+        """Add what another group of networks cost, after this one."""
+        for name, value in other.seconds.items():
+            self.seconds[name] += value
+        self.images += other.images
+        self.wall += other.wall
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Give it for the result."""
+        spent = {name: round(value, 3) for name, value in sorted(self.seconds.items())}
+        return {"images_read": self.images, "wall": round(self.wall, 3), "seconds": spent}
+
+    @contextlib.contextmanager
+    def counted(self, name: str) -> Iterator[None]:
+        """Count the time of the block."""
+        before = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - before
+
+
+@dataclass(kw_only=True)
+class Spent:
+    """What a walk leaves besides the parts: its cost, networks that failed, images that could not be read."""
+
+    cost: Cost = field(default_factory=Cost)
+    failed: dict[str, str] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Network:
+    """A network on the device; `together` images at once, halved when the memory does not suffice."""
+
+    entry: Entry
+    reader: Reader
+    together: int
+    buffer: list[Predictions] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """One walk through the images for a group of networks."""
+
+    images: Images
+    entries: Sequence[Entry]
+    inputs: Inputs
+    report: Report
+    said: str = ""
+    together: int | None = None
+
+    def on(self, devices: Sequence[str]) -> Spent:
+        """Walk on these devices side by side, a process and every n-th shard for each.
+
+        A source that can only be streamed is read once, so it has one device.
+        """
+        todo = sorted({shard for entry in self.entries for shard in entry.todo}, key=lambda shard: shard.start)
+        used = devices[:1] if self.images.streamed else devices[: max(1, len(todo))]
+        counter = multiprocessing.get_context("fork").Value("Q", 0)
+        total = sum(len(shard) for shard in todo)
+        started = time.perf_counter()
+        if len(used) == 1:
+            spent = self._alone(used[0], todo, counter, total, workers=self.inputs.workers)
+        else:
+            spent = self._side_by_side(used, todo, counter, total)
+        spent.cost.wall = time.perf_counter() - started
+        return spent
+
+    def _side_by_side(self, devices: Sequence[str], todo: Sequence[Shard], counter: Any, total: int) -> Spent:  # noqa: ANN401
+        each = max(1, self.inputs.workers // len(devices)) if self.inputs.workers else 0
+
+        def share(place: int) -> Spent:
+            mine = todo[place :: len(devices)]
+            try:
+                return in_fresh_process(self._alone, devices[place], mine, counter, total, workers=each)
+            except JobError as error:
+                return Spent(failed={entry.job.key: str(error) for entry in self.entries})
+
+        whole = Spent()
+        with ThreadPoolExecutor(len(devices)) as pool:
+            for spent in pool.map(share, range(len(devices))):
+                whole.cost.add(spent.cost)
+                whole.failed |= spent.failed
+                whole.broken |= spent.broken
+        return whole
+
+    def _alone(self, device: str, todo: Sequence[Shard], counter: Any, total: int, *, workers: int) -> Spent:  # noqa: ANN401
+        """Do these shards on one device, in this process."""
+        spent = Spent()
+        with spent.cost.counted("load weights"):
+            networks = self._load(device, spent)
+        if not networks:
+            return spent
+        views = list(dict.fromkeys(network.entry.view for network in networks))
+        size = self.together or TOGETHER[device.partition(":")[0]]
+        batches = [(shard, places) for shard in todo for places in _batches(shard, size)]
+        reading = loader(self.images, views, [places for _, places in batches], workers=workers, pin=device != "cpu")
+        started, before = time.perf_counter(), counter.value
+        waited = time.perf_counter()
+        for (shard, _), loaded in zip(batches, reading, strict=True):
+            spent.cost.seconds["wait for images"] += time.perf_counter() - waited
+            wanting = [network for network in networks if shard in network.entry.todo]
+            self._through(loaded, wanting, views, device, spent)
+            if loaded.positions[-1] == shard.stop - 1:
+                with spent.cost.counted("write"):
+                    self._keep(shard, networks, spent)
+            with counter.get_lock():
+                counter.value += len(loaded.positions)
+                done = counter.value
+            rate = (done - before) / (time.perf_counter() - started)
+            self.report(Progress(job=self.entries[0].job, phase=self._phase(), done=done, total=total, rate=rate))
+            waited = time.perf_counter()
+        return spent
+
+    def _phase(self) -> str:
+        count = len(self.entries)
+        return f"{count} network{'s' if count != 1 else ''} over {self.images.data}{self.said}"
+
+    def _load(self, device: str, spent: Spent) -> list[Network]:
+        """Bring the networks onto the device; one that does not load fails alone."""
+        networks = []
+        for entry in self.entries:
+            job = entry.job
+            self.report(Progress(job=job, phase="loading weights"))
+            try:
+                model = weights.load(
+                    str(job["model"]),
+                    res=int(job["res"]),
+                    classes=self.images.classes,
+                    found=entry.found,
+                ).to(device)
+            except (HarnessError, RuntimeError, OSError) as error:
+                spent.failed[job.key] = sentence(error)
+                continue
+            size = self.together or max(1, TOGETHER[device.partition(":")[0]] * 224**2 // entry.view.res**2)
+            networks.append(Network(entry=entry, reader=Reader(model), together=size))
+        return networks
+
+    def _through(
+        self, loaded: Loaded, networks: Sequence[Network], views: Sequence[View], device: str, spent: Spent
+    ) -> None:
+        """Show a batch to the networks that lack it."""
+        cost = spent.cost
+        cost.seconds["read and decode"] += loaded.read
+        cost.seconds["resize and crop"] += loaded.cut
+        cost.images += len(loaded.positions)
+        spent.broken |= loaded.broken
+        pixels = dict(zip(views, loaded.pixels, strict=True))
+        ready: dict[tuple[View, str], torch.Tensor] = {}
+        for network in networks:
+            job, view = network.entry.job, network.entry.view
+            if job.key in spent.failed:
+                continue
+            key = view, str(job["norm"])
+            if key not in ready:
+                with cost.counted("to device and normalise"):
+                    ready[key] = normalised(pixels[view].to(device, non_blocking=True), key[1])
+            try:
+                with cost.counted("forward"):
+                    heads = _forward(network, ready[key], FLAGS[str(job["precision"])])
+            except (JobError, RuntimeError) as error:
+                spent.failed[job.key] = self._at(loaded, error)
+                continue
+            network.buffer.append(self._named(loaded, heads))
+
+    def _at(self, loaded: Loaded, error: Exception) -> str:
+        first, last = loaded.positions[0], loaded.positions[-1]
+        return f"{sentence(error)} (images {self.images.names[first]} to {self.images.names[last]})"
+
+    def _named(self, loaded: Loaded, heads: Mapping[str, Head]) -> Predictions:
+        """Put names and labels to what the heads say; an image that was not read has no guess."""
+        for place, position in enumerate(loaded.positions):
+            if position in loaded.broken:
+                for head in heads.values():
+                    head.top[place], head.scores[place], head.probability[place] = -1, 0, 0
+        return Predictions(
+            names=tuple(self.images.names[position] for position in loaded.positions),
+            labels=self.images.labels[loaded.positions],
+            heads=heads,
+        )
+
+    def _keep(self, shard: Shard, networks: Sequence[Network], spent: Spent) -> None:
+        """Write what the networks said of a shard, unless an image of it could not be read and must be."""
+        whole = self.inputs.skip_unreadable or not any(shard.start <= place < shard.stop for place in spent.broken)
+        for network in networks:
+            if whole and network.entry.job.key not in spent.failed:
+                network.entry.parts.keep(shard, joined(network.buffer))
+            network.buffer = []
+
+
+def _batches(shard: Shard, size: int) -> list[range]:
+    """Cut a shard into batches, so that none straddles two shards."""
+    return [range(start, min(start + size, shard.stop)) for start in range(shard.start, shard.stop, size)]
+
+
+def _forward(network: Network, images: torch.Tensor, precision: Precision) -> dict[str, Head]:
+    """Compute a batch in as few pieces as the memory allows; the result does not depend on how many."""
+    torch.backends.cuda.matmul.allow_tf32 = precision.tf32
+    torch.backends.cudnn.allow_tf32 = precision.tf32
+    kind, lower = images.device.type, precision.autocast
+    while True:
+        try:
+            with torch.autocast(kind, dtype=getattr(torch, lower)) if lower else contextlib.nullcontext():
+                pieces = [network.reader.read(piece) for piece in torch.split(images, network.together)]
+        except RuntimeError as error:
+            if not ran_out_of_memory(error) or network.together == 1:
+                raise
+            network.together //= 2
+            continue
+        return {
+            name: Head(
+                top=np.concatenate([piece[name].top for piece in pieces]),
+                scores=np.concatenate([piece[name].scores for piece in pieces]),
+                probability=np.concatenate([piece[name].probability for piece in pieces]),
+            )
+            for name in pieces[0]
+        }
