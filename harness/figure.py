@@ -48,14 +48,14 @@ class Point:
 
 
 def draw(table: Table, path: Path) -> None:
-    """Draw a table that has axes and write it, as PNG, SVG or PDF by the suffix.
+    """Draw a table and write it, as PNG, SVG or PDF by the suffix: its two axes, or else its tokens layer by layer.
 
-    Raises `HarnessError` for another suffix or a place that cannot be written.
+    Raises `HarnessError` for another suffix, a place that cannot be written, or a table with nothing to draw.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
     with mpl.rc_context(STYLE):
-        figure = figure_of(table)
+        figure = figure_of(table) if table.spec.axes else layers_of(table)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # No date and no version in the file: the same results give the same bytes.
@@ -108,6 +108,29 @@ def figure_of(table: Table) -> Figure:
     return figure
 
 
+def layers_of(table: Table) -> Figure:
+    """Build the figure of how alike class and distillation tokens are after each layer, a line a network."""
+    lines = {
+        str(filled.result.job["model"]): filled.result
+        for filled in table.cells.values()
+        if filled.result and filled.result.error is None and "by_layer" in filled.result.facts
+    }
+    if not lines:
+        raise HarnessError(f"'{table.spec.name}' has no axes and no measured tokens, so there is nothing to draw")
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for (model, result), color, marker in zip(lines.items(), COLORS, MARKERS, strict=False):
+        cosines = result.facts["by_layer"]
+        axes.plot(range(len(cosines)), cosines, color=color, marker=marker, markersize=4, linewidth=1.1, label=model)
+    axes.set_xlabel("layer (0: the learned embeddings)")
+    axes.set_ylabel("cosine of class and distillation token")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def _title(table: Table) -> str:
     name = table.spec.numbers.get(table.spec.edition, table.spec.name)
     return f"{name}. {table.spec.title}"
@@ -135,10 +158,16 @@ def _measured(table: Table, row: Row, x: str, y: str) -> Point | None:
     across, up = (table.cell(row.key, key) for key in (x, y))
     if across.measurement is None or isinstance(across.measurement.value, str):
         return None
-    if up.measurement is not None and not isinstance(up.measurement.value, str):
+    if up.measurement is not None and not isinstance(up.measurement.value, str) and _of_all_images(up):
         return Point(row=row, x=across.measurement.value, y=up.measurement.value)
     published = _printed(up)
     return None if published is None else Point(row=row, x=across.measurement.value, y=published, borrowed=True)
+
+
+def _of_all_images(filled: Filled) -> bool:
+    """Whether an accuracy is one of the published images: that of a sample does not belong among published ones."""
+    images = filled.result.facts.get("images") if filled.result else None
+    return not images or (bool(images["whole"]) and not filled.planned.other_weights)
 
 
 def _families(points: Iterable[Point]) -> dict[str, list[Point]]:

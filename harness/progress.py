@@ -65,6 +65,19 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a thorough look at a set of images found: lines for people, and sentences for what is wrong.
+
+    While it goes on, `done` of `total` images were looked at and there are no lines yet.
+    """
+
+    lines: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Saved:
     """The result of a job is in the store."""
 

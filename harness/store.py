@@ -1,15 +1,19 @@
 """`Result` <-> `runs/<job key>/<run id>.json`: one folder a job, one file a run, nothing ever overwritten."""
 
 import errno
+import glob
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import StoreError
 from harness.machine import Machine, same_software
 from harness.plan import Job
 from harness.result import Result, from_json, to_json
+
+# Ids that fit into a sentence.
+NAMED = 3
 
 
 class Store:
@@ -86,9 +90,61 @@ class Store:
         """Give the newest result of a job that serves."""
         return next((result for result in self.results(job) if serves(result)), None)
 
+    def every(self) -> Iterator[Result]:
+        """Give all results of all jobs, newest first.
+
+        What is no result, or lies where none of its name belongs, is named in `damaged` and left as it is: whoever
+        looks at everything also meets files that are none of ours.  Raises `StoreError` if the root is a file.
+        """
+        for path in self._files("*"):
+            try:
+                result = read(path)
+            except StoreError as error:
+                self.damaged.append(f"{error}; left as it is")
+                continue
+            if path == self.path_of(result):
+                yield result
+            else:
+                self.damaged.append(f"{path}: belongs in {self.path_of(result)}; left as it is and not used")
+
+    def by_id(self, text: str) -> Result:
+        """Give the run whose id is `text` or alone begins with it.
+
+        Raises `StoreError` if there is none or more than one, or if its file is damaged.
+        """
+        found = self._files(f"{glob.escape(text)}*")
+        if not found:
+            raise StoreError(f"no run '{text}' in {self.root}/; `harness runs list` shows what there is")
+        if len(found) > 1:
+            few = ", ".join(path.stem for path in found[:NAMED]) + (", …" if len(found) > NAMED else "")
+            raise StoreError(f"{len(found)} runs in {self.root}/ begin with '{text}' ({few}); write more of the id")
+        return read(found[0])
+
+    def path_of(self, result: Result) -> Path:
+        """Name the file of a result."""
+        return self.root / result.job.key / f"{result.id}.json"
+
     def predictions_of(self, result: Result) -> Path:
         """Name the file in which an evaluation's predictions lie, beside the result."""
         return self.root / result.job.key / f"{result.id}.predictions.npz"
+
+    def remove(self, result: Result) -> None:
+        """Remove a result, then its predictions: if that is interrupted, no result is left without them.
+
+        The folder stays even if it is empty: another process may be about to write into it.
+        """
+        for path in (self.path_of(result), self.predictions_of(result)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be removed ({error.strerror or error})") from error
+
+    def _files(self, name: str) -> list[Path]:
+        """Find the files of results, of all jobs, newest first."""
+        if self.root.is_file():
+            raise StoreError(f"--runs {self.root}: is a file, not a folder; name the folder of the results")
+        found = (path for path in self.root.glob(f"*/{name}.json") if not path.name.startswith("."))
+        return sorted(found, key=lambda path: path.name, reverse=True)
 
     def _read(self, path: Path) -> Result | None:
         try:
@@ -115,6 +171,51 @@ class Store:
             self.damaged.append(f"{path}: {reason}; not used")
         else:
             self.damaged.append(f"{path}: {reason}; set aside as {aside.name} and measured again when asked for")
+
+
+def read(path: Path) -> Result:
+    """Read one file of a result, wherever it lies.
+
+    Raises `StoreError` with a sentence if it is missing or no result.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise StoreError(f"{path}: is not text") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+def superseded(results: Iterable[Result]) -> dict[str, Result]:
+    """Find the good results that a newer one stands for: the newer one, by the id of the older.
+
+    It does so for the same job on the same machine with the same software; where images and weights are the user's,
+    for the same images and weights too.
+    """
+    newest: dict[str, list[Result]] = {}
+    found = {}
+    for result in sorted(results, key=lambda one: one.id, reverse=True):
+        if result.error is not None:
+            continue
+        kept = newest.setdefault(result.job.key, [])
+        newer = next((one for one in kept if _stands_for(one, result)), None)
+        if newer is None:
+            kept.append(result)
+        else:
+            found[result.id] = newer
+    return found
+
+
+def _stands_for(newer: Result, older: Result) -> bool:
+    same = newer.machine.does_the_same_as(older.machine) and same_software(newer.software, older.software)
+    return same and _read_from(newer) == _read_from(older)
+
+
+def _read_from(result: Result) -> tuple[object, ...]:
+    """Tell what of the user's a result depends on, beside its job."""
+    return tuple(result.facts.get(name) for name in ("images", "weights", "unreadable"))
 
 
 def _why(error: OSError) -> str:

@@ -22,7 +22,7 @@ LAYERS = (
     {"jobs", "launch"},
     {"run"},
     {"table"},
-    {"diff", "limits"},
+    {"diff", "limits", "compare"},
     {"report", "figure"},
     {"cli"},
     {"__main__"},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from harness import __version__
-from harness.cli import options
+from harness.cli import history, options
 from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import Machine, describe, gpu_index, gpus, software
@@ -338,34 +338,53 @@ def _write(path: Path, text: str) -> None:
 
 @cli.command()
 @click.argument("name")
+@options.measuring
 @options.edition
 @options.runs
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="png, svg or pdf by its suffix  [default: figures/NAME.png]"
 )
-def figure(name: str, edition: str, runs: Path, output: Path | None) -> None:
-    """Draw a figure from the results there are, over the published points."""
+def figure(name: str, edition: str, runs: Path, output: Path | None, **told: Any) -> None:  # noqa: ANN401
+    """Draw a figure from the results there are: over the published points, or the cosine of the two tokens by layer."""
     spec = Catalog(edition=edition).find([name])[0]
-    if spec.axes is None:
+    if spec.axes is None and not any(cell.kind == "tokens" for cell in spec.cells.values()):
         raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
     path = output or Path("figures") / f"{spec.name}.png"
-    _draw(_stored_table(spec, _existing(runs), describe("auto")), path)
+    _draw(_stored_table(spec, _existing(runs), describe("auto"), options.options_of(told)), path)
     click.echo(f"{path}")
 
 
 @cli.command()
+@options.data
 @options.device
 @options.runs
 @click.option("--ceilings", is_flag=True, help="Measure what the device can do at most, and keep it with the results.")
-def doctor(device: str, runs: Path, *, ceilings: bool) -> int:
-    """Show versions, devices, and which cards this build of torch can run."""
+def doctor(data: dict[str, str], device: str, runs: Path, *, ceilings: bool) -> int:
+    """Show versions, devices, which cards this build of torch can run, and what is wrong with a data set."""
     from harness.cli.doctor import findings
 
+    if data:
+        sound = [_check_images(name, where) for name, where in data.items()]  # every one, also after a bad one
+        return OK if all(sound) else SOME_FAILED
     text, healthy = findings()
     click.echo(text, nl=False)
     if ceilings:
         return _measure_ceilings(device, runs)
     return OK if healthy else SOME_FAILED
+
+
+def _check_images(data: str, where: str) -> bool:
+    """Look at every image of a data set and print what was found; whether nothing is wrong."""
+    from harness.cli.display import counting
+    from harness.launch import LocalLauncher
+    from harness.progress import Checked, Inputs
+
+    found = Checked()
+    with counting(f"looking at {data}") as show:
+        for found in LocalLauncher().check(Inputs(data={data: where}), data):
+            show(found.done, found.total)
+    click.echo("\n".join([f"data      {data}: {where}", *found.lines, *(f"problem   {p}" for p in found.problems)]))
+    return not found.problems
 
 
 def _measure_ceilings(device: str, runs: Path) -> int:
@@ -383,3 +402,7 @@ def _measure_ceilings(device: str, runs: Path) -> int:
         found = ", ".join(f"{name} {m.value:.3g} {m.unit}" for name, m in result.metrics.items())
         click.echo(f"ceilings  {result.job['precision']}: {result.error or found}")
     return SOME_FAILED if done.failed else OK
+
+
+cli.add_command(history.compare)
+cli.add_command(history.runs)

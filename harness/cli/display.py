@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
@@ -132,6 +134,17 @@ class LiveLine(Quiet):
             rest = f", {_left(seconds)}"
         line = Text(f"{self._job}: {text}{rest}", no_wrap=True, overflow="ellipsis")
         self._live.update(line)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something is, on a terminal only."""
+    console = Console(stderr=True, highlight=False, emoji=False, markup=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda _done, _total: None
+        return
+    with Live(console=console, transient=True, refresh_per_second=4) as live:
+        yield lambda done, total: live.update(Text(f"{what}: {done}/{total}" if total else what))
 
 
 def _left(seconds: float) -> str:

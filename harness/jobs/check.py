@@ -1,127 +1,213 @@
 """Images -> what is wrong with them: at a glance before a run, thoroughly for `doctor`."""
 
 import hashlib
-import io
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import Any
 
 from harness.datasets import DATASETS
-from harness.jobs.images import Images, Unreadable, facts_of, split_folder
+from harness.errors import JobError
+from harness.jobs.files import split_folder
+from harness.jobs.images import Images, Unreadable, facts_of
 from harness.jobs.labelling import imagenet_classes
+from harness.jobs.sources import Source
 
 # Names that fit into a sentence.
 NAMED = 5
 
-# Reading files waits for the disk, and decoding lets go of the interpreter, so threads do.
-THREADS = 4
+# Images that wait in memory for the slowest of them.
+TOGETHER = 256
+
+Report = Callable[[int, int], None]
 
 
-def quick(images: Images) -> list[str]:
-    """Say what can be told without opening a file: images of no bytes."""
-    if not images.sizes.any():  # a source that does not tell
-        return []
-    empty = [images.names[place] for place in np.flatnonzero(images.sizes == 0)]
-    if not empty:
-        return []
-    problem = (
-        f"--data {images.data}={images.where}: {len(empty)} of {len(images):,} images cannot be read, their files are "
-        f"empty or gone ({_few(empty)}); replace them, or count them as wrong with --skip-unreadable"
-    )
-    return [problem]
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was found: `lines` for people, `problems` in sentences, and both as `facts`."""
+
+    lines: tuple[str, ...]
+    problems: tuple[str, ...]
+    facts: Mapping[str, Any]
 
 
-def thorough(images: Images, report: Callable[[int, int], None]) -> tuple[list[str], list[str]]:
-    """Read and decode every image: lines for people, and sentences for what is wrong."""
-    facts = facts_of(images)
-    lines = [
-        f"images    {facts['said']}",
-        f"labels    {facts['classes']:,} of {facts['classes_of']:,} classes have images",
-        *(f"note      {note}" for note in images.notes),
-        f"print     {facts['fingerprint'][:16]}, the fingerprint that results carry",
-    ]
-    problems = [*_classes(images), *_counted(images)]
-    broken: list[Unreadable] = []
-    contents: dict[bytes, list[str]] = {}
-    for done, (name, digest, error) in enumerate(_looked_at(images), 1):
-        if error is not None:
-            broken.append(error)
-        if digest:
-            contents.setdefault(digest, []).append(name)
-        report(done, len(images))
-    if broken:
-        said = "; ".join(f"{error.name} {error.why}" for error in broken[:NAMED])
-        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        problems.append(f"{len(broken)} of {len(images):,} images cannot be read: {said}{more}")
-    twice = [names for names in contents.values() if len(names) > 1]
-    if twice:
-        problems.append(
-            f"{len(twice)} pictures are there more than once: {_few([' = '.join(names) for names in twice])}"
-        )
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What a look at one image found: why it cannot be read, and a digest of its bytes where there are any."""
+
+    name: str
+    error: str = ""
+    digest: bytes = b""
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What the looks at all images came to."""
+
+    broken: dict[str, str] = field(default_factory=dict)
+    contents: dict[bytes, list[str]] = field(default_factory=dict)
+
+    @property
+    def twice(self) -> list[list[str]]:
+        """Give the names of images that have the same bytes, in the order of the images."""
+        return [names for names in self.contents.values() if len(names) > 1]
+
+
+def quick(images: Images, report: Report = lambda _done, _total: None, *, workers: int = 0) -> list[str]:
+    """Say what would stop a pass and can be told from headers: images that are empty, gone, or no images."""
+    broken = _found(images, _glanced, report, workers).broken
     if not broken:
-        lines.append(f"decoded   all {len(images):,}")
-    return lines, problems
-
-
-def _looked_at(images: Images) -> Iterator[tuple[str, bytes, Unreadable | None]]:
-    if images.streamed:
-        for place, found in images:
-            yield images.names[place], b"", found if isinstance(found, Unreadable) else None
-        return
-
-    def look(place: int) -> tuple[str, bytes, Unreadable | None]:
-        try:
-            raw = images.raw(place)
-            if raw is not None:
-                digest = hashlib.sha256(raw).digest()
-                Image.open(io.BytesIO(raw)).convert("RGB")
-                return images.names[place], digest, None
-        except Exception:  # noqa: BLE001, S110 -- whatever it was, reading it the usual way below names it
-            pass
-        try:
-            images.image(place)
-        except Unreadable as error:
-            return images.names[place], b"", error
-        return images.names[place], b"", None
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        for start in range(0, len(images), 256):  # in pieces, so that no more than these wait in memory
-            yield from pool.map(look, range(start, min(start + 256, len(images))))
-
-
-def _counted(images: Images) -> list[str]:
-    known = DATASETS.get(images.data)
-    if known is None or len(images) == known.test_images:
         return []
     problem = (
-        f"{len(images):,} images instead of {known.test_images:,}: results are a sample's, shown and never judged "
-        "against published ones"
+        f"--data {images.data}={images.where}: {_unread(images, broken)}; replace them, or count them as wrong with "
+        "--skip-unreadable"
     )
     return [problem]
 
 
-def _classes(images: Images) -> list[str]:
-    """Name the classes without images, and the folders that hold none."""
-    problems = []
+def check(images: Images, *, thorough: bool, report: Report = lambda _done, _total: None, workers: int = 0) -> Checked:
+    """Look through the images: at their headers, or thoroughly by decoding every one.
+
+    `report` is told how many of how many are done; `workers` threads read, 0 leaves their number to the machine.
+    """
+    facts = facts_of(images)
+    absent, empty = _absent(images), _empty_folders(images)
+    found = _found(images, _decoded if thorough else _glanced, report, workers)
+    looked = f"{'decoded' if thorough else 'opened'}   ".ljust(10)
+    readable = f"{looked}{len(images) - len(found.broken):,} of {len(images):,} images"
+    return Checked(
+        lines=(
+            f"images    {facts['said']}",
+            f"classes   {facts['classes']:,} of {facts['classes_of']:,} have images",
+            *(f"labels    {note}" for note in images.notes),
+            *([] if images.streamed and not thorough else [readable]),
+            f"print     {facts['fingerprint'][:16]}, the fingerprint that results carry",
+        ),
+        problems=(
+            *_short_of(facts),
+            *_said(f"{len(absent):,} of {images.classes:,} classes have no images", absent),
+            *_said(f"{len(empty)} class folders are empty", empty),
+            *([_unread(images, found.broken)] if found.broken else []),
+            *_said(f"{len(found.twice)} pictures are there more than once", [" = ".join(same) for same in found.twice]),
+        ),
+        facts={
+            **facts,
+            "missing_classes": absent,
+            "empty_folders": empty,
+            "unreadable": found.broken,
+            "duplicates": found.twice,
+        },
+    )
+
+
+def thorough(images: Images, report: Report) -> tuple[list[str], list[str]]:
+    """Read and decode every image: lines for people, and sentences for what is wrong."""
+    checked = check(images, thorough=True, report=report)
+    return list(checked.lines), list(checked.problems)
+
+
+def _short_of(facts: Mapping[str, Any]) -> list[str]:
+    if facts["of"] in (None, facts["images"]):
+        return []
+    kind = "a sample's" if facts["images"] < facts["of"] else "of more images than were published"
+    problem = (
+        f"{facts['images']:,} images instead of {facts['of']:,}: results are {kind}, shown and never judged against "
+        "published ones"
+    )
+    return [problem]
+
+
+def _absent(images: Images) -> list[str]:
+    """Name the classes without images, as their folders would be called."""
     known = DATASETS.get(images.data)
     absent = sorted(set(range(images.classes)) - set(images.labels.tolist()))
-    if known and absent:
-        names = list(imagenet_classes()) if known.order == "imagenet" else [str(n) for n in range(images.classes)]
-        problems.append(
-            f"{len(absent):,} of {images.classes:,} classes have no images: {_few([names[n] for n in absent])}"
-        )
-    root = Path(images.where)
-    if root.is_dir():
-        folder = split_folder(images.data, root, "test") or root
-        used = {name.split("/")[0] for name in images.names}
-        empty = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in used)
-        if empty and any("/" in name for name in images.names):
-            problems.append(f"{len(empty)} class folders are empty: {_few(empty)}")
-    return problems
+    if known is None or known.order != "imagenet" or _folder_of(images.names[0]).isdecimal():
+        return [str(number) for number in absent]
+    names = list(imagenet_classes())
+    return [names[number] for number in absent]
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+def _empty_folders(images: Images) -> list[str]:
+    """Name the class folders that hold no image."""
+    root = Path(images.where).expanduser()
+    source = Source(data=images.data, where=images.where, split=images.split)
+    folder = split_folder(source, root) if root.is_dir() else None
+    used = {name.partition("/")[0] for name in images.names if "/" in name}
+    if folder is None or not used:
+        return []
+    return sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.is_dir() and entry.name not in used and not entry.name.startswith(".")
+    )
+
+
+def _folder_of(name: str) -> str:
+    return name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _found(images: Images, look: Callable[[Images, int], _Look], report: Report, workers: int) -> _Found:
+    found = _Found()
+    for done, seen in enumerate(_looks(images, look, workers), 1):
+        if seen.error:
+            found.broken[seen.name] = seen.error
+        if seen.digest:
+            found.contents.setdefault(seen.digest, []).append(seen.name)
+        report(done, len(images))
+    return found
+
+
+def _looks(images: Images, look: Callable[[Images, int], _Look], workers: int) -> Iterator[_Look]:
+    """Look at every image, in order."""
+    if images.streamed:
+        yield from _streamed(images) if look is _decoded else ()
+        return
+    # Reading waits for the disk, and decoding lets go of the interpreter: threads do.
+    with ThreadPoolExecutor(workers or 2 * len(os.sched_getaffinity(0))) as pool:
+        for start in range(0, len(images), TOGETHER):
+            yield from pool.map(lambda place: look(images, place), range(start, min(start + TOGETHER, len(images))))
+
+
+def _glanced(images: Images, place: int) -> _Look:
+    try:
+        images.glance(place)
+    except Unreadable as error:
+        return _Look(name=error.name, error=error.why)
+    return _Look(name=images.names[place])
+
+
+def _decoded(images: Images, place: int) -> _Look:
+    digest = b""
+    try:
+        found = images.found(place)
+        digest = hashlib.sha256(found).digest() if isinstance(found, bytes) and found else b""
+        images.decoded(place, found)
+    except Unreadable as error:
+        return _Look(name=error.name, error=error.why, digest=digest)
+    return _Look(name=images.names[place], digest=digest)
+
+
+def _streamed(images: Images) -> Iterator[_Look]:
+    """Read a stream; what breaks it off ends it, and the images behind are not reached."""
+    done = 0
+    try:
+        for place, found in images:
+            done = place + 1
+            yield _Look(name=images.names[place], error=found.why if isinstance(found, Unreadable) else "")
+    except JobError as error:
+        yield from (_Look(name=name, error=str(error)) for name in images.names[done:])
+
+
+def _unread(images: Images, broken: Mapping[str, str]) -> str:
+    few = "; ".join(f"{name}: {why}" for name, why in list(broken.items())[:NAMED])
+    return f"{len(broken):,} of {len(images):,} images cannot be read ({few}{_more(len(broken))})"
+
+
+def _said(sentence: str, names: list[str]) -> list[str]:
+    return [f"{sentence}: {', '.join(names[:NAMED])}{_more(len(names))}"] if names else []
+
+
+def _more(count: int) -> str:
+    return f", and {count - NAMED:,} more" if count > NAMED else ""

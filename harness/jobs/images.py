@@ -2,10 +2,9 @@
 
 import hashlib
 import io
-import os
+import json
 import re
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data import create_dataset
-from timm.data.readers import create_reader
-from timm.data.readers.reader_image_tar import ReaderImageTar
-from timm.utils.misc import natural_key
 
-from harness.datasets import DATASETS
+from harness.datasets import DATASETS, DataSet
 from harness.errors import JobError
-from harness.jobs import labelling
-
-# Folders in which the images of a split may lie, for data sets that are not known by name.
-_TEST, _TRAIN = ("test", "val", "validation"), ("train",)
-
-# Names of files or folders that fit into a sentence.
-NAMED = 3
-
-_IMAGE = re.compile(r"\.(jpe?g|png|webp|bmp|ppm|tiff?)", re.IGNORECASE)
+from harness.jobs import files, sources
+from harness.jobs.sources import Listing, Source
 
 
 class Unreadable(JobError):  # noqa: N818 -- reads as what happened
@@ -36,7 +24,7 @@ class Unreadable(JobError):  # noqa: N818 -- reads as what happened
 
     def __init__(self, name: str, why: str) -> None:
         self.name, self.why = name, why
-        super().__init__(f"{name} {why}; replace the file or count it as wrong with --skip-unreadable")
+        super().__init__(f"{name}: {why}; replace the file or give --skip-unreadable")
 
     def __reduce__(self) -> tuple[type["Unreadable"], tuple[str, str]]:
         """Pass between processes: an exception is rebuilt from its arguments, not its text."""
@@ -45,11 +33,12 @@ class Unreadable(JobError):  # noqa: N818 -- reads as what happened
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """The n images of one split of a data set, in a fixed order.
+    """The n images of one split, `test` or `train`, of a data set, in a fixed order.
 
     `names` are unique: paths below the folder, members of a tar, or positions where a source has no names.  `labels`
-    are class indices of the data set, `classes` how many it has, `sizes` bytes (0 where unknown).  `streamed` images
-    can only be read from beginning to end.
+    are class indices of the data set, `classes` how many it has, `sizes` bytes (0 where unknown), `notes` what to know
+    about the labels.  `read` gives the bytes of an image or a picture, `head` its first bytes where that is cheaper;
+    both may be called in any process.  `streamed` images can only be read from beginning to end.
     """
 
     data: str
@@ -58,9 +47,11 @@ class Images:
     labels: NDArray[np.int32]
     sizes: NDArray[np.int64]
     classes: int
+    split: str = "test"
     notes: tuple[str, ...] = ()
     streamed: bool = False
     read: Callable[[int], Any] | None = None
+    head: Callable[[int], bytes] | None = None
     stream: Callable[[], Iterator[Any]] | None = None
 
     def __len__(self) -> int:
@@ -71,8 +62,8 @@ class Images:
     def fingerprint(self) -> str:
         """Give a digest of names, labels and sizes: the same images have the same."""
         digest = hashlib.sha256()
-        for name, label, size in zip(self.names, self.labels.tolist(), self.sizes.tolist(), strict=True):
-            digest.update(f"{name}\t{label}\t{size}\n".encode())
+        for row in zip(self.names, self.labels.tolist(), self.sizes.tolist(), strict=True):
+            digest.update(json.dumps(row).encode())  # whatever is in a name, no two lists are written alike
         return digest.hexdigest()
 
     def image(self, position: int) -> Image.Image:
@@ -80,69 +71,108 @@ class Images:
 
         Raises `Unreadable` for what is gone, empty, cut short or no image.
         """
-        if self.read is None:
-            raise JobError(f"{self.where} can only be read from beginning to end")
-        try:
-            return _rgb(self.read(position))
-        except FileNotFoundError:
-            raise Unreadable(self.names[position], "is gone") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise Unreadable(self.names[position], f"cannot be read ({_said(error)})") from None
+        return self.decoded(position, self.found(position))
 
-    def raw(self, position: int) -> bytes | None:
-        """Give the bytes of the file, or None where a source does not have them."""
-        found = self.read(position) if self.read else None
-        return found if isinstance(found, bytes) else None
+    def found(self, position: int) -> Any:  # noqa: ANN401 -- what the source has: bytes or a picture
+        """Fetch an image without decoding it, as bytes where the source has them.
+
+        Raises `Unreadable` for what is gone.
+        """
+        if self.read is None:
+            raise JobError(f"--data {self.data}={self.where}: can only be read from beginning to end")
+        try:
+            return self.read(position)
+        except FileNotFoundError:
+            raise Unreadable(self.names[position], "the file is gone") from None
+        except (OSError, SyntaxError, ValueError) as error:  # some sources decode when they fetch
+            raise Unreadable(self.names[position], _cannot(error)) from None
+
+    def decoded(self, position: int, found: Any) -> Image.Image:  # noqa: ANN401
+        """Decode what was found as RGB, exactly as timm does.
+
+        Raises `Unreadable` for what is empty, cut short or no image.
+        """
+        if found == b"":
+            raise Unreadable(self.names[position], "the file is empty")
+        try:
+            return _opened(found).convert("RGB")
+        except Exception as error:  # noqa: BLE001 -- Pillow's decoders raise what they come across, as struct.error
+            raise Unreadable(self.names[position], _cannot(error)) from None
+
+    def glance(self, position: int) -> None:
+        """Look at the header of an image, if that is cheap.
+
+        Raises `Unreadable` for what is gone, empty or no image.
+        """
+        if self.head is None:
+            return
+        try:
+            _opened(self.head(position))
+        except Exception:  # noqa: BLE001 -- a long header ends anywhere, and Pillow says so in many ways
+            found = self.found(position)
+        else:
+            return
+        try:
+            _opened(found)
+        except Exception as error:  # noqa: BLE001
+            why = _cannot(error) if found else "the file is empty"
+            raise Unreadable(self.names[position], why) from None
 
     def __iter__(self) -> Iterator[tuple[int, Image.Image | Unreadable]]:
         """Read all of them in order; what cannot be read comes as its error."""
         if self.stream is not None:
             for position, found in enumerate(self.stream()):
-                yield position, _rgb(found)
+                yield position, _or_error(self.decoded, position, found)
             return
         for position in range(len(self)):
-            try:
-                yield position, self.image(position)
-            except Unreadable as error:
-                yield position, error
+            yield position, _or_error(self.image, position)
 
 
-def _rgb(found: Any) -> Image.Image:  # noqa: ANN401 -- bytes, a picture, or an open file
-    if isinstance(found, bytes):
-        found = Image.open(io.BytesIO(found))
-    elif not isinstance(found, Image.Image):
-        found = Image.open(found)
-    return found.convert("RGB")  # type: ignore[no-any-return]
+def _or_error(read: Callable[..., Image.Image], *of: Any) -> Image.Image | Unreadable:  # noqa: ANN401
+    try:
+        return read(*of)
+    except Unreadable as error:
+        return error
 
 
-def _said(error: Exception) -> str:
+def _opened(found: Any) -> Image.Image:  # noqa: ANN401
+    return found if isinstance(found, Image.Image) else Image.open(io.BytesIO(found))
+
+
+def _cannot(error: Exception) -> str:
     """Say what Pillow found, without the address of a buffer."""
     text = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", " ".join(str(error).split()))
-    return text or type(error).__name__
+    return f"cannot be read ({text or type(error).__name__})"
 
 
 def facts_of(images: Images) -> dict[str, Any]:
     """Say which images these are, and whether they are all that were published."""
     known = DATASETS.get(images.data)
-    present = len(np.unique(images.labels))
-    count, label = len(images), known.label if known else images.data
-    whole = bool(known and count == known.test_images and present == known.classes)
-    if whole or not known:
-        said = f"all {count:,} images of {label}" if whole else f"{count:,} images of {label}"
-    else:
-        said = f"{count:,} of the {known.test_images:,} images of {label}"
-        if present != known.classes:
-            said += f", {present:,} of its {known.classes:,} classes"
+    of = _published(known, images.split) if known else None
+    count, present = len(images), len(np.unique(images.labels))
+    whole = bool(known and count == of and present == known.classes)
     return {
         "name": images.data,
         "fingerprint": images.fingerprint,
         "images": count,
-        "of": known.test_images if known else None,
+        "of": of,
         "classes": present,
         "classes_of": images.classes,
         "whole": whole,
-        "said": said,
+        "said": _said(known, images.data, count, of, present),
     }
+
+
+def _published(known: DataSet, split: str) -> int | None:
+    return (known.test_images if split == "test" else known.train_images) or None
+
+
+def _said(known: DataSet | None, data: str, count: int, of: int | None, present: int) -> str:
+    if known is None or of is None:
+        return f"{count:,} images of {known.label if known else data}"
+    part = f"all {count:,}" if count == of else f"{count:,} of the {of:,}"
+    less = f", {present:,} of its {known.classes:,} classes" if present != known.classes else ""
+    return f"{part} images of {known.label}{less}"
 
 
 def open_images(data: str, where: str, *, split: str = "test") -> Images:
@@ -151,261 +181,80 @@ def open_images(data: str, where: str, *, split: str = "test") -> Images:
     `where` is a folder, a tar file, or `wds/PATH`, `hfds/NAME`, `tfds/NAME`, `hfids/NAME`, `torch/NAME:PATH`.  Raises
     `JobError` with what is wrong with it.
     """
-    prefix, _, rest = where.partition("/")
-    if prefix == "wds" and rest:
-        return _shards(data, Path(rest), split)
+    source = Source(data=data, where=where, split=split)
+    return _images(source, _listing(source))
+
+
+def _listing(source: Source) -> Listing:
+    prefix, _, rest = source.where.partition("/")
     if prefix == "hfds" and rest:
-        return _hub(data, where, split)
-    if prefix in ("tfds", "hfids") and rest:
-        return _streamed(data, where, split)
+        return sources.table(source, prefix, rest)
+    if prefix in ("hfids", "tfds") and rest:
+        return sources.streamed(source, prefix, rest)
     if prefix == "torch" and rest:
-        return _torchvision(data, where, split)
-    path = Path(where).expanduser()
+        return sources.torchvision(source)
+    sharded = bool(prefix == "wds" and rest)
+    path = Path(rest if sharded else source.where).expanduser()
     if not path.exists():
-        raise JobError(f"--data {data}={where}: there is no such file or folder")
-    return _in_tar(data, path) if path.is_file() else _in_folder(data, path, split)
+        raise source.wrong(f"there is no file or folder {path}")
+    if sharded:
+        return files.in_shards(source, path)
+    return files.in_tar(source, path) if path.is_file() else files.in_folder(source, path)
 
 
-# Folders.
-
-
-def split_folder(data: str, root: Path, split: str) -> Path | None:
-    """Find the folder of a split; the root itself holds the test images where it has no folder for them."""
-    known = DATASETS.get(data)
-    names = (known.test if known else _TEST) if split == "test" else (known.train if known else _TRAIN)
-    found = next((root / name for name in names if (root / name).is_dir()), None)
-    if found is not None or split != "test":
-        return found
-    return root
-
-
-def _in_folder(data: str, root: Path, split: str) -> Images:
-    folder = split_folder(data, root, split)
-    if folder is None:
-        raise JobError(f"--data {data}={root}: has no folder of {split} images")
-    archive = folder / "ILSVRC2012_img_val.tar"
-    if archive.is_file():
-        return _in_tar(data, archive)
-    try:
-        reader = create_reader("", root=str(folder))
-    except RuntimeError:
-        raise JobError(f"--data {data}={root}: no images in {folder} or the folders in it") from None
-    paths = [Path(reader.filename(place, absolute=True)) for place in range(len(reader))]
-    names = [path.relative_to(folder).as_posix() for path in paths]
-
-    def read(position: int) -> bytes:
-        return paths[position].read_bytes()
-
-    sizes = [_size(path) for path in paths]
-    return _listed(data, str(root), names, sizes, read, beside=folder)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _listed(  # noqa: PLR0913 -- what an `Images` is made of
-    data: str, where: str, names: Sequence[str], sizes: Sequence[int], read: Callable[[int], Any], *, beside: Path
-) -> Images:
-    """Label images by the folders in their names, or by a file beside them if they lie in no folder."""
-    folders = [name.rpartition("/")[0].rpartition("/")[2] for name in names]
-    if not any(folders):
-        labels, notes = labelling.by_file(data, where, names, beside)
-        classes = DATASETS[data].classes if data in DATASETS else int(max(labels)) + 1
-    else:
-        numbers, classes, notes = labelling.by_folder(data, where, sorted(set(folders), key=natural_key))
-        labels = [numbers[folder] for folder in folders]
-        labelling.check_against_file(data, where, names, labels, beside)
+def _images(source: Source, listing: Listing) -> Images:
+    """Make images of a listing; a class that the data set does not have is an error."""
+    labels = np.array(listing.labels, dtype=np.int64)
+    classes = listing.classes or source.known.classes or int(labels.max()) + 1
+    strange = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(strange):
+        first = strange[0]
+        raise source.wrong(
+            f"{len(strange):,} of {len(labels):,} images have a class that {source.data} does not have "
+            f"({listing.names[first]} has {labels[first]}); its classes are 0 to {classes - 1}"
+        )
+    sizes = np.zeros(len(labels)) if listing.sizes is None else np.fromiter(listing.sizes, dtype=np.int64)
     return Images(
-        data=data,
-        where=where,
-        names=tuple(names),
-        labels=np.array(labels, dtype=np.int32),
-        sizes=np.array(sizes, dtype=np.int64),
+        data=source.data,
+        where=source.where,
+        split=source.split,
+        names=tuple(listing.names),
+        labels=labels.astype(np.int32),
+        sizes=sizes.astype(np.int64),
         classes=classes,
-        notes=tuple(notes),
-        read=read,
+        notes=listing.notes,
+        streamed=listing.stream is not None,
+        read=listing.read,
+        head=listing.head,
+        stream=listing.stream,
     )
 
 
-# Tar files, read where they lie.
+def sizes(data: str, where: str) -> dict[str, int]:
+    """Count what is there: `test_images` and `train_images` of the splits there are, and `classes`.
 
-
-def _in_tar(data: str, path: Path) -> Images:
-    try:
-        samples = ReaderImageTar(str(path)).samples  # type: ignore[no-untyped-call]
-    except (tarfile.TarError, OSError) as error:
-        raise JobError(f"--data {data}={path}: is not a tar file that can be read ({error})") from None
-    if not samples:
-        raise JobError(f"--data {data}={path}: no images in it")
-    members = [member for member, _ in samples]
-    names = [member.name.removeprefix("./") for member in members]
-    places = [(member.offset_data, member.size) for member in members]
-
-    def read(position: int) -> bytes:
-        return _cut_out(path, *places[position])
-
-    return _listed(data, str(path), names, [size for _, size in places], read, beside=path.parent)
-
-
-def _cut_out(path: Path, offset: int, size: int) -> bytes:
-    """Read a piece of a file; opened each time, so that processes do not share a position in it."""
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), size, offset)
-
-
-def _shards(data: str, root: Path, split: str) -> Images:
-    """Index WebDataset shards: `KEY.jpg` beside `KEY.cls`.
-
-    timm's reader only streams them and gives no names; with an index they are read in any order, by any number of
-    processes, and ReaL finds its labels.
+    The files of a folder are listed and not opened.  Raises `JobError` if there are no images.
     """
-    files = _shard_files(data, root, split)
-    names: list[str] = []
-    labels: list[int] = []
-    places: list[tuple[Path, int, int]] = []
-    for path in files:
-        pictures: dict[str, tarfile.TarInfo] = {}
-        classes: dict[str, int] = {}
-        with tarfile.open(path) as archive:
-            for member in archive:
-                key, _, ending = member.name.removeprefix("./").rpartition(".")
-                if _IMAGE.fullmatch(f".{ending}"):
-                    pictures[key] = member
-                elif ending == "cls":
-                    classes[key] = int((archive.extractfile(member) or io.BytesIO()).read())
-        missing = [key for key in pictures if key not in classes]
-        if missing:
-            raise JobError(f"--data {data}=wds/{root}: {path.name} has no {missing[0]}.cls beside the image")
-        for key, member in pictures.items():
-            names.append(member.name.removeprefix("./"))
-            labels.append(classes[key])
-            places.append((path, member.offset_data, member.size))
-    if not names:
-        raise JobError(f"--data {data}=wds/{root}: no images in {', '.join(path.name for path in files[:NAMED])}")
-
-    def read(position: int) -> bytes:
-        return _cut_out(*places[position])
-
-    return _numbered(data, f"wds/{root}", names, labels, [size for *_, size in places], read=read)
-
-
-def _shard_files(data: str, root: Path, split: str) -> list[Path]:
-    if root.is_file():
-        return [root]
-    folder = (split_folder(data, root, split) if root.is_dir() else None) or root
-    files = sorted(folder.glob("*.tar"), key=_by_name) if folder.is_dir() else []
-    words = _TEST if split == "test" else _TRAIN
-    of_split = [path for path in files if any(word in path.name for word in words)]
-    others = [path for path in files if any(word in path.name for word in (*_TEST, *_TRAIN))]
-    found = of_split if others else files
+    found: dict[str, int] = {}
+    problems: list[JobError] = []
+    for split in ("test", "train"):
+        try:
+            count, classes = _count(Source(data=data, where=where, split=split))
+        except JobError as error:
+            problems.append(error)
+            continue
+        found[f"{split}_images"] = count
+        found.setdefault("classes", classes)
     if not found:
-        raise JobError(f"--data {data}=wds/{root}: no .tar files of the {split} split there")
+        raise problems[0]
     return found
 
 
-# Other sources, through timm's readers.
-
-
-def _numbered(  # noqa: PLR0913 -- what an `Images` is made of
-    data: str,
-    where: str,
-    names: Sequence[str],
-    labels: Sequence[int],
-    sizes: Sequence[int],
-    *,
-    read: Callable[[int], Any] | None = None,
-    stream: Callable[[], Iterator[Any]] | None = None,
-) -> Images:
-    """Make images of a source that numbers its classes itself."""
-    known = DATASETS.get(data)
-    classes = known.classes if known else max(labels) + 1
-    wrong = next((place for place, label in enumerate(labels) if not 0 <= label < classes), None)
-    if wrong is not None:
-        raise JobError(
-            f"--data {data}={where}: {names[wrong]} has class {labels[wrong]}, but {data} has classes 0 to "
-            f"{classes - 1}"
-        )
-    return Images(
-        data=data,
-        where=where,
-        names=tuple(names),
-        labels=np.array(labels, dtype=np.int32),
-        sizes=np.array(sizes, dtype=np.int64),
-        classes=classes,
-        streamed=stream is not None,
-        read=read,
-        stream=stream,
-    )
-
-
-def _positions(count: int) -> list[str]:
-    return [f"{place:08d}" for place in range(count)]
-
-
-def _reader(data: str, where: str, split: str) -> Any:  # noqa: ANN401 -- timm's readers share no useful base
-    """Open a timm reader for the first name of the split that the source knows."""
-    refused: Exception | None = None
-    for name in ("validation", "val", "test") if split == "test" else _TRAIN:
-        try:
-            return create_reader(where, root=None, split=name)
-        except (ImportError, AssertionError) as error:
-            package = {"hfds": "datasets", "hfids": "datasets", "tfds": "tensorflow-datasets"}[where.partition("/")[0]]
-            raise JobError(f"--data {data}={where}: needs the package {package}; pip install {package}") from error
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            refused = refused or error
-    raise JobError(f"--data {data}={where}: cannot be opened ({_said(refused or Exception())[:200]})")
-
-
-def _hub(data: str, where: str, split: str) -> Images:
-    reader = _reader(data, where, split)
-    table, key = reader.dataset, reader.image_key
-    labels = [int(label) for label in table[reader.label_key]]
-    paths = table.flatten()[f"{key}.path"] if f"{key}.path" in table.flatten().column_names else [None] * len(labels)
-    names = [
-        Path(path).name if path else position for path, position in zip(paths, _positions(len(labels)), strict=True)
-    ]
-    if len(set(names)) < len(names):
-        names = _positions(len(labels))
-
-    def read(position: int) -> Any:  # noqa: ANN401
-        picture, _ = reader[position][:2]
-        return picture.read()
-
-    return _numbered(data, where, names, labels, [0] * len(labels), read=read)
-
-
-def _streamed(data: str, where: str, split: str) -> Images:
-    """Read a stream once for its labels; the pass reads it again for the pictures."""
-    reader = _reader(data, where, split)
-    labels = [int(label) for _, label in reader]
-    if not labels:
-        raise JobError(f"--data {data}={where}: no images in it")
-
-    def stream() -> Iterator[Any]:
-        return (picture for picture, _ in _reader(data, where, split))
-
-    return _numbered(data, where, _positions(len(labels)), labels, [0] * len(labels), stream=stream)
-
-
-def _torchvision(data: str, where: str, split: str) -> Images:
-    name, _, root = where.partition(":")
-    if not root:
-        raise JobError(f"--data {data}={where}: write it as torch/NAME:FOLDER, as torch/cifar10:FOLDER")
-    try:
-        dataset: Any = create_dataset(name, root=root, split="validation" if split == "test" else "train")
-    except (RuntimeError, AssertionError, ValueError, OSError) as error:
-        raise JobError(f"--data {data}={where}: cannot be opened ({_said(error)[:200]})") from None
-    labels = getattr(dataset, "targets", None) or getattr(dataset, "_labels", None) or [label for _, label in dataset]
-
-    def read(position: int) -> Any:  # noqa: ANN401
-        return dataset[position][0]
-
-    return _numbered(data, where, _positions(len(labels)), [int(n) for n in labels], [0] * len(labels), read=read)
-
-
-def _by_name(path: Path) -> Any:  # noqa: ANN401 -- timm's key is of no declared type
-    return natural_key(path.name)  # type: ignore[no-untyped-call]
+def _count(source: Source) -> tuple[int, int]:
+    """Count the images and the classes of a split."""
+    root = Path(source.where).expanduser()
+    counted = files.count_in_folder(source, root) if root.is_dir() else None
+    if counted is not None:
+        return counted
+    images = open_images(source.data, source.where, split=source.split)
+    return len(images), len(np.unique(images.labels))

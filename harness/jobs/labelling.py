@@ -139,11 +139,12 @@ def _of_devkit(path: Path, names: Sequence[str]) -> Labels:
     if not meta.is_file():
         raise JobError(f"{path}: needs the devkit's meta.mat beside it, which says which class each number is")
     wordnet = _devkit_ids(meta)
-    ids = [int(line) for line in _lines(path)]
-    strange = next((number for number in ids if number not in wordnet), None)
+    lines, ids = _lines(path), imagenet_classes()
+    classes = [ids.get(wordnet.get(int(line), "")) if line.isdecimal() else None for line in lines]
+    strange = next((line for line, number in zip(lines, classes, strict=True) if number is None), None)
     if strange is not None:
         raise JobError(f"{path}: {strange} is no class of {meta.name}")
-    return _by_number(names, [imagenet_classes()[wordnet[number]] for number in ids])
+    return _by_number(names, [number for number in classes if number is not None])
 
 
 def _devkit_ids(path: Path) -> dict[int, str]:
@@ -153,14 +154,14 @@ def _devkit_ids(path: Path) -> dict[int, str]:
         rows: Any = loadmat(str(path), squeeze_me=True)["synsets"]
         leaves = [row for row in rows if int(row["num_children"]) == 0]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except Exception as error:  # noqa: BLE001 -- scipy has many errors for a file that is cut short or another's
         raise JobError(f"{path}: is not the devkit's meta.mat ({error})") from None
 
 
 def _of_kaggle(path: Path, names: Sequence[str]) -> Labels:
     """Read `ImageId,PredictionString`, whose first word is the WordNet id."""
-    with path.open(newline="", encoding="utf-8") as file:
-        told = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    rows = csv.DictReader(_text(path).splitlines())
+    told = {row.get("ImageId"): (row.get("PredictionString") or "").partition(" ")[0] for row in rows}
     ids = imagenet_classes()
     return [ids.get(told.get(Path(name).stem, "")) for name in names]
 
@@ -170,7 +171,7 @@ def _of_list(path: Path, names: Sequence[str]) -> Labels:
     told: dict[str, int] = {}
     for line in _lines(path):
         name, _, index = line.rpartition(" ")
-        if not index.isdigit() or int(index) >= len(imagenet_classes()):
+        if not index.isdecimal() or int(index) >= len(imagenet_classes()):
             raise JobError(f"{path}: '{line}' is not a name and a class from 0 to 999")
         told[Path(name).name] = int(index)
     return [told.get(Path(name).name) for name in names]
@@ -187,7 +188,14 @@ def _of_synsets(path: Path, names: Sequence[str]) -> Labels:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # a list written on Windows begins with a mark
+    except UnicodeDecodeError:
+        raise JobError(f"{path}: is no text in UTF-8") from None
 
 
 _FILES: Mapping[str, Callable[[Path, Sequence[str]], Labels]] = {

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 
 from harness import predictions
+from harness.errors import HarnessError
 from harness.jobs import agreement, ceilings, count, dataset, evaluate, network, seen, throughput, tokens
+from harness.jobs.check import thorough
 from harness.jobs.fresh import die_with_parent, sentence
+from harness.jobs.images import open_images
 from harness.plan import Job
-from harness.progress import Batch, Inputs, Progress, Saved, Seen
+from harness.progress import Batch, Checked, Inputs, Progress, Saved, Seen
 from harness.result import Measurement, Result, new_id
 from harness.store import Store
 
@@ -54,6 +57,26 @@ def look(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
     found: Seen = seen.look(inputs, jobs)
     with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
         pipe.send(found)
+    pipe.close()
+
+
+def check(inputs: Inputs, data: str, pipe: Connection) -> None:
+    """Look at every image of a data set, and say what is found as it goes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last >= 0.1:
+            last = time.perf_counter()
+            pipe.send(Checked(done=done, total=total))
+
+    try:
+        lines, problems = thorough(open_images(data, inputs.data[data]), report)
+    except HarnessError as error:
+        lines, problems = [], [str(error)]
+    pipe.send(Checked(lines=tuple(lines), problems=tuple(problems)))
     pipe.close()
 
 

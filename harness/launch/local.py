@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from harness.plan import Job
-from harness.progress import Batch, Inputs, Progress, Saved, Seen
+from harness.progress import Batch, Checked, Inputs, Progress, Saved, Seen
 
 WORKER = "harness.jobs.worker"
 
@@ -60,6 +60,23 @@ class LocalLauncher:
         """Ask what is there of the data and weights that these jobs need."""
         return self._ask("look", inputs, jobs)  # type: ignore[no-any-return]
 
+    def check(self, inputs: Inputs, data: str) -> Iterator[Checked]:
+        """Look at every image of a data set; the last thing said is what was found."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_call, args=("check", inputs, data, theirs))
+        self._start(process)
+        theirs.close()
+        try:
+            yield from _messages(ours)
+            process.join()
+        finally:
+            if process.is_alive():
+                process.terminate()
+                process.join()
+            ours.close()
+        if process.exitcode != 0:
+            raise Crashed(_death(process.exitcode))
+
     def _ask(self, function: str, *args: object) -> Any:  # noqa: ANN401 -- what the function answers
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_call, args=(function, *args, theirs))
@@ -102,7 +119,7 @@ def _call(function: str, *args: object) -> None:
     getattr(importlib.import_module(WORKER), function)(*args)
 
 
-def _messages(pipe: Connection) -> Iterator[Progress | Saved]:
+def _messages(pipe: Connection) -> Iterator[Any]:
     while True:
         wait([pipe])
         try:

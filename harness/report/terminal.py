@@ -169,7 +169,7 @@ def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
         console.print(Text(f"\n{heading}", style="bold"))
         grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         for name in lines[0]:
-            grid.add_column(name, justify="right" if name else "left")
+            grid.add_column(name)
         for line in lines[1:]:
             grid.add_row(*(Text(part) for part in line))
         console.print(grid)

@@ -209,8 +209,8 @@ def readings_lines(finding: Finding, found: list[Reading]) -> tuple[str, list[tu
         if value is None:
             return ""
         within = judged and any(is_within(filled, reference, value) for reference in cell.references)
-        mark = "*" if crop == own_crop and value == own else ""
-        return f"{value:.2f}{mark}" + (f" {SIGNS[Verdict.MATCH]}" if within else "")
+        mark = "*" if crop == own_crop and value == own else " "
+        return f"{value:.2f}{mark}{SIGNS[Verdict.MATCH] if within else ' '}"
 
     lines = [("", *(HEAD_NAMES.get(head, cell.unit or "value") for head in heads))]
     crops = sorted({one.crop for one in found})

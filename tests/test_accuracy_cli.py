@@ -1,0 +1,183 @@
+"""Accuracy as users meet it on the command line: real weights, real images, and what can be wrong with them."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.test_cli import harness
+
+ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
+
+needs_assets = pytest.mark.skipif(not ASSETS.is_dir(), reason="needs the weights and images of shared/assets")
+
+EVALUATE = ("reproduce", "table5", "--rows", "deit_ti", "--columns", "top1,real", "--workers", "1")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Copy 40 real validation images, a folder a class."""
+    root = tmp_path / "imagenet"
+    for path in sorted((ASSETS / "imagenet_sample" / "val").rglob("*.JPEG"))[:1400:35]:
+        (root / "val" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / "val" / path.parent.name)
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "deit_tiny_patch16_224.safetensors").symlink_to(ASSETS / "weights" / "deit_tiny_patch16_224.safetensors")
+    return folder
+
+
+def labels_of(images: Path) -> dict[str, tuple[int, set[int]]]:
+    """Give label and ReaL labels of each image, as the manifest has them."""
+    here = {path.name for path in images.rglob("*.JPEG")}
+    with (ASSETS / "imagenet_sample" / "manifest.csv").open(encoding="utf-8") as file:
+        return {
+            Path(row["file"]).name: (int(row["class_index"]), {int(label) for label in row["real_labels"].split()})
+            for row in csv.DictReader(file)
+            if Path(row["file"]).name in here
+        }
+
+
+@needs_assets
+def test_the_first_accuracy_of_a_new_user_is_labelled_as_a_sample(tmp_path: Path, images: Path, weights: Path) -> None:
+    told = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    ran = harness(tmp_path, *told)
+    assert (ran.returncode, ran.stderr.count("\n")) == (0, 1)
+    assert "measured on 40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in ran.stdout
+    assert "2 not comparable." in ran.stdout
+    (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")
+    metrics = json.loads(result.read_text())["metrics"]
+    assert f"{metrics['top1']['value']:.2f} ±" in ran.stdout
+    assert metrics["top1"]["low"] < metrics["top1"]["value"] < metrics["top1"]["high"]
+
+    again = harness(tmp_path, *told)
+    assert "jobs: 0 measured, 1 known already." in again.stdout
+
+
+@needs_assets
+def test_top1_and_real_are_those_of_the_manifest_s_labels(tmp_path: Path, images: Path, weights: Path) -> None:
+    import numpy as np
+
+    harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")
+    (kept,) = (tmp_path / "runs").glob("evaluate-*/*.npz")
+    metrics = json.loads(result.read_text())["metrics"]
+    truth = labels_of(images)
+    with np.load(kept, allow_pickle=False) as data:
+        guesses = {Path(name).name: int(top[0]) for name, top in zip(data["names"], data["class.top"], strict=True)}
+    assert guesses.keys() == truth.keys()
+    hits = [guesses[name] == label for name, (label, _) in truth.items()]
+    real = [guesses[name] in labels for name, (_, labels) in truth.items() if labels]
+    assert metrics["top1"]["value"] == pytest.approx(100 * sum(hits) / len(hits))
+    assert metrics["real"]["value"] == pytest.approx(100 * sum(real) / len(real))
+
+
+@needs_assets
+def test_explain_measures_every_crop_in_one_pass(tmp_path: Path, images: Path, weights: Path) -> None:
+    told = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights), "--explain")
+    ran = harness(tmp_path, *told)
+    assert ran.returncode == 0
+    for crop in ("0.875", "0.9", "0.95", "1"):
+        assert f"\ncrop {crop} " in ran.stdout
+    facts = [json.loads(path.read_text())["facts"]["pass"] for path in (tmp_path / "runs").glob("evaluate-*/*.json")]
+    assert len(facts) == 4
+    assert {one["images_read"] for one in facts} == {40}
+
+
+@needs_assets
+def test_an_image_cut_short_is_named_and_the_next_command_goes_on(tmp_path: Path, images: Path, weights: Path) -> None:
+    bad = sorted(images.rglob("*.JPEG"))[7]
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2])
+    told = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    ran = harness(tmp_path, *told)
+    assert ran.returncode != 0
+    assert bad.name in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+    skipping = harness(tmp_path, *told, "--skip-unreadable")
+    assert skipping.returncode == 0
+    assert f"1 of 40 images could not be read and count as wrong: {bad.parent.name}/{bad.name}" in skipping.stdout
+
+    bad.write_bytes(whole)
+    mended = harness(tmp_path, *told)
+    assert mended.returncode == 0
+    assert "jobs: 1 measured, 0 known already." in mended.stdout
+
+
+@needs_assets
+def test_weights_that_are_not_there_are_missing_and_say_what_to_call_the_file(tmp_path: Path, images: Path) -> None:
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
+    assert ran.returncode == 0
+    assert "2 missing." in ran.stdout
+    assert f"--weights {empty}" in ran.stdout
+    assert "deit_tiny_patch16_224.safetensors" in ran.stdout
+
+
+@needs_assets
+def test_weights_with_a_number_that_is_not_finite_fail_with_its_name(
+    tmp_path: Path, images: Path, weights: Path
+) -> None:
+    path = weights / "deit_tiny_patch16_224.safetensors"
+    state = load_file(path)
+    state["blocks.3.mlp.fc1.bias"][5] = torch.nan
+    path.unlink()
+    save_file(state, path)
+    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    assert ran.returncode == 3
+    assert "blocks.3.mlp.fc1.bias" in ran.stdout
+    assert "Traceback" not in ran.stdout + ran.stderr
+
+
+@needs_assets
+def test_doctor_looks_at_every_image(tmp_path: Path, images: Path) -> None:
+    ran = harness(tmp_path, "doctor", "--data", f"imagenet={images}")
+    assert ran.returncode == 3
+    assert "40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in ran.stdout
+    assert "problem" in ran.stdout
+
+
+def test_a_data_set_that_no_table_has_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    ran = harness(tmp_path, *EVALUATE, "--data", "imagnet=x")
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "error: --data imagnet=…: no table has a data set 'imagnet'; did you mean 'imagenet'?\n",
+    )
+
+
+def test_data_is_written_as_name_and_path(tmp_path: Path) -> None:
+    ran = harness(tmp_path, *EVALUATE, "--data", "/data/imagenet")
+    assert ran.returncode == 2
+    assert ran.stderr == (
+        "error: Invalid value for '--data': '/data/imagenet' is not NAME=PATH, as imagenet=/data/imagenet\n"
+    )
+
+
+def test_a_path_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={tmp_path}/gone")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
+    assert ran.stderr.count("\n") == 1
+    assert not list((tmp_path).glob("runs/*/*.json"))
+
+
+@pytest.mark.parametrize("way", ["file", "list", "variable"])
+def test_data_can_stand_in_the_settings_file_or_a_variable(tmp_path: Path, way: str) -> None:
+    if way == "variable":
+        ran = harness(tmp_path, *EVALUATE, HARNESS_DATA=f"imagenet={tmp_path}/gone")
+    else:
+        text = f'[data]\nimagenet = "{tmp_path}/gone"\n' if way == "file" else f'data = ["imagenet={tmp_path}/gone"]\n'
+        (tmp_path / "harness.toml").write_text(text, encoding="utf-8")
+        ran = harness(tmp_path, *EVALUATE)
+    assert ran.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
