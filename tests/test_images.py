@@ -213,6 +213,9 @@ def test_a_whole_data_set_says_so(tmp_path: Path) -> None:
     facts = facts_of(every)
     assert facts["whole"]
     assert facts["said"] == "all 10,000 images of CIFAR-10"
+    fewer = facts_of(replace(every, labels=np.minimum(every.labels, 8)))
+    assert not fewer["whole"]
+    assert fewer["said"] == "all 10,000 images of CIFAR-10, 9 of its 10 classes"
 
 
 @pytest.mark.parametrize(

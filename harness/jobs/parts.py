@@ -37,7 +37,7 @@ def shards(names: Sequence[str], labels: Sequence[int], sizes: Sequence[int], *,
         here = slice(start, start + size)
         rows = zip(names[here], labels[here], sizes[here], strict=True)
         text = "\n".join(f"{name}\t{label}\t{bytes_}" for name, label, bytes_ in rows)
-        mark = hashlib.sha256(text.encode()).hexdigest()[:16]
+        mark = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
         found.append(Shard(start=start, stop=min(start + size, len(names)), mark=mark))
     return found
 
