@@ -50,15 +50,15 @@ class Featherweight(nn.Module):
 
 
 @register_model
-def featherweight(pretrained: bool = False, num_classes: int = 1000, **_told: object) -> nn.Module:  # noqa: ARG001, FBT001, FBT002, D103 -- as timm calls it
+def featherweight(pretrained: bool = False, num_classes: int = 1000, **_told: object) -> nn.Module:  # noqa: ARG001, FBT001, FBT002 -- as timm calls it
     return Featherweight(num_classes)
 
 
-def photographs(folder: Path, *, count: int, classes: int = 50) -> Path:
-    """Write JPEG files of the sizes and bytes an image of ImageNet has (about 110 kB)."""
+def photographs(folder: Path, *, count: int, classes: int = 50, sizes: Sequence[tuple[int, int]] = SIZES) -> Path:
+    """Write JPEG files of the sizes and bytes that images of ImageNet have (about 110 kB), a folder a class."""
     draw = np.random.default_rng(0)
     for place in range(count):
-        width, height = SIZES[place % len(SIZES)]
+        width, height = sizes[place % len(sizes)]
         pixels = np.zeros((height, width, 3))
         for coarse in (64, 16, 4, 1):  # detail at every scale, as in a photograph
             rough = draw.integers(0, 256, (height // coarse + 2, width // coarse + 2, 3)).astype(np.uint8)
@@ -87,7 +87,7 @@ class Compared:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % bootstrap interval of the median."""
-        draw = random.Random(0)  # noqa: S311 -- statistics
+        draw = random.Random(0)
         found = sorted(statistics.median(draw.choices(self.ratios, k=len(self.ratios))) for _ in range(2000))
         return found[50], found[1949]
 

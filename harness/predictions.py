@@ -3,8 +3,9 @@
 Every accuracy, agreement and comparison is derived from these files, so no number needs a second pass over the images.
 """
 
+import contextlib
+import io
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ TOP = 5
 # The ways to read a network: a single head, or two heads apart and fused.  The paper adds the softmax outputs of the
 # two (section 5.2); the authors' released code and timm average the logits.
 HEADS = ("class", "distil", "softmax_sum", "logit_mean")
+
+_FIELDS = ("top", "scores", "probability")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +97,14 @@ def write(predictions: Predictions, path: Path, *, sync: bool = True) -> None:
 
     Raises `StoreError` if the disk is full or the folder not writable.
     """
-    arrays: dict[str, Any] = {"names": np.array(predictions.names, dtype=np.str_), "labels": predictions.labels}
+    arrays: dict[str, Any] = {
+        "names": np.array(predictions.names, dtype=np.str_),
+        "labels": predictions.labels,
+        # Listed, so that a damaged directory of the archive cannot lose one unnoticed.
+        "heads": np.array(list(predictions.heads), dtype=np.str_),
+    }
     for name, head in predictions.heads.items():
-        arrays[f"{name}.top"] = head.top
-        arrays[f"{name}.scores"] = head.scores
-        arrays[f"{name}.probability"] = head.probability
+        arrays |= {f"{name}.{field}": getattr(head, field) for field in _FIELDS}
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +115,8 @@ def write(predictions: Predictions, path: Path, *, sync: bool = True) -> None:
                 os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a folder that is none
+            beside.unlink()
         raise StoreError(f"{path}: {error.strerror or error}; free some space or name another --runs") from error
 
 
@@ -119,23 +126,23 @@ def read(path: Path) -> Predictions:
     Raises `StoreError` with a sentence if it is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
-            heads = [name for name in HEADS if f"{name}.top" in data]
-            if not heads:
-                raise StoreError(f"{path}: holds no predictions")
-            return Predictions(
-                names=tuple(data["names"].tolist()),
-                labels=data["labels"],
-                heads={
-                    name: Head(
-                        top=data[f"{name}.top"],
-                        scores=data[f"{name}.scores"],
-                        probability=data[f"{name}.probability"],
-                    )
-                    for name in heads
-                },
-            )
+        found = _parsed(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{path}: the predictions are gone; run the job again with --rerun") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib fail each in their own ways on damaged bytes
         raise StoreError(f"{path}: the predictions are damaged ({error}); run the job again with --rerun") from error
+    if found is None:
+        raise StoreError(f"{path}: holds no predictions")
+    return found
+
+
+def _parsed(content: bytes) -> Predictions | None:
+    with np.load(io.BytesIO(content), allow_pickle=False) as data:
+        if "heads" not in data:
+            return None
+        heads = data["heads"].tolist()
+        return Predictions(
+            names=tuple(data["names"].tolist()),
+            labels=data["labels"],
+            heads={name: Head(**{field: data[f"{name}.{field}"] for field in _FIELDS}) for name in heads},
+        )

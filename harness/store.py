@@ -112,7 +112,7 @@ class Store:
 
         Raises `StoreError` if there is none or more than one, or if its file is damaged.
         """
-        found = self._files(f"{glob.escape(text)}*")
+        found = [path for path in self._files(f"{glob.escape(text)}*") if not self._is_copy(path)]
         if not found:
             raise StoreError(f"no run '{text}' in {self.root}/; `harness runs list` shows what there is")
         if len(found) > 1:
@@ -145,6 +145,13 @@ class Store:
             raise StoreError(f"--runs {self.root}: is a file, not a folder; name the folder of the results")
         found = (path for path in self.root.glob(f"*/{name}.json") if not path.name.startswith("."))
         return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def _is_copy(self, path: Path) -> bool:
+        """Whether a result lies where none of its name belongs, so that `every` leaves it out too."""
+        try:
+            return path != self.path_of(read(path))
+        except StoreError:
+            return False  # of a damaged file it is to be said that it is damaged
 
     def _read(self, path: Path) -> Result | None:
         try:

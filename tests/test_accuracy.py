@@ -303,7 +303,7 @@ def test_weights_that_are_not_there_block_their_cells_and_no_others(spec: Spec) 
 
 
 def heights(line: Line2D) -> list[float]:
-    return np.asarray(line.get_ydata(), dtype=float).tolist()
+    return [float(height) for height in np.asarray(line.get_ydata(), dtype=float)]
 
 
 FIGURE = SPEC.replace('title = "Accuracy"', 'title = "Accuracy"\nx = "speed"\ny = "top1"') + (

@@ -166,6 +166,27 @@ def test_what_cannot_be_compared_ends_in_one_sentence(harness: Harness, store: S
         assert ran.err.splitlines() == [f"error: {sentence}"]
 
 
+def test_one_run_is_not_compared_with_itself_however_it_is_named(harness: Harness, store: Store, tmp_path: Path) -> None:
+    copies = Store(tmp_path / "copies")
+    for of in (store, copies):
+        keep(of, tiny())
+    path = str(copies.path_of(tiny().result))
+    for first, second in ((TINY, TINY), (TINY[:9], TINY), (path, TINY)):
+        sentence = f"error: {first} and {second} are the same run {TINY}; name two, `harness runs list` shows them\n"
+        assert harness("compare", first, second) == Ran(code=2, out="", err=sentence)
+
+
+def test_a_copy_in_another_folder_makes_no_run_ambiguous_and_is_no_run_itself(harness: Harness, store: Store) -> None:
+    keep(store, tiny(), lite())
+    (store.root / "backup").mkdir()
+    store.path_of(tiny().result).rename(store.root / "backup" / f"{TINY}.json")
+    assert harness("runs", "show", TINY) == Ran(
+        code=2, out="", err=f"error: no run '{TINY}' in runs/; `harness runs list` shows what there is\n"
+    )
+    keep(store, tiny())
+    assert harness("compare", TINY, LITE).code == 0
+
+
 def test_a_head_that_a_network_lacks_ends_in_one_sentence(harness: Harness, store: Store) -> None:
     keep(store, tiny(), lite())
     ran = harness("compare", TINY, LITE, "--head", "distil")
@@ -221,6 +242,17 @@ def test_runs_are_listed_newest_first_with_what_they_came_to(harness: Harness, s
             LAPTOP.label,
         ],
     ]
+
+
+def test_only_the_newest_runs_are_listed_where_a_limit_is_given(harness: Harness, store: Store) -> None:
+    for number in (1, 3, 2):
+        store.save(run_of(SPEED, number))
+    for limit, listed in (("1", [3]), ("2", [3, 2]), ("9", [3, 2, 1])):
+        ran = harness("runs", "list", "--limit", limit)
+        assert (ran.code, ran.err) == (0, "")
+        assert [line.split()[0] for line in ran.out.splitlines()] == [run_of(SPEED, number).id for number in listed]
+    ran = harness("runs", "list", "--limit", "0")
+    assert ran == Ran(code=2, out="", err="error: Invalid value for '--limit': 0 is not in the range x>=1.\n")
 
 
 def test_without_runs_that_is_said(harness: Harness) -> None:

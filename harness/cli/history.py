@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import TextWrapper, wrap
@@ -42,7 +43,12 @@ def compare(  # noqa: PLR0913 -- one parameter an option
     from harness.report.comparison import render_comparison, render_comparison_json
 
     store = Store(runs)
-    found = compared(_evaluated(store, first), _evaluated(store, second), head)
+    one, other = _evaluated(store, first), _evaluated(store, second)
+    if one.result.id == other.result.id:
+        raise HarnessError(
+            f"{first} and {second} are the same run {one.result.id}; name two, `harness runs list` shows them"
+        )
+    found = compared(one, other, head)
     if form == "json":
         click.echo(render_comparison_json(found, images=images), nl=False)
     else:
@@ -60,11 +66,13 @@ def runs(context: click.Context) -> None:
 
 @runs.command("list")
 @options.runs
-def list_runs(runs: Path) -> None:
+@click.option("--limit", type=click.IntRange(min=1), help="Runs to list at most  [default: all]")
+def list_runs(runs: Path, *, limit: int | None) -> None:
     """List all runs, newest first: id, age, what it came to, job and machine."""
     store = Store(runs)
     now, width = datetime.now(tz=UTC), _width()
-    found = [(one.id, _age(now - one.started), _came_to(one), str(one.job), one.machine.label) for one in store.every()]
+    newest = islice(store.every(), limit)
+    found = [(one.id, _age(now - one.started), _came_to(one), str(one.job), one.machine.label) for one in newest]
     click.echo("".join(f"{line}\n" for line in _laid_out(found, width)) or f"no runs in {runs}/\n", nl=False)
     _name_damaged(store)
 

@@ -66,7 +66,8 @@ def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[s
 
 def _job(job: Job) -> str:
     told = dict(job.settings)
-    skip = {"model", "res", *KINDS[job.kind].defaults} if job.kind != "throughput" else {"model", "res"}
+    said = {"model", "res", "data", "first", "second"}
+    skip = said if job.kind == "throughput" else {*said, *KINDS[job.kind].defaults}
     more = " ".join(f"{name}={value}" for name, value in told.items() if name not in skip)
     return f"{job}{' ' + more if more else ''}"
 

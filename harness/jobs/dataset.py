@@ -2,31 +2,23 @@
 
 from typing import Any
 
-import numpy as np
-
-from harness.errors import JobError
-from harness.jobs.images import facts_of, open_images
+from harness.jobs.images import sizes
 from harness.jobs.walk import Report
 from harness.plan import Job
 from harness.progress import Inputs, Progress
 from harness.result import Measurement
 
+UNITS = {"test_images": "images", "train_images": "images", "classes": "classes"}
+
 
 def work(job: Job, inputs: Inputs, report: Report) -> tuple[dict[str, Measurement], dict[str, Any], list[str]]:
-    """Count what is there; a split that is not there has no number."""
+    """Count what is there; a split that is not there has no number.
+
+    Raises `JobError` if there are no images at all.
+    """
     data = str(job["data"])
-    where = inputs.data[data]
     report(Progress(job=job, phase="counting images"))
-    images = open_images(data, where)
-    metrics = {
-        "test_images": Measurement(unit="images", value=len(images)),
-        "classes": Measurement(unit="classes", value=len(np.unique(images.labels))),
-    }
-    warnings = []
-    try:
-        training = open_images(data, where, split="train")
-    except JobError as error:
-        warnings.append(f"no training images: {error}")
-    else:
-        metrics["train_images"] = Measurement(unit="images", value=len(training))
-    return metrics, {"images": facts_of(images)}, warnings
+    found = sizes(data, inputs.data[data])
+    metrics = {name: Measurement(unit=UNITS[name], value=count) for name, count in found.items()}
+    absent = [name.removesuffix("_images") for name in UNITS if name not in found]
+    return metrics, {}, [f"{data} has no {split} images there" for split in absent]

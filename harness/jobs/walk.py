@@ -116,6 +116,67 @@ class Network:
     buffer: list[Predictions] = field(default_factory=list)
 
 
+class Threads:
+    """How many threads compute on a processor whose cores the reading processes want as well.
+
+    Threads that wait for one another on cores that somebody else has are ten times slower (measured on two cores).  So
+    computing begins with the cores that the readers leave, and takes all of them if even then it, and not reading, is
+    what takes the time.
+    """
+
+    TRIES = 3
+
+    def __init__(self, *, workers: int) -> None:
+        self._cores, self._workers = torch.get_num_threads(), workers
+        self._seen: list[bool] = []
+        if workers:
+            torch.set_num_threads(max(1, self._cores - workers))
+
+    def learn(self, *, computing: float, reading: float) -> None:
+        """Take the seconds that a batch took to compute, and to read in one process; the first one warms up."""
+        if not self._workers or len(self._seen) > self.TRIES:
+            return
+        self._seen.append(computing > reading / self._workers)
+        if len(self._seen) > self.TRIES and all(self._seen[1:]):
+            self.restore()
+
+    def restore(self) -> None:
+        """Compute with all cores."""
+        torch.set_num_threads(self._cores)
+
+
+class Stage:
+    """The batch in hand on the device: each view of it is moved once and normalised once for each norm.
+
+    The memory for it is taken once and used again for every batch.
+    """
+
+    def __init__(self, device: str, views: Sequence[View]) -> None:
+        self._device, self._views = device, views
+        self._memory: dict[tuple[View, str], torch.Tensor] = {}
+        self._ready: dict[tuple[View, str], torch.Tensor] = {}
+        self._pixels: dict[View, torch.Tensor] = {}
+
+    def put(self, loaded: Loaded) -> None:
+        """Take the next batch."""
+        self._ready.clear()
+        self._pixels = dict(zip(self._views, loaded.pixels, strict=True))
+
+    def images(self, view: View, norm: str) -> torch.Tensor:
+        """Give the batch as a network sees it, float32 of shape (n, 3, res, res)."""
+        use = view, norm
+        if use not in self._ready:
+            pixels = self._pixels[view].to(self._device, non_blocking=True)
+            self._ready[use] = normalised(pixels, norm, into=self._room(pixels, use))
+        return self._ready[use]
+
+    def _room(self, pixels: torch.Tensor, use: tuple[View, str]) -> torch.Tensor:
+        taken = self._memory.get(use)
+        if taken is None or taken.shape[0] < pixels.shape[0]:
+            taken = self._memory[use] = torch.empty(pixels.shape, device=pixels.device)
+        return taken[: pixels.shape[0]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Walk:
     """One walk through the images for a group of networks."""
@@ -174,11 +235,13 @@ class Walk:
         batches = [(shard, places) for shard in todo for places in _batches(shard, size)]
         reading = loader(self.images, views, [places for _, places in batches], workers=workers, pin=device != "cpu")
         started, before = time.perf_counter(), counter.value
-        waited = time.perf_counter()
+        threads, stage = Threads(workers=workers if device == "cpu" else 0), Stage(device, views)
+        ended = time.perf_counter()
         for (shard, _), loaded in zip(batches, reading, strict=True):
-            spent.cost.seconds["wait for images"] += time.perf_counter() - waited
+            came = time.perf_counter()
+            spent.cost.seconds["wait for images"] += came - ended
             wanting = [network for network in networks if shard in network.entry.todo]
-            self._through(loaded, wanting, views, device, spent)
+            self._through(loaded, wanting, stage, spent)
             if loaded.positions[-1] == shard.stop - 1:
                 with spent.cost.counted("write"):
                     self._keep(shard, networks, spent)
@@ -187,7 +250,9 @@ class Walk:
                 done = counter.value
             rate = (done - before) / (time.perf_counter() - started)
             self.report(Progress(job=self.entries[0].job, phase=self._phase(), done=done, total=total, rate=rate))
-            waited = time.perf_counter()
+            ended = time.perf_counter()
+            threads.learn(computing=ended - came, reading=loaded.read + loaded.cut)
+        threads.restore()
         return spent
 
     def _phase(self) -> str:
@@ -214,28 +279,23 @@ class Walk:
             networks.append(Network(entry=entry, reader=Reader(model), together=size))
         return networks
 
-    def _through(
-        self, loaded: Loaded, networks: Sequence[Network], views: Sequence[View], device: str, spent: Spent
-    ) -> None:
+    def _through(self, loaded: Loaded, networks: Sequence[Network], stage: Stage, spent: Spent) -> None:
         """Show a batch to the networks that lack it."""
         cost = spent.cost
         cost.seconds["read and decode"] += loaded.read
         cost.seconds["resize and crop"] += loaded.cut
         cost.images += len(loaded.positions)
         spent.broken |= loaded.broken
-        pixels = dict(zip(views, loaded.pixels, strict=True))
-        ready: dict[tuple[View, str], torch.Tensor] = {}
+        stage.put(loaded)
         for network in networks:
-            job, view = network.entry.job, network.entry.view
+            job = network.entry.job
             if job.key in spent.failed:
                 continue
-            key = view, str(job["norm"])
-            if key not in ready:
-                with cost.counted("to device and normalise"):
-                    ready[key] = normalised(pixels[view].to(device, non_blocking=True), key[1])
+            with cost.counted("to device and normalise"):
+                images = stage.images(network.entry.view, str(job["norm"]))
             try:
                 with cost.counted("forward"):
-                    heads = _forward(network, ready[key], FLAGS[str(job["precision"])])
+                    heads = _forward(network, images, FLAGS[str(job["precision"])])
             except (JobError, RuntimeError) as error:
                 spent.failed[job.key] = self._at(loaded, error)
                 continue

@@ -81,8 +81,8 @@ def number(value: float, digits: int | None, *, significant: int = 4) -> str:
     """Write a number with so many decimals, or with so many significant digits and no exponent."""
     if digits is not None:
         return f"{value:z.{digits}f}"  # z: what rounds to nothing has no sign
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
+    if value == 0 or not math.isfinite(value) or isinstance(value, int):
+        return f"{value:g}" if abs(value) < 10**6 else f"{value:.0f}"
     decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{decimals}f}"
 
