@@ -166,7 +166,9 @@ def test_what_cannot_be_compared_ends_in_one_sentence(harness: Harness, store: S
         assert ran.err.splitlines() == [f"error: {sentence}"]
 
 
-def test_one_run_is_not_compared_with_itself_however_it_is_named(harness: Harness, store: Store, tmp_path: Path) -> None:
+def test_one_run_is_not_compared_with_itself_however_it_is_named(
+    harness: Harness, store: Store, tmp_path: Path
+) -> None:
     copies = Store(tmp_path / "copies")
     for of in (store, copies):
         keep(of, tiny())
