@@ -55,10 +55,14 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a job stands: `done` of `total` steps of a phase, and images a second where they are known."""
+    """Where a job stands: `done` of `total` steps of a phase, and images a second where they are known.
+
+    `together` says what is in hand where it is more than this job.
+    """
 
     job: Job
     phase: str
+    together: str = ""
     done: int = 0
     total: int = 0
     rate: float | None = None

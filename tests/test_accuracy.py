@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.lines import Line2D
+from rich.console import Console
 
+from harness.cli import display
 from harness.diff import Finding, Verdict, compare
 from harness.errors import HarnessError
 from harness.figure import draw, figure_of, layers_of
@@ -297,6 +300,33 @@ def test_weights_that_are_not_there_block_their_cells_and_no_others(spec: Spec) 
     plan, _ = look(make_plan([spec], GIVEN), launcher, Inputs(data={"imagenet": "x"}))
     assert plan.of(spec)["net", "top1"].blocked == "no weights of net.w there"
     assert plan.jobs == ()
+
+
+# What is shown while it goes on.
+
+PASS = "3 networks over imagenet"
+
+
+def test_a_log_is_told_once_a_minute_that_a_pass_goes_on(
+    only: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, job = only
+    clock = iter([0.0, 59.0, 60.0, 60.0, 61.0, 120.0, 120.0])
+    monkeypatch.setattr("harness.cli.display.time.monotonic", clock.__next__)
+    lines = display.Lines()
+    for done in (100, 200, 300, 400):
+        lines.progress(Progress(job=job, phase="", together=PASS, done=done, total=1000))
+    assert capsys.readouterr().err == f"{PASS}: 200/1000\n{PASS}: 400/1000\n"
+
+
+def test_a_terminal_shows_the_whole_pass_its_speed_and_the_time_left(only: tuple[Plan, Job]) -> None:
+    _, job = only
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=90, color_system=None)
+    with display.LiveLine(console) as line:
+        line.starts(job, 1, 3)
+        line.progress(Progress(job=job, phase="", together=PASS, done=250, total=1000, rate=25.0))
+    assert f"{PASS}: 250/1000, 25.0 im/s, about 30 s left" in screen.getvalue()
 
 
 # What is drawn.

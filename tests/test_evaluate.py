@@ -5,10 +5,10 @@ import functools
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,8 +28,7 @@ from torch.nn.functional import cosine_similarity
 from harness.errors import JobError
 from harness.jobs import agreement, dataset, evaluate, heads, parts, score, tokens
 from harness.jobs.evaluate import Evaluated, Site
-from harness.jobs.images import Images
-from harness.jobs.labelling import imagenet_classes
+from harness.jobs.images import Images, open_images
 from harness.jobs.preprocess import NORMS, View
 from harness.plan import Job
 from harness.predictions import Head, Predictions, write
@@ -99,7 +98,7 @@ def photos(kept_photos: Path, tmp_path: Path) -> Path:
 def random_state(model: str, *, seed: int = 0, classes: int = 1000) -> dict[str, torch.Tensor]:
     """Draw weights with which guesses differ from image to image."""
     torch.manual_seed(seed)
-    sized = {"img_size": RES[model]} if model == DISTILLED else {}
+    sized: dict[str, Any] = {"img_size": RES[model]} if model == DISTILLED else {}
     built = timm.create_model(model, num_classes=classes, **sized)
     state = {name: value.clone() for name, value in built.state_dict().items()}
     for name, value in state.items():
@@ -218,7 +217,7 @@ def assert_same(one: Predictions, other: Predictions, *, within: float = 0.0) ->
 
 
 def network(job: Job, weights: Path) -> nn.Module:
-    sized = {"img_size": job["res"]} if job["model"] == DISTILLED else {}
+    sized: dict[str, Any] = {"img_size": job["res"]} if job["model"] == DISTILLED else {}
     built: nn.Module = timm.create_model(str(job["model"]), **sized)
     built.load_state_dict(load_file(weights / f"{job['model']}.safetensors"), strict=True)
     return built.eval()
@@ -226,7 +225,8 @@ def network(job: Job, weights: Path) -> nn.Module:
 
 def batches(job: Job, folder: Path) -> tuple[list[str], Any]:
     """Give the names in timm's order, and timm's loader."""
-    found = create_dataset("", root=str(folder), class_map=str(SYNSETS))
+    classes: Any = str(SYNSETS)  # a file is taken too, whatever the annotation says
+    found = create_dataset("", root=str(folder), class_map=classes)
     mean, deviation = NORMS[str(job["norm"])]
     loader = create_loader(
         found,
@@ -244,12 +244,19 @@ def batches(job: Job, folder: Path) -> tuple[list[str], Any]:
     return [str(name) for name in found.filenames()], loader
 
 
+def shown_by_timm(loader: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Give the batches; timm leaves the files of images open until they are collected."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield from loader
+
+
 @torch.inference_mode()
 def timms_way(job: Job, folder: Path, weights: Path) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
     """Give logits and labels by name, image by image as timm reads them."""
     model = network(job, weights)
     names, loader = batches(job, folder)
-    logits, labels = zip(*((model(images), targets) for images, targets in loader), strict=True)
+    logits, labels = zip(*((model(images), targets) for images, targets in shown_by_timm(loader)), strict=True)
     return (
         dict(zip(names, torch.cat(logits), strict=True)),
         dict(zip(names, torch.cat(labels).tolist(), strict=True)),
@@ -284,12 +291,21 @@ def test_predictions_are_those_of_timms_own_way_however_the_work_is_cut(
         wanted = torch.stack([logits[name] for name in names])
         best = wanted.topk(5)
         head = found.predictions.heads["class"]
-        assert len(np.unique(head.top[:, 0])) > 5  # the networks tell the images apart
+        assert len(np.unique(head.top, axis=0)) > COUNT / 2  # the network tells the images apart
         np.testing.assert_array_equal(head.top, best.indices.numpy())
         np.testing.assert_allclose(head.scores, best.values.numpy(), rtol=0, atol=1e-4)
         np.testing.assert_allclose(head.probability, wanted.softmax(1).max(1).values.numpy(), rtol=0, atol=1e-5)
         assert images_read(found) == COUNT
         assert found.facts["pass"]["devices"] == ["cpu"] * devices
+
+
+def test_processes_that_read_for_several_devices_end_well_after_others_read_for_one(
+    kept_photos: Path, kept_weights: Path, tmp_path: Path
+) -> None:
+    # Since the first, torch watches over every process that reads, and takes a bad end of any for a failure.
+    for turn, devices in enumerate((1, *(3,) * 5)):
+        (tmp_path / str(turn)).mkdir()
+        each([A], tmp_path / str(turn), photos=kept_photos, weights=kept_weights, workers=6, devices=devices)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
@@ -301,7 +317,7 @@ def test_lower_precision_is_asked_for_and_said(
     found = one(job, tmp_path, photos=kept_photos, weights=kept_weights)
     apart = np.abs(found.predictions.heads["class"].scores - exact.predictions.heads["class"].scores).max()
     lower = precision == "bfloat16"
-    assert (apart > 1e-3) is lower  # a CPU has no TF32
+    assert bool(apart > 1e-3) == lower  # a CPU has no TF32
     assert apart < 0.5
     assert found.facts["flags"] == {"autocast": "bfloat16" if lower else None, "tf32": True}
     assert exact.facts["flags"] == {"autocast": None, "tf32": False}
@@ -311,10 +327,9 @@ def test_a_source_that_can_only_be_streamed_gives_the_same_and_goes_on_too(
     photos: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = one(A, tmp_path)
-    folder = evaluate.open_images
 
     def stream(data: str, where: str) -> Images:
-        found = folder(data, where)
+        found = open_images(data, where)
         assert found.read is not None
         contents = [found.read(position) for position in range(len(found))]
         return replace(found, read=None, streamed=True, stream=lambda: iter(contents))
@@ -356,7 +371,6 @@ def assert_measured(found: Measurement, hits: list[bool]) -> None:
 
 @pytest.mark.skipif(not ASSETS.is_dir(), reason=f"needs the real weights and images of {ASSETS}")
 def test_real_networks_say_of_real_images_what_was_written_down_of_them(tmp_path: Path) -> None:
-    torch.set_num_threads(2)
     rows = manifest()
     chosen = {row["file"].removeprefix("val/"): row for row in [*rows[:50], *rows[50::28]]}
     for name in chosen:
@@ -440,7 +454,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wanted(kept_photos: Path, kept_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Predictions]:
     """Give what a pass from nothing says that nobody disturbs."""
     found = each([A, B], tmp_path_factory.mktemp("undisturbed"), photos=kept_photos, weights=kept_weights)
@@ -577,10 +591,14 @@ def test_progress_counts_to_the_number_of_images_that_are_missing(
         lines = pipe.read().split()
     assert heard[0] == Progress(job=A, phase="looking through imagenet")
     steps = [line for line in lines if line != "0/0"]
-    assert sorted(int(line.partition("/")[0]) for line in steps) == [4, 8, 12, 13]
+    done = sorted(int(line.partition("/")[0]) for line in steps)
+    assert len(set(done)) == 4
+    assert done[-1] == 13
     assert {line.partition("/")[2] for line in steps} == {"13"}
     if devices == 1:
-        assert [progress.phase for progress in heard[1:3]] == ["loading weights", "1 network over imagenet"]
+        assert done == [4, 8, 12, 13]
+        assert heard[1] == Progress(job=A, phase="loading weights")
+        assert {progress.together for progress in heard[2:]} == {"1 network over imagenet"}
         assert heard[-1].rate is not None
         assert heard[-1].rate > 0
 
@@ -596,26 +614,22 @@ def test_networks_that_do_not_fit_together_go_in_groups_and_say_the_same(
     photos: Path, weights: Path, tmp_path: Path, wanted: list[Predictions], reads: list[str]
 ) -> None:
     other = evaluation(VIT, crop=1.0)
-    room = max(size_of(CONVNET, weights), 2 * size_of(VIT, weights))
-    assert room < size_of(CONVNET, weights) + size_of(VIT, weights)
+    room = size_of(VIT, weights) + size_of(CONVNET, weights)
+    assert room < 2 * size_of(VIT, weights)
     heard: list[str] = []
-    found = each(
-        [A, B, other], tmp_path, memory=2 * room + 2, report=lambda progress: heard.append(progress.phase)
-    )
+    found = each([A, B, other], tmp_path, memory=2 * room, report=lambda progress: heard.append(progress.together))
     groups = found[0].facts["pass"]["groups"]
-    assert sorted(sorted(group) for group in groups) == sorted([sorted([str(A), str(other)]), [str(B)]])
+    assert groups == [[str(A), str(B)], [str(other)]]
     assert images_read(found[0]) == len(reads) == 2 * COUNT
-    assert {"1 network over imagenet, group 1 of 2", "2 networks over imagenet, group 2 of 2"} <= set(heard) or {
+    assert list(dict.fromkeys(filter(None, heard))) == [
         "2 networks over imagenet, group 1 of 2",
         "1 network over imagenet, group 2 of 2",
-    } <= set(heard)
+    ]
     for is_, should in zip(found[:2], wanted, strict=True):
         assert_same(is_.predictions, should, within=1e-5)
 
 
-def test_a_network_larger_than_the_memory_for_weights_stands_alone(
-    photos: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_a_network_larger_than_the_memory_for_weights_stands_alone(photos: Path, weights: Path, tmp_path: Path) -> None:
     found = each([A, B], tmp_path, memory=1)
     assert sorted(found[0].facts["pass"]["groups"]) == sorted([[str(A)], [str(B)]])
 
@@ -692,7 +706,7 @@ def test_a_single_image_that_does_not_fit_is_the_networks_end(
     )
 
 
-PLAYED = '''
+PLAYED = """
 import io, json, resource, sys
 from pathlib import Path
 import numpy as np, torch
@@ -734,7 +748,7 @@ inputs = Inputs(data={"played": ""}, weights=root)
 ((_, found),) = evaluate.work([Job.of("evaluate", settings)], inputs, site, lambda progress: None, together=256)
 assert len(found.predictions.names) == found.facts["pass"]["images_read"] == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-'''
+"""
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
@@ -765,7 +779,7 @@ def both_heads(kept_photos: Path, kept_weights: Path) -> tuple[list[str], torch.
     names, loader = batches(job, kept_photos)
     first, second, own = [], [], []
     with torch.inference_mode():
-        for images, _ in loader:
+        for images, _ in shown_by_timm(loader):
             features = model.forward_features(images)
             first.append(model.head(features[:, 0]))
             second.append(model.head_dist(features[:, 1]))
@@ -840,9 +854,10 @@ def test_networks_whose_weights_are_not_right_fail_alone_with_a_sentence_each(
     save_file(random_state("test_vit2", classes=10), weights / "test_vit2.safetensors")
     missing, damaged, other = (evaluation(name) for name in ("test_convnext", "test_resnet", "test_vit2"))
     found = outcomes([missing, damaged, A, other], tmp_path)
-    hint = str(found[missing.key])
-    assert hint.startswith(f"--weights {weights}: no weights of test_convnext.w there; call the file ")
-    assert "test_convnext.w.safetensors" in hint
+    assert found[missing.key] == (
+        f"--weights {weights}: no weights of test_convnext.w there (looked for test_convnext.w.safetensors, "
+        "test_convnext.safetensors, the same as .pth or .pt); did you mean 'test_vit'?"
+    )
     assert found[damaged.key] == (
         f"{weights}/test_resnet.safetensors: conv1.0.weight holds numbers that are not finite; the file is damaged"
     )
@@ -896,8 +911,8 @@ def test_an_image_cut_short_is_named_costs_its_shard_and_can_be_mended(
 ) -> None:
     name = wanted[0].names[SHARD + 1]
     whole = cut_short(photos, name)
-    with pytest.raises(OSError, match="truncated") as why:
-        Image.open(photos / name).convert("RGB")
+    with Image.open(photos / name) as image, pytest.raises(OSError, match="truncated") as why:
+        image.convert("RGB")
     found = outcomes([A, B], tmp_path, workers=workers, devices=devices)
     sentence = (
         f"1 of 21 images of imagenet cannot be read: {name}: cannot be read ({why.value}); replace them and run the "
@@ -920,9 +935,7 @@ def test_many_unreadable_images_are_counted_and_the_first_named(photos: Path, we
         "goes on from here, or count them as wrong with --skip-unreadable"
     )
     found = one(A, tmp_path, skip=True)
-    assert found.warnings == [
-        f"7 of 21 images could not be read and count as wrong: {', '.join(names[:5])}, …"
-    ]
+    assert found.warnings == [f"7 of 21 images could not be read and count as wrong: {', '.join(names[:5])}, …"]
 
 
 def test_an_image_that_is_skipped_counts_as_wrong_and_is_said_and_a_stricter_run_refuses(
@@ -1006,14 +1019,14 @@ def scored(names: Sequence[str], labels: Sequence[int], guesses: Sequence[int]) 
 
 @pytest.mark.parametrize(
     ("hits", "total", "low", "high"),
-    [(81, 263, 25.5273, 36.6205), (15, 148, 6.2365, 16.0455), (0, 20, 0.0, 16.1125), (1, 29, 0.6113, 17.1755)],
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)],
 )
 def test_an_interval_is_wilsons(hits: int, total: int, low: float, high: float) -> None:
-    """The values are Newcombe's (Statistics in Medicine 17, 1998, table I, method 3), here to more digits."""
+    # The values are those of Newcombe (Statistics in Medicine 17, 1998), table I, method 3.
     found = score.share(np.arange(total) < hits)
     assert found.unit == "%"
     assert found.value == pytest.approx(100 * hits / total)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.005)
 
 
 def real_of_timm() -> list[list[int]]:
@@ -1113,7 +1126,7 @@ def store(tmp_path: Path) -> Store:
 def test_two_classifiers_differ_on_the_images_where_their_first_guesses_do(
     store: Store, first: str, second: str, differ: int
 ) -> None:
-    metrics, facts, warnings = agreement.work(comparison(first, second), store)
+    metrics, facts, doubts = agreement.work(comparison(first, second), store)
     low, high = by_hand(differ, 4)
     found = metrics["disagreement"]
     assert (found.unit, found.value) == ("fraction", differ / 4)
@@ -1122,7 +1135,7 @@ def test_two_classifiers_differ_on_the_images_where_their_first_guesses_do(
     assert facts["differ"] == differ
     assert facts["images"] == {"said": "4 images"}
     assert len(set(facts["evaluations"])) == len(names)
-    assert warnings == []
+    assert doubts == []
 
 
 def disagreement_refused(store: Store, first: str, second: str) -> str:
@@ -1165,8 +1178,8 @@ def test_evaluations_over_other_images_are_not_compared(store: Store) -> None:
 def cosines(job: Job, photos: Path, weights: Path, **told: Any) -> tuple[dict[str, Measurement], dict[str, Any]]:  # noqa: ANN401
     inputs = Inputs(data={"imagenet": str(photos)}, weights=weights, **told)
     site = Site(devices=("cpu",), memory=2**33, runs=photos)
-    metrics, facts, warnings = tokens.work(job, inputs, site, silent)
-    assert warnings == []
+    metrics, facts, doubts = tokens.work(job, inputs, site, silent)
+    assert doubts == []
     return metrics, facts
 
 
@@ -1182,7 +1195,7 @@ def test_the_two_tokens_are_compared_before_and_after_every_layer(
     model: Any = network(job, kept_weights)
     rows = []
     with torch.inference_mode():
-        for images, _ in batches(job, kept_photos)[1]:
+        for images, _ in shown_by_timm(batches(job, kept_photos)[1]):
             # As timm's own `forward_features`, a layer at a time.
             x = model.patch_embed(images)
             x = model.norm_pre(model.patch_drop(model._pos_embed(x)))
@@ -1231,31 +1244,32 @@ def test_an_image_that_cannot_be_read_ends_the_comparison_of_tokens(photos: Path
 # Data sets.
 
 
-def counted(where: Path) -> tuple[dict[str, float | str], list[str], str]:
+def counted(where: Path) -> tuple[dict[str, tuple[str, float | str]], list[str]]:
+    heard: list[Progress] = []
     job = Job.of("dataset", {"data": "imagenet"})
-    metrics, facts, warnings = dataset.work(job, Inputs(data={"imagenet": str(where)}), silent)
-    return {name: found.value for name, found in metrics.items()}, warnings, facts["images"]["said"]
+    metrics, facts, doubts = dataset.work(job, Inputs(data={"imagenet": str(where)}), heard.append)
+    assert heard == [Progress(job=job, phase="counting images")]
+    assert facts == {}
+    return {name: (found.unit, found.value) for name, found in metrics.items()}, doubts
 
 
 def test_a_data_set_is_counted_by_split(kept_photos: Path, tmp_path: Path) -> None:
     (tmp_path / "val").symlink_to(kept_photos)
     for place in range(3):
         photograph(tmp_path / "train" / FOLDERS[place % 2] / f"{place}.JPEG", place)
-    values, warnings, said = counted(tmp_path)
-    assert values == {"test_images": 21, "train_images": 3, "classes": 4}
-    assert warnings == []
-    assert said == "21 of the 50,000 images of ImageNet, 4 of its 1,000 classes"
+    values, doubts = counted(tmp_path)
+    assert values == {"test_images": ("images", 21), "train_images": ("images", 3), "classes": ("classes", 4)}
+    assert doubts == []
 
 
 def test_training_images_that_are_not_there_are_said_and_not_counted(kept_photos: Path, tmp_path: Path) -> None:
     (tmp_path / "val").symlink_to(kept_photos)
-    values, warnings, _ = counted(tmp_path)
-    assert values == {"test_images": 21, "classes": 4}
-    assert warnings == [
-        f"no training images: --data imagenet={tmp_path}: has no folder of train images; it would be called train"
-    ]
+    values, doubts = counted(tmp_path)
+    assert values == {"test_images": ("images", 21), "classes": ("classes", 4)}
+    assert doubts == ["imagenet has no train images there"]
 
 
-def test_labels_are_the_places_of_the_wordnet_ids_not_of_the_folders(kept_photos: Path, kept_weights: Path) -> None:
-    ids = imagenet_classes()
-    assert [ids[name] for name in FOLDERS] == [0, 1, 277, 898]
+def test_a_data_set_without_any_images_has_no_counts(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as error:
+        counted(tmp_path)
+    assert str(error.value) == f"--data imagenet={tmp_path}: no images in {tmp_path} or the folders in it"

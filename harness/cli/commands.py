@@ -356,13 +356,18 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **told: Any
 
 @cli.command()
 @options.data
+@options.weights
 @options.device
 @options.runs
 @click.option("--ceilings", is_flag=True, help="Measure what the device can do at most, and keep it with the results.")
-def doctor(data: dict[str, str], device: str, runs: Path, *, ceilings: bool) -> int:
-    """Show versions, devices, which cards this build of torch can run, and what is wrong with a data set."""
+def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, *, ceilings: bool) -> int:
+    """Show versions, devices, which cards this build of torch can run, what is wrong with data or weights."""
     from harness.cli.doctor import findings
 
+    if weights is not None:
+        _list_weights(weights)
+        if not data:
+            return OK
     if data:
         sound = [_check_images(name, where) for name, where in data.items()]  # every one, also after a bad one
         return OK if all(sound) else SOME_FAILED
@@ -371,6 +376,24 @@ def doctor(data: dict[str, str], device: str, runs: Path, *, ceilings: bool) -> 
     if ceilings:
         return _measure_ceilings(device, runs)
     return OK if healthy else SOME_FAILED
+
+
+def _list_weights(folder: Path) -> None:
+    """Print which weights of the shipped tables are in a folder, and which are not."""
+    from harness.launch import LocalLauncher
+    from harness.progress import Inputs
+
+    if not folder.is_dir():
+        raise HarnessError(f"--weights {folder}: there is no such folder")
+    jobs = [job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name]
+    seen = LocalLauncher().look(Inputs(weights=folder), tuple(jobs))
+    click.echo(
+        f"weights   {len(seen.weights)} of {len(seen.weights) + len(seen.missing)} that the tables name: {folder}"
+    )
+    for name, digest in seen.weights.items():
+        click.echo(f"found     {name}, SHA-256 {str(digest)[:12]}…")
+    for name, why in seen.missing.items():
+        click.echo(f"missing   {name}" if "no weights of" in why else f"problem   {why}")
 
 
 def _check_images(data: str, where: str) -> bool:

@@ -64,7 +64,8 @@ class Lines(Quiet):
         """Say once a minute how far long work is: a log shall show that it goes on."""
         if time.monotonic() - self._said >= MINUTE and progress.total:
             self._said = time.monotonic()
-            print(f"{progress.phase}: {progress.done}/{progress.total}", file=sys.stderr, flush=True)
+            what = progress.together or f"{progress.job}: {progress.phase}"
+            print(f"{what}: {progress.done}/{progress.total}", file=sys.stderr, flush=True)
 
     def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- said when it has ended
         """Remember which job of how many this is."""
@@ -114,7 +115,7 @@ class LiveLine(Quiet):
             parts.append(f"{progress.rate:.1f} im/s")
             if progress.total > progress.done:
                 parts.append(_left((progress.total - progress.done) / progress.rate))
-        self._show(", ".join(parts))
+        self._show(", ".join(filter(None, parts)), progress.together)
 
     def finished(self, result: Result) -> None:
         """Leave a line above for a failure; count the time for the rest."""
@@ -127,12 +128,12 @@ class LiveLine(Quiet):
         """Show why."""
         self._show(why)
 
-    def _show(self, text: str) -> None:
+    def _show(self, text: str, together: str = "") -> None:
         rest = ""
         if self._spent and self._left:
             seconds = self._left * sum(self._spent) / len(self._spent)
             rest = f", {_left(seconds)}"
-        line = Text(f"{self._job}: {text}{rest}", no_wrap=True, overflow="ellipsis")
+        line = Text(f"{together or self._job}: {text}{rest}", no_wrap=True, overflow="ellipsis")
         self._live.update(line)
 
 

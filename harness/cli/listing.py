@@ -54,7 +54,7 @@ def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[s
     for kind in dict.fromkeys(job.kind for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.kind == kind]
         measured = sum(known[job] is not None for job in jobs)
-        lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already"]
+        lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{_passes(kind, jobs)}"]
         for job in jobs:
             result = known[job]
             state = f"measured in {result.seconds:.0f} s" if result else "to do"
@@ -62,6 +62,14 @@ def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[s
     lines += _blocked(plan)
     lines += _cost(plan)
     return "\n".join(lines) + "\n"
+
+
+def _passes(kind: str, jobs: Iterable[Job]) -> str:
+    """Say that evaluations over the same images share one pass: that is what they cost."""
+    if kind != "evaluate":
+        return ""
+    names = list(dict.fromkeys(str(job["data"]) for job in jobs))
+    return f"; one pass over {names[0]}" if len(names) == 1 else f"; one pass over each of {', '.join(names)}"
 
 
 def _job(job: Job) -> str:

@@ -19,6 +19,15 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     To be called from a process that has not used the device yet.  Raises `JobError` as the function did, or if the
     process died.
     """
+    return begun(function, *args, **kwargs)()
+
+
+def begun(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+    """Begin as `in_fresh_process` does, and give what waits for the value: so several run side by side.
+
+    Not a thread for each: what is forked from a pool's thread ends with an error, because Python waits there for the
+    pool's threads, of which it is one.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
 
@@ -29,15 +38,19 @@ def in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     process = context.Process(target=body)
     process.start()
     theirs.close()
-    try:
-        kind, value = ours.recv()
-    except EOFError:
+
+    def value() -> T:
+        try:
+            kind, found = ours.recv()
+        except EOFError:
+            process.join()
+            raise JobError(death(process.exitcode)) from None
         process.join()
-        raise JobError(death(process.exitcode)) from None
-    process.join()
-    if kind == "error":
-        raise JobError(value)
-    return value  # type: ignore[no-any-return]
+        if kind == "error":
+            raise JobError(found)
+        return found  # type: ignore[no-any-return]
+
+    return value
 
 
 def _answer(

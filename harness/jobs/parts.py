@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.errors import StoreError
 from harness.predictions import Predictions, joined, read, write
 
-# A shard is what an interruption can cost; its file is about 20 kB.
-SHARD = 256
+# A shard is what an interruption can cost; its file is about 10 kB.
+SHARD = 128
 
 
 @dataclass(frozen=True, kw_only=True)

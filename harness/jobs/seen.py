@@ -11,10 +11,13 @@ from harness.progress import Inputs, Seen
 
 
 def look(inputs: Inputs, jobs: tuple[Job, ...]) -> Seen:
-    """Open each set of images that these jobs need, look through it, and find the weights."""
+    """Open each set of images that these jobs need and the user gave, look through it, and find the weights."""
     images: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for data in dict.fromkeys(str(job["data"]) for job in jobs if "data" in dict(job.settings)):
+    needed = dict.fromkeys(str(job["data"]) for job in jobs if "data" in dict(job.settings))
+    for data in needed:
+        if data not in inputs.data:
+            continue
         try:
             found = open_images(data, inputs.data[data])
         except JobError as error:

@@ -49,7 +49,8 @@ def work(
         done += len(loaded.positions)
         report(Progress(job=job, phase="comparing tokens", done=done, total=len(chosen)))
     by_layer = np.concatenate(rows).astype(np.float64)
-    learned = float(cosine_similarity(model.cls_token.flatten().float(), model.dist_token.flatten().float(), dim=0))
+    first, second = (token.detach().flatten().float() for token in (model.cls_token, model.dist_token))
+    learned = float(cosine_similarity(first, second, dim=0))
     metrics = {
         "cosine_in": Measurement(unit="", value=learned),
         "cosine_out": _mean(by_layer[:, -1]),

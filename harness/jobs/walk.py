@@ -5,7 +5,6 @@ import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from harness.errors import HarnessError, JobError
 from harness.jobs import weights
 from harness.jobs.device import ran_out_of_memory
-from harness.jobs.fresh import in_fresh_process, sentence
+from harness.jobs.fresh import begun, sentence
 from harness.jobs.heads import Reader
 from harness.jobs.images import Images
 from harness.jobs.loading import Loaded, loader
@@ -207,20 +206,19 @@ class Walk:
 
     def _side_by_side(self, devices: Sequence[str], todo: Sequence[Shard], counter: Any, total: int) -> Spent:  # noqa: ANN401
         each = max(1, self.inputs.workers // len(devices)) if self.inputs.workers else 0
-
-        def share(place: int) -> Spent:
-            mine = todo[place :: len(devices)]
-            try:
-                return in_fresh_process(self._alone, devices[place], mine, counter, total, workers=each)
-            except JobError as error:
-                return Spent(failed={entry.job.key: str(error) for entry in self.entries})
-
+        shares = [
+            begun(self._alone, device, todo[place :: len(devices)], counter, total, workers=each)
+            for place, device in enumerate(devices)
+        ]
         whole = Spent()
-        with ThreadPoolExecutor(len(devices)) as pool:
-            for spent in pool.map(share, range(len(devices))):
-                whole.cost.add(spent.cost)
-                whole.failed |= spent.failed
-                whole.broken |= spent.broken
+        for share in shares:
+            try:
+                spent = share()
+            except JobError as error:
+                spent = Spent(failed={entry.job.key: str(error) for entry in self.entries})
+            whole.cost.add(spent.cost)
+            whole.failed |= spent.failed
+            whole.broken |= spent.broken
         return whole
 
     def _alone(self, device: str, todo: Sequence[Shard], counter: Any, total: int, *, workers: int) -> Spent:  # noqa: ANN401
@@ -249,15 +247,16 @@ class Walk:
                 counter.value += len(loaded.positions)
                 done = counter.value
             rate = (done - before) / (time.perf_counter() - started)
-            self.report(Progress(job=self.entries[0].job, phase=self._phase(), done=done, total=total, rate=rate))
+            self._say(done, total, rate)
             ended = time.perf_counter()
             threads.learn(computing=ended - came, reading=loaded.read + loaded.cut)
         threads.restore()
         return spent
 
-    def _phase(self) -> str:
+    def _say(self, done: int, total: int, rate: float) -> None:
         count = len(self.entries)
-        return f"{count} network{'s' if count != 1 else ''} over {self.images.data}{self.said}"
+        what = f"{count} network{'s' if count != 1 else ''} over {self.images.data}{self.said}"
+        self.report(Progress(job=self.entries[0].job, phase="", together=what, done=done, total=total, rate=rate))
 
     def _load(self, device: str, spent: Spent) -> list[Network]:
         """Bring the networks onto the device; one that does not load fails alone."""
@@ -321,7 +320,7 @@ class Walk:
         """Write what the networks said of a shard, unless an image of it could not be read and must be."""
         whole = self.inputs.skip_unreadable or not any(shard.start <= place < shard.stop for place in spent.broken)
         for network in networks:
-            if whole and network.entry.job.key not in spent.failed:
+            if whole and shard in network.entry.todo and network.entry.job.key not in spent.failed:
                 network.entry.parts.keep(shard, joined(network.buffer))
             network.buffer = []
 
