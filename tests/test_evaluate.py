@@ -1138,6 +1138,13 @@ def test_two_classifiers_differ_on_the_images_where_their_first_guesses_do(
     assert doubts == []
 
 
+def test_an_image_that_neither_could_be_shown_is_no_agreement(store: Store) -> None:
+    stored(store, "blind", scored(FOUR, [1, 2, 3, 4], [1, 2, -1, 0]))
+    stored(store, "dark", scored(FOUR, [1, 2, 3, 4], [1, 2, -1, 0]))
+    _, facts, _ = agreement.work(comparison("blind.w", "dark.w"), store)
+    assert facts["differ"] == 1
+
+
 def disagreement_refused(store: Store, first: str, second: str) -> str:
     with pytest.raises(JobError) as error:
         agreement.work(comparison(first, second), store)

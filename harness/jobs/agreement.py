@@ -28,7 +28,8 @@ def work(job: Job, store: Store) -> tuple[dict[str, Measurement], dict[str, Any]
     if not predictions:
         raise JobError("the labels agree with themselves; name a network")
     guesses = [predictions[0].labels if found is None else found.heads[head].top[:, 0] for found, head, _ in sides]
-    apart: NDArray[np.bool_] = guesses[0] != guesses[1]
+    # An image that could not be read has no guess, and two without a guess do not agree.
+    apart: NDArray[np.bool_] = (guesses[0] != guesses[1]) | (guesses[0] < 0)
     found = score.share(apart)
     measured = Measurement(
         unit="fraction",
