@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.machine import gpus, torch_build
+from harness.predictions import read
 
 pytestmark = [
     pytest.mark.gpu,
@@ -69,3 +71,46 @@ def test_the_modern_protocol_is_faster_and_says_whether_it_compiled(tmp_path: Pa
         assert "not_compiled" in result["facts"]
         other = slow[result["job"]["settings"]["model"]]
         assert result["metrics"]["throughput"]["value"] > other["metrics"]["throughput"]["value"]
+
+
+EVALUATION = """
+[table]
+title = "Accuracy on a card"
+[column.top1]
+label = "top-1"
+job = "evaluate"
+metric = "top1"
+set = { data = "pictures" }
+[row.net]
+label = "net"
+set = { model = "deit_tiny_patch16_224", weights = "mine", res = 224 }
+"""
+
+
+def test_a_card_says_of_images_what_a_processor_says(tmp_path: Path) -> None:
+    import timm
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    draw = np.random.default_rng(0)
+    for place in range(300):  # more than two shards
+        path = tmp_path / "pictures" / str(place % 10) / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    save_file(
+        timm.create_model("deit_tiny_patch16_224", num_classes=10).state_dict(),
+        weights / "deit_tiny_patch16_224.safetensors",
+    )
+    (tmp_path / "card.toml").write_text(EVALUATION, encoding="utf-8")
+    kept = {}
+    for device in ("cpu", "cuda"):
+        told = ("--data", "pictures=pictures", "--weights", "weights", "--runs", device, "--device", device, "-q")
+        command = [sys.executable, "-m", "harness", "reproduce", "./card.toml", *told]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+        (path,) = (tmp_path / device).glob("*/*.npz")
+        kept[device] = read(path)
+    assert kept["cpu"].names == kept["cuda"].names
+    processor, card = kept["cpu"].heads["class"], kept["cuda"].heads["class"]
+    np.testing.assert_allclose(card.scores, processor.scores, atol=1e-3)
