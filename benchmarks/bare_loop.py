@@ -19,10 +19,10 @@ import torch
 from scipy.stats import binom
 from timm.layers import set_fused_attn
 
+from harness.job import Job
 from harness.jobs.device import Cpu
 from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.machine import describe
-from harness.plan import Job
 from harness.progress import Progress
 
 NETWORKS = (("resnet18", 224, 4), ("deit_tiny_patch16_224", 224, 4), ("tf_efficientnet_b0", 224, 4))

@@ -20,9 +20,9 @@ from timm.data import ImageNetInfo, create_dataset, create_loader
 from timm.models import register_model
 from torch import nn
 
+from harness.job import Job
 from harness.jobs import evaluate
 from harness.jobs.evaluate import Evaluated, Site
-from harness.plan import Job
 from harness.progress import Inputs
 
 WORKERS = 2

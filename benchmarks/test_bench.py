@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from harness.job import Job
 from harness.launch import LocalLauncher
 from harness.machine import describe, software
-from harness.plan import Job, make_plan
+from harness.plan import make_plan
 from harness.progress import Batch
 from harness.result import Measurement, Result, new_id, to_json
 from harness.spec import Catalog

@@ -42,6 +42,7 @@ DATASETS: Mapping[str, DataSet] = {
     ),
     "cifar10": DataSet(label="CIFAR-10", classes=10, test_images=10_000, train_images=50_000),
     "cifar100": DataSet(label="CIFAR-100", classes=100, test_images=10_000, train_images=50_000),
+    "digits": DataSet(label="the UCI digits of scikit-learn", classes=10, test_images=360, train_images=1_437),
     "flowers102": DataSet(label="Flowers-102", classes=102, test_images=6_149, train_images=2_040),
     "cars": DataSet(label="Stanford Cars", classes=196, test_images=8_041, train_images=8_144),
     "inat18": DataSet(
@@ -51,3 +52,6 @@ DATASETS: Mapping[str, DataSet] = {
         label="iNaturalist 2019", classes=1010, test_images=3_030, train_images=265_213, test=("val", "test")
     ),
 }
+
+# Data sets that a package brings along, and where they are: nothing to fetch.
+EMBEDDED: Mapping[str, str] = {"digits": "sklearn/digits"}

@@ -21,6 +21,8 @@ REVISIONS = {
     "agreement": 1,
     "tokens": 1,
     "dataset": 1,
+    "recipe": 1,
+    "train": 1,
 }
 
 
@@ -57,38 +59,78 @@ _COUNT = Setting(types=(int,))
 _NUMBER = Setting(types=(int, float))
 _FLAG = Setting(types=(bool,))
 _OPTIMIZER = Setting(types=(str,), choices=("adamw", "sgd"))
+_PRECISION = Setting(types=(str,), choices=("float32", "tf32", "bfloat16", "float16"))
+_INTERPOLATION = Setting(types=(str,), choices=("bicubic", "bilinear"))
+_NORM = Setting(types=(str,), choices=("imagenet", "inception"))
+
+# What a recipe says; each recipe says all of it, so that nothing is decided out of sight.
+RECIPE: Mapping[str, Setting] = {
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "optimizer": _OPTIMIZER,
+    "learning_rate": _NUMBER,
+    "lr_batch": _NUMBER,
+    "momentum": _NUMBER,
+    "weight_decay": _NUMBER,
+    "schedule": Setting(types=(str,), choices=("cosine", "constant")),
+    "warmup_epochs": _NUMBER,
+    "warmup_lr": _NUMBER,
+    "min_lr": _NUMBER,
+    "gradient_clip": _NUMBER,
+    "label_smoothing": _NUMBER,
+    "init_std": _NUMBER,
+    "dropout": _NUMBER,
+    "drop_path": _NUMBER,
+    "repeated_aug": _FLAG,
+    "repeats_of_image": _COUNT,
+    "rand_augment": _FLAG,
+    "rand_augment_policy": _TEXT,
+    "auto_augment": _FLAG,
+    "auto_augment_policy": _TEXT,
+    "color_jitter": _NUMBER,
+    "crop_area": _NUMBER,
+    "flip": _NUMBER,
+    "mixup": _NUMBER,
+    "cutmix": _NUMBER,
+    "mix_probability": _NUMBER,
+    "mix_switch": _NUMBER,
+    "erasing": _NUMBER,
+    "ema": _FLAG,
+    "ema_decay": _NUMBER,
+    "eval_mode": _FLAG,
+    "distillation": Setting(types=(str,), choices=("none", "soft", "hard", "token")),
+    "soft_weight": _NUMBER,
+    "temperature": _NUMBER,
+    "soft_scaling": Setting(types=(str,), choices=("paper", "released")),
+    "precision": _PRECISION,
+    "channels_last": _FLAG,
+    "compile": _FLAG,
+    "crop": _NUMBER,
+    "interpolation": _INTERPOLATION,
+    "norm": _NORM,
+}
+
+# The shape of a network where it is not its name's: what stands in for a large one at a small scale.
+SHAPE: Mapping[str, Setting] = {"patch_size": _COUNT, "embed_dim": _COUNT, "depth": _COUNT, "num_heads": _COUNT}
 
 SETTINGS: Mapping[str, Setting] = {
+    **RECIPE,
+    **SHAPE,
     "model": _TEXT,
     "weights": _TEXT,
     "res": _COUNT,
     "protocol": Setting(types=(str,), choices=("paper", "modern")),
     "repeats": _COUNT,
-    "precision": Setting(types=(str,), choices=("float32", "tf32", "bfloat16", "float16")),
     "batch": Setting(types=(int, str), choices=("auto", "largest")),
     "memory": _TEXT,
-    "crop": _NUMBER,
-    "interpolation": Setting(types=(str,), choices=("bicubic", "bilinear")),
-    "norm": Setting(types=(str,), choices=("imagenet", "inception")),
     "data": _TEXT,
     "first": _TEXT,
     "second": _TEXT,
     "recipe": _TEXT,
-    "epochs": _COUNT,
     "teacher": _TEXT,
-    "distillation": Setting(types=(str,), choices=("none", "soft", "hard", "token")),
+    "start": _TEXT,
     "seed": _COUNT,
-    "optimizer": _OPTIMIZER,
     "finetune_optimizer": _OPTIMIZER,
-    "rand_augment": _FLAG,
-    "auto_augment": _FLAG,
-    "repeated_aug": _FLAG,
-    "ema": _FLAG,
-    "mixup": _NUMBER,
-    "cutmix": _NUMBER,
-    "erasing": _NUMBER,
-    "drop_path": _NUMBER,
-    "dropout": _NUMBER,
 }
 
 
@@ -112,11 +154,6 @@ class Kind:
         """Every setting that this kind understands."""
         return (*self.required, *self.defaults, *self.optional)
 
-
-_ABLATIONS = (
-    *("optimizer", "finetune_optimizer", "rand_augment", "auto_augment", "repeated_aug", "ema"),
-    *("mixup", "cutmix", "erasing", "drop_path", "dropout"),
-)
 
 # How an image becomes what a network sees, and in which arithmetic: the paper's way unless a spec says otherwise.
 _SEEN_AS: Mapping[str, Scalar] = {"crop": 0.875, "interpolation": "bicubic", "norm": "imagenet", "precision": "float32"}
@@ -158,11 +195,21 @@ KINDS: Mapping[str, Kind] = {
         built=True,
     ),
     "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes"), built=True),
-    "recipe": Kind(required=("recipe",)),
+    "recipe": Kind(
+        required=("recipe",),
+        optional=("model", "res", *RECIPE),
+        metrics=(
+            *("epochs", "batch_size", "optimizer", "learning_rate", "lr_decay", "weight_decay", "warmup_epochs"),
+            *("label_smoothing", "dropout", "stoch_depth", "repeated_aug", "gradient_clip", "rand_augment"),
+            *("mixup", "cutmix", "erasing", "repetitions", "soft_weight", "temperature"),
+        ),
+        built=True,
+    ),
     "train": Kind(
         required=("model", "res", "recipe"),
-        optional=("epochs", "teacher", "distillation", "data", "seed", *_ABLATIONS),
-        metrics=("top1", "hours"),
+        optional=("data", "teacher", "start", "seed", "finetune_optimizer", *SHAPE, *RECIPE),
+        metrics=("top1", "top1_class", "top1_distil", "top1_softmax_sum", "hours"),
+        built=True,
     ),
 }
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.job import Job
 from harness.machine import Machine
-from harness.plan import Job
 from harness.result import Measurement, Result
 from harness.spec import Column, Row, Spec
 from harness.store import Store

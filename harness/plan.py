@@ -1,72 +1,18 @@
 """Specs -> `Plan`: which distinct jobs fill which cells, and what keeps the other cells empty."""
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.errors import HarnessError, did_you_mean
-from harness.kinds import KINDS, PROTOCOL_MEMORY, REVISIONS, Scalar
+from harness.datasets import EMBEDDED
+from harness.errors import HarnessError, SpecError, did_you_mean
+from harness.job import Job
+from harness.kinds import KINDS, PROTOCOL_MEMORY, Scalar
+from harness.recipe import Recipes
 from harness.spec import Cell, Spec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One piece of work: all that decides its outcome except the machine, and the revision of the way of measuring."""
-
-    kind: str
-    settings: tuple[tuple[str, Scalar], ...]
-    revision: int
-
-    @classmethod
-    def of(cls, kind: str, settings: Mapping[str, Scalar]) -> "Job":
-        """Make a job; the order of the settings does not matter."""
-        return cls(kind=kind, settings=tuple(sorted(settings.items())), revision=REVISIONS.get(kind, 0))
-
-    def __getitem__(self, name: str) -> Scalar:
-        """Give a setting."""
-        return dict(self.settings)[name]
-
-    @property
-    def key(self) -> str:
-        """The same work has the same key, whichever table asks for it; a person can tell what it is."""
-        told = dict(self.settings)
-        names = [
-            self.kind,
-            *(str(told[name]) for name in ("model", "res", "protocol", "data", "recipe") if name in told),
-        ]
-        text = json.dumps([self.kind, self.settings, self.revision], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in names), digest])
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether the job measures speed and needs the machine to itself."""
-        return KINDS[self.kind].exclusive
-
-    @property
-    def of_images(self) -> bool:
-        """Whether the job reads the user's images."""
-        return self.kind in ("evaluate", "tokens", "dataset")
-
-    @property
-    def weights_name(self) -> str:
-        """Name the weights that the job needs as timm does, `MODEL.TAG`; empty if it needs none."""
-        told = dict(self.settings)
-        return f"{told['model']}.{told['weights']}" if "weights" in told else ""
-
-    def __str__(self) -> str:
-        """Say in a word what is measured on what."""
-        told = dict(self.settings)
-        names = ["model", "first", "second", "recipe", "data"]
-        if "model" not in told and "data" not in told:
-            names.append("precision")
-        what = " ".join(str(told[name]) for name in names if name in told)
-        crop = f", crop {told['crop']:g}" if isinstance(told.get("crop"), (int, float)) else ""
-        return f"{self.kind} {what}" + (f" at {told['res']}{crop}" if "res" in told else "")
+from harness.stages import FIRST_SEED, NoStandIn, Stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +20,9 @@ class Options:
     """What the command line asks for.  None leaves a setting as the spec has it.
 
     `data` names the data sets that are there.  `explain` asks for the other crops of each accuracy as well,
-    `allow_nearest` for other public weights where the paper's were never released.
+    `allow_nearest` for other public weights where the paper's were never released.  `train` allows training, at the
+    published `scale` or a smaller one, with so many `seeds`, and with `changes` of every recipe; `retrain` trains also
+    what has public weights.
     """
 
     only: frozenset[str] | None = None
@@ -87,6 +35,11 @@ class Options:
     data: frozenset[str] = frozenset()
     explain: bool = False
     allow_nearest: bool = False
+    train: bool = False
+    retrain: bool = False
+    scale: str = "full"
+    seeds: int | None = None
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def overrides(self) -> Mapping[str, Scalar]:
@@ -101,6 +54,9 @@ class Planned:
 
     `table` is the id of its spec.  `idle` tells a cell that has nothing to measure from one that needs something.
     `others` are jobs that explain a difference; `other_weights` says whose the weights are if not the paper's.
+    `repeats` are the same job with other seeds, `scale` says at which scale something was trained for the cell (empty:
+    nothing was), `changes` what the command line changed of the recipes, `assumed` on which settings that no
+    publication gives the training rests.
     """
 
     table: str
@@ -110,12 +66,22 @@ class Planned:
     idle: bool = False
     others: tuple[Job, ...] = ()
     other_weights: str = ""
+    repeats: tuple[Job, ...] = ()
+    scale: str = ""
+    changes: str = ""
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def small(self) -> bool:
+        """Whether what is trained for the cell stands in for something larger."""
+        return self.scale not in ("", "full")
 
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Every job that has to do with the cell, each after those whose results it needs."""
         own = (self.job,) if self.job else ()
-        return tuple(dict.fromkeys(job for one in (*own, *self.others) for job in (*needed_by(one), one)))
+        every = (*own, *self.repeats, *self.others)
+        return tuple(dict.fromkeys(job for one in every for job in (*one.lineage, *needed_by(one), one)))
 
     @property
     def spec(self) -> str:
@@ -129,6 +95,7 @@ class Plan:
 
     specs: tuple[Spec, ...]
     cells: tuple[Planned, ...]
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -142,7 +109,7 @@ class Plan:
 
     def _distinct(self, wanted: Callable[[Planned], bool]) -> tuple[Job, ...]:
         jobs = dict.fromkeys(job for planned in self.cells if wanted(planned) for job in planned.jobs)
-        return tuple(sorted(jobs, key=lambda job: (job.exclusive, bool(needed_by(job)))))
+        return tuple(sorted(jobs, key=lambda job: (job.exclusive, job.kind != "train", bool(needed_by(job)))))
 
     def cells_of(self, job: Job) -> tuple[Planned, ...]:
         """Give the cells that a job is for."""
@@ -172,13 +139,15 @@ def make_plan(specs: Iterable[Spec], options: Options | None = None) -> Plan:
     _check_patterns(chosen.rows, "row", [(r.key, r.label) for s in tables for r in s.rows])
     _check_patterns(chosen.columns, "column", [(c.key, c.label) for s in tables for c in s.columns])
     narrowed = tuple(_narrow(spec, chosen) for spec in tables)
+    recipes = Recipes()
+    stages = Stages(recipes=recipes, scale=recipes.scale(chosen.scale), data=chosen.data, changes=chosen.changes)
     cells = [
-        _planned(spec.id, spec.cell(row.key, column.key), chosen)
+        _planned(spec, spec.cell(row.key, column.key), chosen, stages)
         for spec in narrowed
         for row in spec.rows
         for column in spec.columns
     ]
-    return Plan(specs=narrowed, cells=tuple(cells))
+    return Plan(specs=narrowed, cells=tuple(cells), stages=stages)
 
 
 def _check_patterns(patterns: Iterable[str], what: str, known: list[tuple[str, str]]) -> None:
@@ -203,20 +172,96 @@ def _narrow(spec: Spec, options: Options) -> Spec:
     return replace(spec, rows=rows, columns=columns)
 
 
-def _planned(spec: str, cell: Cell, options: Options) -> Planned:
+def _planned(spec: Spec, cell: Cell, options: Options, stages: Stages) -> Planned:
     if cell.kind is None or (not cell.settings and not cell.references):
-        return Planned(table=spec, cell=cell, blocked="printed for the reader; nothing to measure", idle=True)
+        return Planned(table=spec.id, cell=cell, blocked="printed for the reader; nothing to measure", idle=True)
+    if options.only is not None and cell.kind not in options.only:
+        planned = _measured(spec, cell, options, stages)
+        return replace(planned, blocked=planned.blocked or f"left out: {cell.kind} jobs were not asked for")
+    if _is_trained(cell, options):
+        return _trained(spec, cell, options, stages)
+    if options.train and options.scale != "full":
+        reason = f"left out: nothing is trained for it at the {options.scale} scale"
+        return Planned(table=spec.id, cell=cell, blocked=reason)
+    return _measured(spec, cell, options, stages)
+
+
+def _is_trained(cell: Cell, options: Options) -> bool:
+    """Whether a cell's network is to be trained here: always at a small scale, else where no weights are public."""
+    if not options.train or not cell.training or cell.kind not in ("train", "evaluate"):
+        return False
+    return options.scale != "full" or options.retrain or cell.kind == "train" or bool(cell.unreleased)
+
+
+def _trained(spec: Spec, cell: Cell, options: Options, stages: Stages) -> Planned:
+    """Plan the chain of trainings behind a cell and the evaluation of what comes out, once for each seed."""
+    changes = ", ".join(f"{name} = {value}" for name, value in options.changes.items())
+    planned = Planned(table=spec.id, cell=cell, scale=options.scale, changes=changes)
+    if cell.metric == "real" and options.scale != "full":
+        reason = f"left out: only ImageNet has ReaL labels, and the {options.scale} scale does without it"
+        return replace(planned, blocked=reason)
+    seeds = options.seeds or (stages.scale.seeds if stages.scale else 1)
+    try:
+        with _placed(spec, cell):
+            jobs = [_fills(cell, stages, FIRST_SEED + number) for number in range(seeds)]
+    except NoStandIn as error:
+        return replace(planned, blocked=f"left out: {error}")
+    return replace(
+        planned,
+        job=jobs[0],
+        repeats=tuple(jobs[1:]),
+        blocked=_without_data(jobs, options),
+        assumed=stages.assumptions(cell, jobs[0]),
+    )
+
+
+@contextmanager
+def _placed(spec: Spec, cell: Cell) -> Iterator[None]:
+    """Say where a mistake stands; one in a recipe file says so itself, and what has no stand-in is none."""
+    try:
+        yield
+    except (SpecError, NoStandIn):
+        raise
+    except HarnessError as error:
+        raise HarnessError(f"{spec.path}: row '{cell.row.key}', column '{cell.column.key}': {error}") from error
+
+
+def _fills(cell: Cell, stages: Stages, seed: int) -> Job:
+    """Make the job whose result fills a trained cell: an evaluation, or the training itself for what it costs."""
+    return stages.training(cell.training, seed) if cell.metric == "hours" else stages.evaluation(cell, seed)
+
+
+def _without_data(jobs: Iterable[Job], options: Options) -> str:
+    """Say which data sets the trainings behind these jobs lack."""
+    needed = dict.fromkeys(str(one["data"]) for job in jobs for one in (*job.lineage, job))
+    missing = [name for name in needed if name not in options.data and name not in EMBEDDED]
+    return f"needs --data {' --data '.join(f'{name}=PATH' for name in missing)}" if missing else ""
+
+
+def _measured(spec: Spec, cell: Cell, options: Options, stages: Stages) -> Planned:
+    """Plan a cell that is measured as it is, or that nothing but training could fill."""
     other_weights = ""
     if cell.unreleased and cell.row.nearest and options.allow_nearest and cell.kind == "evaluate":
         cell, other_weights = _with_nearest(cell)
     kind = KINDS[str(cell.kind)]
     missing = [name for name in kind.required if name not in cell.settings]
-    job = None if missing else job_of(cell, options)
-    blocked = _blocked(cell, missing, options)
-    if not blocked and options.only is not None and cell.kind not in options.only:
-        blocked = f"left out: {cell.kind} jobs were not asked for"
+    if cell.kind == "recipe" and not missing:
+        with _placed(spec, cell):
+            return Planned(table=spec.id, cell=cell, job=stages.resolved(str(cell.settings["recipe"])))
+    job = None if missing or cell.kind == "train" else job_of(cell, options)
+    blocked = _untrainable(cell, stages) or _blocked(cell, missing, options)
     others = _other_crops(job) if job and options.explain and job.kind == "evaluate" and not blocked else ()
-    return Planned(table=spec, cell=cell, job=job, blocked=blocked, others=others, other_weights=other_weights)
+    return Planned(table=spec.id, cell=cell, job=job, blocked=blocked, others=others, other_weights=other_weights)
+
+
+def _untrainable(cell: Cell, stages: Stages) -> str:
+    """Say why a cell could not be trained even if that was asked for."""
+    if cell.kind == "train":
+        try:
+            stages.training(cell.training)
+        except HarnessError as error:
+            return str(error)  # no mistake until training is asked for
+    return ""
 
 
 # The crops that have been in use for these weights: torchvision's and the paper's, timm's, and the whole image.
@@ -275,19 +320,18 @@ def _blocked(cell: Cell, missing: list[str], options: Options) -> str:
     """Say what keeps a cell from being measured; empty if nothing does."""
     hours = f" (≈ {cell.cost:,.0f} V100-hours)" if cell.cost else ""
     if cell.kind == "train":
-        return f"needs --train{hours}, which this version does not have yet"
+        return f"needs --train{hours}" if cell.training else "the spec has no recipe for it"
     if cell.kind == "evaluate" and cell.unreleased:
         nearest = ", ".join(f"{one.model}.{one.weights}" for one in cell.row.nearest[:1])
-        near, instead = (f"; nearest public ones: {nearest}", ", or --allow-nearest") if nearest else ("", "")
-        reason = (
-            f"no public weights: {cell.unreleased}{near}; needs --train{hours}, which this version does not have yet"
-        )
-        return reason + instead
+        near, instead = (f"; nearest public ones: {nearest}", "--allow-nearest") if nearest else ("", "")
+        ways = list(filter(None, [f"--train{hours}" if cell.training else "", instead]))
+        needs = f"; needs {' or '.join(ways)}" if ways else ""
+        return f"no public weights: {cell.unreleased}{near}{needs}"
     if missing:
         return f"the spec does not say {' and '.join(missing)} of row '{cell.row.key}'"
     if not KINDS[str(cell.kind)].built:
         return f"needs a {cell.kind} job, which this version does not have yet"
     data = cell.settings.get("data")
-    if data is not None and data not in options.data:
+    if data is not None and data not in options.data and data not in EMBEDDED:
         return f"needs --data {data}=PATH"
     return ""

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.datasets import EMBEDDED
+from harness.job import Job
 from harness.machine import Machine
-from harness.plan import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +22,21 @@ class Inputs:
     workers: int = 0
     skip_unreadable: bool = False
 
+    def where(self, data: str) -> str:
+        """Say where a data set is: where the user has it, or in the package that brings it along."""
+        return self.data.get(data) or EMBEDDED[data]
+
+    def has(self, data: str) -> bool:
+        """Whether a data set is there."""
+        return data in self.data or data in EMBEDDED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Jobs for one child process, and where their results belong.
 
     `device` is `cpu` or `cuda:N`, `machine` and `software` describe what is behind it; `devices` are all that a pass
-    over images may use.
+    over images may use, `cores` the processor's that a training may use (0: all).
     """
 
     jobs: tuple[Job, ...]
@@ -37,14 +46,21 @@ class Batch:
     runs: Path
     inputs: Inputs = field(default_factory=Inputs)
     devices: tuple[str, ...] = ()
+    cores: int = 0
+
+
+def train_split(data: str) -> str:
+    """Name the images to train with, beside those to evaluate with."""
+    return f"{data}/train"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
     """What is there of the inputs: facts of each set of images, and the SHA-256 of each file of weights.
 
-    `images` is by the name of the data set, `weights` by `MODEL.TAG` (None: on timm's hub).  `problems` says what is
-    wrong with a set of images, `missing` which weights are not there.
+    `images` is by the name of the data set, or by `train_split` of it for the images to train with, `weights` by
+    `MODEL.TAG` (None: on timm's hub).  `problems` says what is wrong with a set of images, `missing` which weights are
+    not there.
     """
 
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

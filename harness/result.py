@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness.errors import StoreError
+from harness.job import Job
 from harness.machine import Machine
-from harness.plan import Job
 
 SCHEMA = 1
 
@@ -61,7 +61,7 @@ def to_json(result: Result) -> str:
     data = {
         "schema": SCHEMA,
         "id": result.id,
-        "job": {"kind": result.job.kind, "revision": result.job.revision, "settings": dict(result.job.settings)},
+        "job": job_to(result.job),
         "machine": asdict(result.machine),
         "software": dict(result.software),
         "started": result.started.isoformat(),
@@ -72,6 +72,24 @@ def to_json(result: Result) -> str:
         "error": result.error,
     }
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def job_to(job: Job) -> dict[str, Any]:
+    """Write a job as data, with the trainings that it needs."""
+    told: dict[str, Any] = {"kind": job.kind, "revision": job.revision, "settings": dict(job.settings)}
+    if job.needs:
+        told["needs"] = {part: job_to(one) for part, one in job.needs}
+    return told
+
+
+def job_from(data: Mapping[str, Any]) -> Job:
+    """Read a job."""
+    return Job(
+        kind=data["kind"],
+        revision=data["revision"],
+        settings=tuple(sorted(data["settings"].items())),
+        needs=tuple(sorted((part, job_from(one)) for part, one in data.get("needs", {}).items())),
+    )
 
 
 def from_json(text: str) -> Result:
@@ -94,13 +112,13 @@ def from_json(text: str) -> Result:
 
 
 def _result(data: Mapping[str, Any]) -> Result:
-    job = data["job"]
+    job = job_from(data["job"])
     started = datetime.fromisoformat(data["started"])
     if started.tzinfo is None:
         started = started.replace(tzinfo=UTC)
     return Result(
         id=str(data["id"]),
-        job=Job(kind=job["kind"], revision=job["revision"], settings=tuple(sorted(job["settings"].items()))),
+        job=job,
         machine=Machine(**data["machine"]),
         software=dict(data["software"]),
         started=started,

@@ -1,10 +1,13 @@
 """`Plan` -> `Result`s: what is missing is measured, and saved before the next begins."""
 
+import contextlib
 import getpass
+import queue
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +15,11 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from harness.errors import HarnessError
+from harness.job import Job
 from harness.launch import Crashed
 from harness.machine import Machine
-from harness.plan import Job, Plan, needed_by
-from harness.progress import Batch, Inputs, Progress, Saved, Seen
+from harness.plan import Plan, needed_by
+from harness.progress import Batch, Inputs, Progress, Saved, Seen, train_split
 from harness.result import Result, new_id
 from harness.store import Store
 
@@ -25,6 +29,9 @@ class Launcher(Protocol):
 
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         """Do a batch of jobs and pass on what it says."""
+
+    def stop(self) -> None:
+        """End what runs, giving it time to keep what it has."""
 
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         """Ask which networks timm does not know."""
@@ -55,16 +62,27 @@ def speed_lock() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lane:
+    """What one training that runs beside others has: devices, a share of the cores, processes that read images."""
+
+    devices: tuple[str, ...]
+    cores: int
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Site:
     """Where the work is done: the device as torch calls it, what is behind it, and the versions there.
 
-    `devices` are all that may share a pass over images; a speed is measured on `device` alone.
+    `devices` are all that may share a pass over images; a speed is measured on `device` alone.  `lanes` are the devices
+    of each training that may run beside others, and the processes that read images for it.
     """
 
     device: str
     machine: Machine
     software: Mapping[str, str]
     devices: tuple[str, ...] = ()
+    lanes: tuple[Lane, ...] = ()
     lock: Path = field(default_factory=speed_lock)
 
 
@@ -97,7 +115,7 @@ def look(plan: Plan, launcher: Launcher, inputs: Inputs) -> tuple[Plan, Seen]:
     seen = launcher.look(inputs, jobs)
     if seen.problems:
         raise HarnessError("\n".join(seen.problems))
-    missing = {job.key: seen.missing[name] for job in jobs if (name := job.weights_name) in seen.missing}
+    missing = {job.key: seen.missing[name] for job in jobs for name in job.weights_names if name in seen.missing}
     return plan.without(missing), seen
 
 
@@ -130,7 +148,11 @@ class Runner:
     def measure(self, missing: Sequence[Job], *, rerun: bool = False) -> None:
         """Measure these jobs, each speed with the machine to itself.  The store is to be prepared."""
         number = 0
-        for jobs in _batches(missing):
+        training = [job for job in missing if job.kind == "train"]
+        if training:
+            self._train(training, len(missing))
+            number += len(training)
+        for jobs in _batches(job for job in missing if job.kind != "train"):
             with _the_machine_to_itself(self.watcher, self.site.lock if jobs[0].exclusive else None):
                 # Another process may have measured it since this one looked.
                 left = [job for job in jobs if rerun or not self._known(job)]
@@ -139,7 +161,7 @@ class Runner:
 
     def _known(self, job: Job) -> bool:
         """Take the result that the store has, if it may stand for measuring here."""
-        if job.of_images or needed_by(job):
+        if job.of_images or needed_by(job) or job.needs:
             known = self.store.latest(job, self._stands)
         else:
             known = self.store.find(job, self.site.machine, self.site.software)
@@ -155,17 +177,99 @@ class Runner:
         if needed_by(job):
             now = [self.done.results[one.key].id for one in needed_by(job) if one.key in self.done.results]
             return set(facts.get("evaluations", ())) == set(now) and bool(now)
-        images = self.seen.images.get(str(job["data"]))
+        data = str(job["data"])
+        images = self.seen.images.get(train_split(data) if job.kind == "train" else data)
         if images is None or facts["images"]["fingerprint"] != images["fingerprint"]:
             return False
+        if job.kind == "train":
+            return self.store.weights_of(result).is_file() and self._took_the_same(job, facts["took"])
+        if job.needs:
+            return self._took_the_same(job, {"weights": facts["weights"]["sha256"]})
         if facts.get("unreadable") and not self.inputs.skip_unreadable:
             return False
         here = self.seen.weights.get(job.weights_name, "")
         return bool(facts["weights"]["origin"] == "hub" if here is None else facts["weights"]["sha256"] == here)
 
+    def _took_the_same(self, job: Job, took: Mapping[str, str]) -> bool:
+        """Whether the weights that a result was made with are those that there are now."""
+        for part, one in job.needs:
+            now = self.done.results.get(one.key)
+            if now is None or now.error is not None or now.facts["weights"]["sha256"] != took.get(part):
+                return False
+        names = {part: str(job.get(part)) for part in took if job.need(part) is None}
+        return all(self.seen.weights.get(name) in (None, took[part]) for part, name in names.items())
+
+    def _train(self, jobs: Sequence[Job], total: int) -> None:
+        """Train side by side on the lanes there are, each when what it takes weights from is trained."""
+        crew = Crew(self.launcher, self.site.lanes or (_whole(self.site, self.inputs),))
+        waiting, number = list(jobs), 0
+        try:
+            while waiting or crew.busy:
+                for job in [one for one in waiting if self._ready(one, waiting, crew)]:
+                    waiting.remove(job)
+                    number += 1
+                    if not self._spoilt(job):
+                        self._begin(crew, job, number, total)
+                    if not crew.free:
+                        break
+                if crew.busy:
+                    self._hear(crew)
+        except BaseException:
+            crew.stop()
+            raise
+
+    def _ready(self, job: Job, waiting: Sequence[Job], crew: "Crew") -> bool:
+        behind = {one.key for one in job.lineage}
+        return crew.free and not behind & ({one.key for one in waiting} | crew.busy.keys())
+
+    def _begin(self, crew: "Crew", job: Job, number: int, total: int) -> None:
+        self.watcher.starts(job, number, total)
+        crew.begin(
+            Batch(
+                jobs=(job,),
+                device=self.site.device,
+                machine=self.site.machine,
+                software=self.site.software,
+                runs=self.store.root,
+                inputs=self.inputs,
+                devices=self.site.devices,
+            )
+        )
+
+    def _hear(self, crew: "Crew") -> None:
+        """Wait for what one of the trainings says."""
+        job, message = crew.hear()
+        if isinstance(message, Progress):
+            self.watcher.progress(message)
+        elif isinstance(message, Saved):
+            self._take(message)
+        elif isinstance(message, Crashed):
+            self._fail(job, crew.began[job.key], str(message))
+        elif job.key not in self.done.results:
+            raise KeyboardInterrupt  # something else told it to stop: it stands in a checkpoint, and so do we
+
+    def _spoilt(self, job: Job) -> bool:
+        """Note that a job cannot be done, because a training that it takes weights from failed."""
+        for one in job.lineage:
+            known = self.done.results.get(one.key)
+            if known is not None and known.error is not None:
+                reason = (
+                    known.error
+                    if one.kind == "train" and "takes the weights" in known.error
+                    else (f"it takes the weights of '{one}', which failed: {known.error}")
+                )
+                self._fail(job, datetime.now(tz=UTC), reason)
+                return True
+        return False
+
+    def _fail(self, job: Job, started: datetime, why: str) -> None:
+        result = _failed(job, self.site, started, why)
+        self.store.save(result)
+        self._note(result)
+
     def _do(self, jobs: list[Job], before: int, total: int) -> None:
         """Do a batch; if its process dies, the job in hand has failed and the rest goes on in another."""
-        left = list(jobs)
+        left = [job for job in jobs if not (job.needs and self._spoilt(job))]
         while left:
             batch = Batch(
                 jobs=tuple(left),
@@ -188,9 +292,7 @@ class Runner:
                     if left:
                         self.watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
             except Crashed as crash:
-                result = _failed(left.pop(0), self.site, started, str(crash))
-                self.store.save(result)
-                self._note(result)
+                self._fail(left.pop(0), started, str(crash))
 
     def _take(self, saved: Saved) -> None:
         """Fetch a result that a child has just put into the store."""
@@ -202,6 +304,80 @@ class Runner:
     def _note(self, result: Result) -> None:
         self.done.add(result)
         self.watcher.finished(result)
+
+
+def lanes(site: Site, *, scale: str, jobs: int | None, cores: int, workers: int | None) -> tuple[Lane, ...]:
+    """Share devices and cores between trainings that run side by side.
+
+    At the published scale one has all the devices; small ones are many, and have a GPU or a core each.
+    """
+    devices = site.devices or (site.device,)
+    on_cpu = devices[0] == "cpu"
+    default = 1 if scale == "full" else (cores if on_cpu else len(devices))
+    count = min(jobs or default, cores if on_cpu else len(devices))
+    each = max(1, cores // count)
+    # A core that trains alone also reads: a process beside it would only take its time.
+    reading = workers if workers is not None else (0 if each == 1 else max(1, each // 2))
+    return tuple(
+        Lane(devices=devices if on_cpu else devices[place::count], cores=each, workers=reading)
+        for place in range(count)
+    )
+
+
+def _whole(site: Site, inputs: Inputs) -> Lane:
+    """Give a training all that there is."""
+    return Lane(devices=site.devices or (site.device,), cores=site.machine.threads, workers=inputs.workers)
+
+
+class Crew:
+    """Trainings that run side by side, one on each lane."""
+
+    def __init__(self, launcher: Launcher, lanes: Sequence[Lane]) -> None:
+        self._launcher, self._idle = launcher, list(lanes)
+        self._heard: queue.SimpleQueue[tuple[Job, Progress | Saved | Crashed | None]] = queue.SimpleQueue()
+        self.busy: dict[str, Lane] = {}
+        self.began: dict[str, datetime] = {}
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def free(self) -> bool:
+        """Whether there is a lane for one more."""
+        return bool(self._idle)
+
+    def begin(self, batch: Batch) -> None:
+        """Begin a training on a free lane."""
+        job, lane = batch.jobs[0], self._idle.pop(0)
+        self.busy[job.key], self.began[job.key] = lane, datetime.now(tz=UTC)
+        inputs = replace(batch.inputs, workers=lane.workers)
+        ours = replace(batch, inputs=inputs, devices=lane.devices, device=lane.devices[0], cores=lane.cores)
+        thread = threading.Thread(target=self._follow, args=(job, ours), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _follow(self, job: Job, batch: Batch) -> None:
+        try:
+            for message in self._launcher.run(batch):
+                self._heard.put((job, message))
+        except Crashed as crash:
+            self._heard.put((job, crash))
+        self._heard.put((job, None))
+
+    def hear(self) -> tuple[Job, Progress | Saved | Crashed | None]:
+        """Wait for what one of them says; nothing means that it ended."""
+        while True:
+            # In short spells, so that Ctrl-C is heard in between.
+            with contextlib.suppress(queue.Empty):
+                job, message = self._heard.get(timeout=0.2)
+                break
+        if message is None:
+            self._idle.append(self.busy.pop(job.key))
+        return job, message
+
+    def stop(self) -> None:
+        """End them all, with what they have in checkpoints."""
+        self._launcher.stop()
+        for thread in self._threads:
+            thread.join()
 
 
 def _batches(jobs: Iterable[Job]) -> list[list[Job]]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness.errors import StoreError
+from harness.job import Job
 from harness.machine import Machine, same_software
-from harness.plan import Job
 from harness.result import Result, from_json, to_json
 
 # Ids that fit into a sentence.
@@ -128,12 +128,20 @@ class Store:
         """Name the file in which an evaluation's predictions lie, beside the result."""
         return self.root / result.job.key / f"{result.id}.predictions.npz"
 
+    def weights_of(self, result: Result) -> Path:
+        """Name the file with the weights that a training left, beside the result."""
+        return self.weights_for(result.job, result.id)
+
+    def weights_for(self, job: Job, name: str) -> Path:
+        """Name that file before there is a result of this id."""
+        return self.root / job.key / f"{name}.weights.safetensors"
+
     def remove(self, result: Result) -> None:
         """Remove a result, then its predictions: if that is interrupted, no result is left without them.
 
         The folder stays even if it is empty: another process may be about to write into it.
         """
-        for path in (self.path_of(result), self.predictions_of(result)):
+        for path in (self.path_of(result), self.predictions_of(result), self.weights_of(result)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

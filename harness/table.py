@@ -1,12 +1,14 @@
 """`Spec` + `Result`s -> `Table` in the paper's layout: each cell with what was measured for it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from harness.job import Job
 from harness.machine import Machine
-from harness.plan import Job, Plan, Planned
+from harness.plan import Plan, Planned
 from harness.result import Measurement, Result
 from harness.spec import Cell, Spec
+from harness.stats import summarise
 from harness.store import Store
 
 
@@ -14,12 +16,13 @@ from harness.store import Store
 class Filled:
     """A cell, its job if it has one, and the newest result of that job.
 
-    `others` are results of the jobs that may explain a difference.
+    `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds.
     """
 
     planned: Planned
     result: Result | None
     others: tuple[Result, ...] = ()
+    repeats: tuple[Result, ...] = ()
 
     @property
     def cell(self) -> Cell:
@@ -28,10 +31,30 @@ class Filled:
 
     @property
     def measurement(self) -> Measurement | None:
-        """The cell's own metric of the result."""
+        """The cell's own metric of the result; the mean over seeds where there are several, with its interval."""
         if self.result is None or self.result.error is not None:
             return None
-        return self.result.metrics.get(str(self.cell.metric))
+        own = self.result.metrics.get(str(self.cell.metric))
+        values = tuple(self.by_seed.values())
+        if own is None or len(values) < 2:
+            return own
+        summary = summarise(values)
+        return replace(
+            own, value=summary.mean, low=summary.low, high=summary.high, samples=values, sample_unit=own.unit
+        )
+
+    @property
+    def by_seed(self) -> Mapping[int, float]:
+        """The cell's metric of each seed that was trained for it."""
+        found = {}
+        for result in (self.result, *self.repeats):
+            if result is None or result.error is not None:
+                continue
+            measurement = result.metrics.get(str(self.cell.metric))
+            behind = result.job.need("weights") or result.job
+            if measurement is not None and not isinstance(measurement.value, str) and behind.kind == "train":
+                found[int(behind["seed"])] = measurement.value
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +77,7 @@ def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
             planned=planned,
             result=results.get(planned.job.key) if planned.job else None,
             others=tuple(results[job.key] for job in planned.others if job.key in results),
+            repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
         )
         for place, planned in plan.of(spec).items()
     }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.compare import Evaluated
-from harness.plan import Job
+from harness.job import Job
 from harness.predictions import Head, Predictions
 from harness.result import Measurement, Result
 from tests.fakes import LAPTOP, NOON, VERSIONS

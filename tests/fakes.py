@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from harness.job import Job
 from harness.launch import Crashed
 from harness.machine import GIB, Machine
-from harness.plan import Job
 from harness.progress import Batch, Inputs, Progress, Saved, Seen
 from harness.result import Measurement, Result, new_id
 from harness.store import Store
@@ -68,6 +68,9 @@ class FakeLauncher:
     unknown: Mapping[str, str] = field(default_factory=dict)
     batches: list[tuple[str, ...]] = field(default_factory=list)
     seen: Seen = field(default_factory=Seen)
+
+    def stop(self) -> None:
+        pass
 
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         self.batches.append(tuple(str(job) for job in batch.jobs))

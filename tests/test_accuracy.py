@@ -15,7 +15,8 @@ from harness.cli import display
 from harness.diff import Finding, Verdict, compare
 from harness.errors import HarnessError
 from harness.figure import draw, figure_of, layers_of
-from harness.plan import Job, Options, Plan, make_plan, needed_by
+from harness.job import Job
+from harness.plan import Options, Plan, make_plan, needed_by
 from harness.progress import Inputs, Progress, Seen
 from harness.report import render_explanations
 from harness.result import Measurement, Result, new_id
@@ -174,8 +175,7 @@ def test_without_images_a_cell_says_which_it_needs(spec: Spec) -> None:
 
 def test_a_row_without_public_weights_names_the_nearest(spec: Spec) -> None:
     assert make_plan([spec], GIVEN).of(spec)["gone", "top1"].blocked == (
-        "no public weights: lost in a fire; nearest public ones: near.v; needs --train, which this version does not "
-        "have yet, or --allow-nearest"
+        "no public weights: lost in a fire; nearest public ones: near.v; needs --allow-nearest"
     )
 
 

@@ -26,11 +26,11 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import agreement, dataset, evaluate, heads, parts, score, tokens
 from harness.jobs.evaluate import Evaluated, Site
 from harness.jobs.images import Images, open_images
 from harness.jobs.preprocess import NORMS, View
-from harness.plan import Job
 from harness.predictions import Head, Predictions, write
 from harness.progress import Inputs, Progress
 from harness.result import Measurement, Result
@@ -716,7 +716,7 @@ from timm.models import register_model
 from torch import nn
 from harness.jobs import evaluate
 from harness.jobs.images import Images
-from harness.plan import Job
+from harness.job import Job
 from harness.progress import Inputs
 
 class Light(nn.Module):

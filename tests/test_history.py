@@ -18,8 +18,8 @@ from harness.cli import main
 from harness.cli.history import HEADS
 from harness.compare import Evaluated
 from harness.errors import StoreError
+from harness.job import Job
 from harness.machine import Machine
-from harness.plan import Job
 from harness.predictions import HEADS as HEADS_OF_PREDICTIONS
 from harness.predictions import write
 from harness.result import Measurement, Result

@@ -15,12 +15,13 @@ from timm.layers import use_fused_attn
 from torch import nn
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import count, network, throughput, traffic
 from harness.jobs.device import Cpu, clock_doubts, emulation, ran_out_of_memory, thread_doubts
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.kinds import parse_memory
-from harness.plan import Job, make_plan
+from harness.plan import make_plan
 from harness.progress import Progress
 from harness.spec import Catalog
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from harness.job import Job
 from harness.jobs.device import Limit, Memory, Runs
 from harness.jobs.throughput import Timed, attempt, timed_on
 from harness.jobs.timing import Probe, largest_batch
 from harness.machine.watch import Monitor, Sample, Window
-from harness.plan import Job
 from harness.progress import Progress
 
 MIB = 2**20

@@ -85,6 +85,7 @@ group = "Transformers"
 set = { model = "distilled", res = 384 }
 unreleased = "never released"
 cost = 1413
+train = { recipe = "deit-b" }
 paper = { params = 86, speed = 85.9, modern = 300, top1 = "85.2[w]" }
 [footnote.B1]
 text = "Counted without the <head>."
@@ -204,8 +205,7 @@ over published
 · not comparable: bf16 speed of CNN|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 – missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH
 – missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; run `harness reproduce mine`
-– missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which
-           this version does not have yet
+– missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 ! failed: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
 [B1] Counted without the <head>.
 [w] A slip | of the pen.
@@ -233,8 +233,7 @@ ViT⚗↑384                 –        –           –           –
 – missing
 – missing: #param., speed, bf16 speed of 4 rows: not measured yet; run `harness reproduce mine`
 – missing: top-1 of CNN|small, CNN[big], ViT<tiny>: needs --data imagenet=PATH
-– missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which
-           this version does not have yet
+– missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 16 missing.
 """
 
@@ -357,7 +356,7 @@ Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
 - · **not comparable**: bf16 speed of CNN\|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 - – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH
 - – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; run `harness reproduce mine`
-- – **missing**: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours), which this version does not have yet
+- – **missing**: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 - ! **failed**: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
 
 </details>
@@ -429,7 +428,7 @@ def test_csv_of_several_tables_is_one_frame(diff: Diff, tmp_path: Path) -> None:
 
 def test_json_has_the_keys_that_other_programs_rely_on(diff: Diff) -> None:
     table = json.loads(render_json([diff]))
-    assert table.keys() == {"schema", "table", "edition", "machine", "cells", "shapes"}
+    assert table.keys() == {"schema", "table", "edition", "machine", "cells", "shapes", "effects"}
     assert (table["schema"], table["table"], table["edition"]) == (1, "mine", "arxiv")
     assert table["machine"] == "Tesla V100-SXM2-16GB 16 GiB"
     for cell in table["cells"]:
@@ -565,11 +564,11 @@ metric = "optimizer"
 text = true
 [row.one]
 label = "pre-training"
-set = { recipe = "one" }
+set = { recipe = "deit-b" }
 paper = { value = "AdamW" }
 [row.two]
 label = "fine-tuning"
-set = { recipe = "two" }
+set = { recipe = "vit-b" }
 paper = { value = "SGD" }
 """
 

@@ -493,18 +493,18 @@ job = "dataset"
 metric = "size"
 [column.c]
 label = "C"
-job = "train"
+job = "dataset"
 [column.d]
 label = "D"
-job = "recipe"
+job = "tokens"
 [row.x]
 label = "X"
 """
     assert told(text) == [
         "mine.toml:6: job 'throughput' has no metric 'througput'; did you mean 'throughput'?",
         "mine.toml:10: job 'dataset' has no metric 'size'; it gives train_images, test_images, classes",
-        "mine.toml:11: job 'train' without a metric; name one of top1, hours",
-        "mine.toml:14: job 'recipe' without a metric; name the one that is meant",
+        "mine.toml:11: job 'dataset' without a metric; name one of train_images, test_images, classes",
+        "mine.toml:14: job 'tokens' without a metric; name one of cosine_in, cosine_out, cosine_class",
     ]
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import StoreError
-from harness.plan import Job
+from harness.job import Job
 from harness.result import Measurement, Result, from_json, to_json
 from harness.store import Store
 from tests.fakes import H200, LAPTOP, NOON, V100, VERSIONS, result_of

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.job import Job
 from harness.kinds import KINDS, SETTINGS
-from harness.plan import Job, make_plan
+from harness.plan import make_plan
 from harness.spec import Catalog, Spec, load, read
 
 TABLES = Path(__file__).parent.parent / "tables"

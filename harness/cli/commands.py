@@ -107,6 +107,7 @@ def list_tables(table: str | None, edition: str) -> None:
 @options.choice
 @options.measuring
 @options.explaining
+@options.training
 @options.data
 @options.device
 @options.edition
@@ -128,9 +129,12 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **told:
 @options.weights
 @options.reading
 @options.explaining
+@options.training
 @options.device
+@options.jobs
 @options.edition
 @options.runs
+@click.option("--yes", is_flag=True, help="Train at full scale without asking.")
 @click.option("--rerun", is_flag=True, help="Measure again what is measured already.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
@@ -140,6 +144,8 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     runs: Path,
     device: str,
     *,
+    jobs: int | None,
+    yes: bool,
     rerun: bool,
     quiet: bool,
     verbose: bool,
@@ -148,14 +154,19 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     """Run what is missing, then print the tables."""
     from harness.cli.display import watcher
     from harness.launch import LocalLauncher
-    from harness.run import Done, Runner, look
+    from harness.run import Done, Runner, lanes, look
     from harness.table import stored
 
     catalog = Catalog(edition=edition)
     chosen = options.options_of(told)
     plan = make_plan(catalog.find(tables), chosen)
     _check_data(plan, chosen)
-    site, inputs = _site(device), options.inputs_of(told, cores=len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    inputs = options.inputs_of(told, cores=cores)
+    site = _site(device)
+    site = replace(site, lanes=lanes(site, scale=chosen.scale, jobs=jobs, cores=cores, workers=told["workers"]))
+    if not yes:
+        _ask_before_training(plan, chosen)
     store, launcher = Store(runs), LocalLauncher()
     done = Done()
     interrupted = False
@@ -175,6 +186,23 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     if interrupted:
         return INTERRUPTED
     return SOME_FAILED if done.failed else OK
+
+
+def _ask_before_training(plan: Plan, chosen: Options) -> None:
+    """Say what training at the published scale costs, and go on only if that is wanted.
+
+    Raises `HarnessError` where nobody can be asked, and `click.Abort` if it is not wanted.
+    """
+    trainings = [job for job in plan.jobs if job.kind == "train"]
+    if chosen.scale != "full" or not trainings:
+        return
+    known = [hours for job in trainings if (hours := plan.stages.hours(job)) is not None]
+    unknown = len(trainings) - len(known)
+    more = f" and {unknown} whose cost was not published" if unknown else ""
+    cost = f"{len(trainings)} trainings at the published scale, ≈ {sum(known):,.0f} V100-hours{more}"
+    if not sys.stdin.isatty():
+        raise HarnessError(f"{cost}; add --yes to begin, or --scale proxy for a stand-in")
+    click.confirm(f"{cost}. Begin?", abort=True, err=True)
 
 
 def _check_data(plan: Plan, chosen: Options) -> None:
@@ -260,6 +288,8 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
 @options.choice
 @options.measuring
 @options.explaining
+@options.training
+@options.data
 @options.edition
 @options.runs
 @click.option(

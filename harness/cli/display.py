@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness.plan import Job
+from harness.job import Job
 from harness.progress import Progress
 from harness.result import Result
 

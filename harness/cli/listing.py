@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from harness.job import Job
 from harness.kinds import KINDS
 from harness.machine import Machine
-from harness.plan import Job, Plan, Planned
+from harness.plan import Plan, Planned
 from harness.spec import Spec
 from harness.store import Store
 

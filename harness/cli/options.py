@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 import click
 
 from harness.errors import HarnessError, did_you_mean
-from harness.kinds import KINDS, parse_memory
+from harness.kinds import KINDS, RECIPE, parse_memory
 from harness.plan import Options
 from harness.progress import Inputs
+from harness.recipe.catalog import SCALES
+from harness.recipe.read import checked
 from harness.spec.catalog import EDITIONS
 
 SETTINGS_FILE = Path("harness.toml")
@@ -95,6 +97,12 @@ runs = _option(
 
 device = _option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to measure.")
 
+jobs = _option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Trainings side by side  [default: 1 at full scale, else one a GPU or core]",
+)
+
 choice = _stack(
     _option("--rows", callback=_words, metavar="GLOB,...", help="Only these rows."),
     _option("--columns", callback=_words, metavar="GLOB,...", help="Only these columns."),
@@ -111,6 +119,45 @@ measuring = _stack(
     _option("--repeats", type=click.IntRange(min=2), help="Timed runs  [default: as the spec says, 30]"),
 )
 
+
+def _changes(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """Read `NAME=VALUE` as a recipe file would have it."""
+    found = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        if name not in RECIPE:
+            raise click.BadParameter(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
+        try:
+            told = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            told = text  # a word does without its quotes
+        try:
+            found[name] = checked(name, told)
+        except HarnessError as error:
+            raise click.BadParameter(str(error)) from error
+    return found
+
+
+training = _stack(
+    _option("--train", is_flag=True, help="Train what has no public weights."),
+    _option(
+        "--scale",
+        type=click.Choice(SCALES),
+        default="full",
+        show_default=True,
+        help="As published, as a small stand-in that really trains, or a few steps.",
+    ),
+    _option("--seeds", type=click.IntRange(min=1), help="Trainings of each  [default: 1, or as the scale says]"),
+    _option("--retrain", is_flag=True, help="Train what has public weights as well."),
+    _option(
+        "--set",
+        "changes",
+        callback=_changes,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Change a setting of every recipe.",
+    ),
+)
 
 data = _option(
     "--data",
@@ -153,6 +200,14 @@ def options_of(told: dict[str, Any]) -> Options:
     only = told.get("only") or ()
     if told.get("throughput_only"):
         only = (*only, "throughput")
+    trains = told.get("train") or told.get("retrain")
+    for name, wanted in (
+        ("scale", told.get("scale") not in (None, "full")),
+        ("seeds", told.get("seeds")),
+        ("set", told.get("changes")),
+    ):
+        if wanted and not trains:
+            raise HarnessError(f"--{name} is about training; add --train")
     return Options(
         only=frozenset(only) if only else None,
         rows=told.get("rows") or (),
@@ -164,6 +219,11 @@ def options_of(told: dict[str, Any]) -> Options:
         data=frozenset(told.get("data") or ()),
         explain=bool(told.get("explain")),
         allow_nearest=bool(told.get("allow_nearest")),
+        train=bool(told.get("train") or told.get("retrain")),
+        retrain=bool(told.get("retrain")),
+        scale=told.get("scale") or "full",
+        seeds=told.get("seeds"),
+        changes=told.get("changes") or {},
     )
 
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import score
-from harness.plan import LABELS, Job, evaluation_of
+from harness.plan import LABELS, evaluation_of
 from harness.predictions import Predictions, read
 from harness.result import Measurement, Result
 from harness.store import Store

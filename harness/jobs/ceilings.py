@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from harness.job import Job
 from harness.jobs.device import Device, opened
 from harness.jobs.timing import warm_up
-from harness.plan import Job
 from harness.progress import Progress
 from harness.result import Measurement
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import network, traffic
-from harness.plan import Job
 from harness.progress import Progress
 from harness.result import Measurement
 

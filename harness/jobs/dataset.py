@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from harness.job import Job
 from harness.jobs.images import sizes
 from harness.jobs.walk import Report
-from harness.plan import Job
 from harness.progress import Inputs, Progress
 from harness.result import Measurement
 
@@ -18,7 +18,7 @@ def work(job: Job, inputs: Inputs, report: Report) -> tuple[dict[str, Measuremen
     """
     data = str(job["data"])
     report(Progress(job=job, phase="counting images"))
-    found = sizes(data, inputs.data[data])
+    found = sizes(data, inputs.where(data))
     metrics = {name: Measurement(unit=UNITS[name], value=count) for name, count in found.items()}
     absent = [name.removesuffix("_images") for name in UNITS if name not in found]
     return metrics, {}, [f"{data} has no {split} images there" for split in absent]

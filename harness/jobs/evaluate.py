@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.jobs import score, weights
+from harness.job import Job
+from harness.jobs import score, trained, weights
 from harness.jobs.images import Images, facts_of, open_images
 from harness.jobs.parts import Parts, Shard, shards
 from harness.jobs.preprocess import View
 from harness.jobs.walk import FLAGS, Cost, Entry, Report, Walk
-from harness.plan import Job
 from harness.predictions import Predictions
 from harness.progress import Inputs, Progress
 from harness.result import Measurement
@@ -55,7 +55,7 @@ def work(
     data = str(jobs[0]["data"])
     report(Progress(job=jobs[0], phase=f"looking through {data}"))
     try:
-        images = open_images(data, inputs.data[data])
+        images = open_images(data, inputs.where(data))
     except HarnessError as error:
         yield from ((job, str(error)) for job in jobs)
         return
@@ -86,7 +86,11 @@ def work(
 
 
 def _entry(job: Job, inputs: Inputs, runs: Path, cut: Sequence[Shard]) -> Entry:
-    found = weights.find(str(job["model"]), str(job["weights"]), inputs.weights)
+    behind = job.need("weights")
+    if behind is not None:
+        found = trained.found(behind, runs)
+    else:
+        found = weights.find(str(job["model"]), str(job["weights"]), inputs.weights)
     parts = Parts(runs / job.key, weights=found.sha256)
     todo = frozenset(shard for shard in cut if not parts.has(shard))
     return Entry(job=job, found=found, parts=parts, view=View.of(job), todo=todo)

@@ -178,7 +178,8 @@ def _said(known: DataSet | None, data: str, count: int, of: int | None, present:
 def open_images(data: str, where: str, *, split: str = "test") -> Images:
     """Find the images of a split, `test` or `train`, of a data set.
 
-    `where` is a folder, a tar file, or `wds/PATH`, `hfds/NAME`, `tfds/NAME`, `hfids/NAME`, `torch/NAME:PATH`.  Raises
+    `where` is a folder, a tar file, or `wds/PATH`, `hfds/NAME`, `tfds/NAME`, `hfids/NAME`, `torch/NAME:PATH`,
+    `sklearn/digits`.  Raises
     `JobError` with what is wrong with it.
     """
     source = Source(data=data, where=where, split=split)
@@ -191,6 +192,8 @@ def _listing(source: Source) -> Listing:
         return sources.table(source, prefix, rest)
     if prefix in ("hfids", "tfds") and rest:
         return sources.streamed(source, prefix, rest)
+    if prefix == "sklearn" and rest:
+        return sources.embedded(source, rest)
     if prefix == "torch" and rest:
         return sources.torchvision(source)
     sharded = bool(prefix == "wds" and rest)

@@ -1,7 +1,7 @@
 """Name and size -> a timm network, with random weights or with no memory at all."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
@@ -21,13 +21,13 @@ def unknown(name: str) -> str:
     return f"timm {timm.__version__} knows no model '{name}'{did_you_mean(name, timm.list_models())}"
 
 
-def skeleton(name: str, res: int, *, classes: int | None = None) -> nn.Module:
+def skeleton(name: str, res: int, *, classes: int | None = None, shape: Mapping[str, float] | None = None) -> nn.Module:
     """Build the network on the meta device: its structure and sizes, no weights, no memory.
 
-    `classes` is timm's own number unless it is given.
+    `classes` is timm's own number unless it is given, `shape` what makes the network other than its name says.
     """
     with _WithoutMemory():
-        return _create(name, res, classes=classes).to("meta")
+        return _create(name, res, classes=classes, shape=shape).to("meta")
 
 
 def with_random_weights(name: str, res: int) -> nn.Module:
@@ -45,12 +45,17 @@ def with_random_weights(name: str, res: int) -> nn.Module:
     return model
 
 
-def blank(name: str, res: int, *, classes: int) -> nn.Module:
+def blank(name: str, res: int, *, classes: int, shape: Mapping[str, int] | None = None) -> nn.Module:
     """Build the network on the CPU for weights that will fill every parameter: nothing is drawn at random."""
-    model = skeleton(name, res, classes=classes)
+    model = skeleton(name, res, classes=classes, shape=shape)
     if _holds_computed_tensors(model):
-        return _create(name, res, classes=classes)
+        return _create(name, res, classes=classes, shape=shape)
     return model.to_empty(device="cpu")
+
+
+def trainable(name: str, res: int, *, classes: int, shape: Mapping[str, int], rates: Mapping[str, float]) -> nn.Module:
+    """Build the network on the CPU with timm's own random weights; `rates` are of dropout and stochastic depth."""
+    return _create(name, res, classes=classes, shape={**shape, **{key: rate for key, rate in rates.items() if rate}})
 
 
 class _WithoutMemory(TorchFunctionMode):
@@ -74,12 +79,12 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **told)
 
 
-def _create(name: str, res: int, *, classes: int | None = None) -> nn.Module:
+def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[str, float] | None = None) -> nn.Module:
     reason = unknown(name)
     if reason:
         raise JobError(reason)
     config = timm.get_pretrained_cfg(name)
-    sized: dict[str, Any] = {}
+    sized: dict[str, Any] = dict(shape or {})
     # A network of fixed input size (position embedding, windows) must be built for it; a convnet takes what comes.
     if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res):
         sized["img_size"] = res

@@ -16,7 +16,7 @@ from timm.data.constants import (
     IMAGENET_INCEPTION_STD,
 )
 
-from harness.plan import Job
+from harness.job import Job
 
 NORMS = {
     "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),

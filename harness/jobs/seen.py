@@ -3,40 +3,47 @@
 from typing import Any
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import weights
 from harness.jobs.check import quick
 from harness.jobs.images import facts_of, open_images
-from harness.plan import Job
-from harness.progress import Inputs, Seen
+from harness.jobs.training import check
+from harness.progress import Inputs, Seen, train_split
 
 
 def look(inputs: Inputs, jobs: tuple[Job, ...]) -> Seen:
     """Open each set of images that these jobs need and the user gave, look through it, and find the weights."""
     images: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    needed = dict.fromkeys(str(job["data"]) for job in jobs if "data" in dict(job.settings))
-    for data in needed:
-        if data not in inputs.data:
+    for data, split in dict.fromkeys(needed for job in jobs for needed in _images_of(job)):
+        if not inputs.has(data):
             continue
         try:
-            found = open_images(data, inputs.data[data])
+            found = open_images(data, inputs.where(data), split=split)
         except JobError as error:
             problems.append(str(error))
             continue
-        images[data] = facts_of(found)
+        images[data if split == "test" else train_split(data)] = facts_of(found)
         if not inputs.skip_unreadable:
             problems += quick(found)
+    problems += [problem for job in jobs if job.kind == "train" and (problem := check.impossible(job, images))]
     there: dict[str, str | None] = {}
     missing: dict[str, str] = {}
-    for model, tag in dict.fromkeys(
-        (str(j["model"]), str(j["weights"])) for j in jobs if "weights" in dict(j.settings)
-    ):
+    for model, tag in dict.fromkeys(tuple(name.partition(".")[::2]) for job in jobs for name in job.weights_names):
         name = f"{model}.{tag}"
         try:
             there[name] = _weights(model, tag, inputs)
         except JobError as error:
             missing[name] = str(error)
     return Seen(images=images, weights=there, problems=tuple(problems), missing=missing)
+
+
+def _images_of(job: Job) -> list[tuple[str, str]]:
+    """Name the data sets and splits that a job reads."""
+    data = str(job.get("data"))
+    if not data:
+        return []
+    return [(data, "train"), (data, "test")] if job.kind == "train" else [(data, "test")]
 
 
 def _weights(model: str, tag: str, inputs: Inputs) -> str | None:

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import torch
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs.device import Device, Runs, opened
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.timing import Probe, below_the_knee, knee, largest_batch, warm_up
 from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.kinds import parse_memory
-from harness.plan import Job
 from harness.progress import Progress
 from harness.result import Measurement
 from harness.stats import doubts, summarise

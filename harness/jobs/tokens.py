@@ -8,13 +8,13 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import weights
 from harness.jobs.evaluate import Site
 from harness.jobs.images import facts_of, open_images
 from harness.jobs.loading import loader
 from harness.jobs.preprocess import View, normalised
 from harness.jobs.walk import TOGETHER, Report
-from harness.plan import Job
 from harness.progress import Inputs, Progress
 from harness.result import Measurement
 
@@ -30,7 +30,7 @@ def work(
     `cosine_in` is that of the two learned embeddings, before positions are added: it does not depend on an image.
     After each layer it is the mean over images.  Raises `JobError` for a network without the two tokens.
     """
-    images = open_images(str(job["data"]), inputs.data[str(job["data"])])
+    images = open_images(str(job["data"]), inputs.where(str(job["data"])))
     found = weights.find(str(job["model"]), str(job["weights"]), inputs.weights)
     model: Any = weights.load(str(job["model"]), res=int(job["res"]), classes=images.classes, found=found)
     if not isinstance(getattr(model, "dist_token", None), torch.Tensor) or not hasattr(model, "blocks"):

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from harness.errors import HarnessError, JobError
-from harness.jobs import weights
+from harness.job import Job
+from harness.jobs import trained, weights
 from harness.jobs.device import ran_out_of_memory
 from harness.jobs.fresh import begun, sentence
 from harness.jobs.heads import Reader
@@ -20,7 +22,6 @@ from harness.jobs.images import Images
 from harness.jobs.loading import Loaded, loader
 from harness.jobs.parts import Parts, Shard
 from harness.jobs.preprocess import View, normalised
-from harness.plan import Job
 from harness.predictions import Head, Predictions, joined
 from harness.progress import Inputs, Progress
 
@@ -265,18 +266,24 @@ class Walk:
             job = entry.job
             self.report(Progress(job=job, phase="loading weights"))
             try:
-                model = weights.load(
-                    str(job["model"]),
-                    res=int(job["res"]),
-                    classes=self.images.classes,
-                    found=entry.found,
-                ).to(device)
+                model = self._network(entry).to(device)
             except (HarnessError, RuntimeError, OSError) as error:
                 spent.failed[job.key] = sentence(error)
                 continue
             size = self.together or max(1, TOGETHER[device.partition(":")[0]] * 224**2 // entry.view.res**2)
             networks.append(Network(entry=entry, reader=Reader(model), together=size))
         return networks
+
+    def _network(self, entry: Entry) -> nn.Module:
+        job, classes = entry.job, self.images.classes
+        behind = job.need("weights")
+        if behind is None:
+            return weights.load(str(job["model"]), res=int(job["res"]), classes=classes, found=entry.found)
+        built = trained.network(behind, entry.found.path, res=int(job["res"]))
+        known = trained.classes_in(entry.found.path)
+        if known != classes:
+            raise JobError(f"it was trained for {known:,} classes, {self.images.data} has {classes:,}")
+        return built
 
     def _through(self, loaded: Loaded, networks: Sequence[Network], stage: Stage, spent: Spent) -> None:
         """Show a batch to the networks that lack it."""

@@ -351,7 +351,7 @@ def _check_fit(model: str, path: Path, bare: nn.Module, state: State) -> None:
     missing, unexpected, other = _differences(wanted, state)
     if not missing and not unexpected and not other:
         return
-    if not missing and not unexpected and set(other) <= _heads(bare):
+    if not missing and not unexpected and set(other) <= head_names(bare):
         has, wants = len(state[other[0]]), len(wanted[other[0]])
         raise JobError(f"{path}: is for {has} classes, but the images have {wants}")
     shapes = [f"{name} {_kind(state[name])}, not {_kind(wanted[name])}" for name in other]
@@ -363,7 +363,7 @@ def _check_fit(model: str, path: Path, bare: nn.Module, state: State) -> None:
     raise JobError(f"{path}: does not fit {model}: {'; '.join(said)}")
 
 
-def _heads(bare: nn.Module) -> set[str]:
+def head_names(bare: nn.Module) -> set[str]:
     """Give the names of the weights that have one row a class."""
     config: Any = bare.pretrained_cfg
     layers = config.get("classifier") or ()

@@ -14,11 +14,12 @@ import torch
 
 from harness import predictions
 from harness.errors import HarnessError
-from harness.jobs import agreement, ceilings, count, dataset, evaluate, network, seen, throughput, tokens
+from harness.job import Job
+from harness.jobs import agreement, ceilings, count, dataset, evaluate, network, recipe, seen, throughput, tokens, train
 from harness.jobs.check import thorough
 from harness.jobs.fresh import die_with_parent, sentence
 from harness.jobs.images import open_images
-from harness.plan import Job
+from harness.jobs.training.loop import Stopped
 from harness.progress import Batch, Checked, Inputs, Progress, Saved, Seen
 from harness.result import Measurement, Result, new_id
 from harness.store import Store
@@ -36,9 +37,10 @@ def work(batch: Batch, pipe: Connection, log: str) -> None:
     _write_output_to(log)
     store = Store(batch.runs)
     report = _reporter(pipe)
-    for job, result in _results(batch, store, report):
-        store.save(result)
-        pipe.send(Saved(job=job, id=result.id))
+    with contextlib.suppress(Stopped):  # a training that was told to stop leaves a checkpoint, and the rest undone
+        for job, result in _results(batch, store, report):
+            store.save(result)
+            pipe.send(Saved(job=job, id=result.id))
     pipe.close()
 
 
@@ -73,7 +75,7 @@ def check(inputs: Inputs, data: str, pipe: Connection) -> None:
             pipe.send(Checked(done=done, total=total))
 
     try:
-        lines, problems = thorough(open_images(data, inputs.data[data]), report)
+        lines, problems = thorough(open_images(data, inputs.where(data)), report)
     except HarnessError as error:
         lines, problems = [], [str(error)]
     pipe.send(Checked(lines=tuple(lines), problems=tuple(problems)))
@@ -118,18 +120,28 @@ def _evaluated(
 
 def _run(job: Job, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Result:
     started, clock = datetime.now(tz=UTC), time.perf_counter()
+    name = new_id(started)
     told: dict[str, Any] = {}
     try:
-        metrics, facts, warnings = _do(job, batch, store, report)
+        metrics, facts, warnings = _do(job, name, batch, store, report)
         told = {"metrics": metrics, "facts": facts, "warnings": tuple(warnings)}
+    except Stopped:
+        raise
     except Exception as problem:  # noqa: BLE001 -- a job's failure is a result, whatever it is
         told = {"error": sentence(problem)}
-    return _result(job, batch, started, time.perf_counter() - clock, **told)
+    return _result(job, batch, started, time.perf_counter() - clock, name=name, **told)
 
 
-def _result(job: Job, batch: Batch, started: datetime, seconds: float, **told: Any) -> Result:  # noqa: ANN401
+def _result(
+    job: Job,
+    batch: Batch,
+    started: datetime,
+    seconds: float,
+    name: str = "",
+    **told: Any,  # noqa: ANN401
+) -> Result:
     return Result(
-        id=new_id(started),
+        id=name or new_id(started),
         job=job,
         machine=batch.machine,
         software={**batch.software, **_seen_from_here(batch.device)},
@@ -139,7 +151,19 @@ def _result(job: Job, batch: Batch, started: datetime, seconds: float, **told: A
     )
 
 
-def _do(job: Job, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Outcome:
+def _do(job: Job, name: str, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Outcome:
+    if job.kind == "recipe":
+        return recipe.work(job)
+    if job.kind == "train":
+        return train.work(
+            job,
+            batch.inputs,
+            report,
+            devices=batch.devices or (batch.device,),
+            cores=batch.cores,
+            runs=batch.runs,
+            weights=store.weights_for(job, name),
+        )
     if job.kind == "count":
         return count.work(job, report)
     if job.kind == "throughput":

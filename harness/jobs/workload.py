@@ -9,9 +9,9 @@ from timm.layers import set_fused_attn
 from torch import nn
 
 from harness.errors import JobError
+from harness.job import Job
 from harness.jobs import network
 from harness.jobs.device import ran_out_of_memory
-from harness.plan import Job
 
 Step = Callable[[], torch.Tensor]
 

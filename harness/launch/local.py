@@ -9,8 +9,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from harness.plan import Job
+from harness.job import Job
 from harness.progress import Batch, Checked, Inputs, Progress, Saved, Seen
+
+# Seconds that a process has to end when it is told to: one that trains writes its checkpoint first.
+PATIENCE, PATIENCE_WITH_TRAINING = 5, 120
 
 WORKER = "harness.jobs.worker"
 
@@ -27,24 +30,33 @@ class LocalLauncher:
 
     def __init__(self, *, preload: bool = True) -> None:
         self._context = _context(preload=preload)
+        self._running: list[BaseProcess] = []
+
+    def stop(self) -> None:
+        """End what runs: a training first writes where it stands."""
+        for process in list(self._running):
+            process.terminate()
 
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         """Do a batch and pass on what it says.
 
         Raises `Crashed` if the process died.  Ended early, it ends the process.
         """
+        patience = PATIENCE_WITH_TRAINING if any(job.kind == "train" for job in batch.jobs) else PATIENCE
         log = str(batch.runs / "worker.log")
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_call, args=("work", batch, theirs, log))
         self._start(process)
+        self._running.append(process)
         theirs.close()
         try:
             yield from _messages(ours)
             process.join()
         finally:
+            self._running.remove(process)
             if process.is_alive():
                 process.terminate()
-                process.join(5)
+                process.join(patience)
             if process.is_alive():
                 process.kill()
                 process.join()

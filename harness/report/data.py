@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from harness.diff import Diff, Finding
+from harness.report.effects import as_data
 
 SCHEMA = 1
 
@@ -62,6 +63,7 @@ def _table(diff: Diff) -> dict[str, Any]:
             }
             for shape in diff.shapes
         ],
+        "effects": [as_data(effects) for effects in diff.effects],
     }
 
 

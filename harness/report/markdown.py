@@ -3,7 +3,7 @@
 from html import escape
 
 from harness.diff import Diff, Finding, Shape
-from harness.report import words
+from harness.report import effects, words
 
 
 def render_markdown(diff: Diff) -> str:
@@ -11,7 +11,10 @@ def render_markdown(diff: Diff) -> str:
     lines = [f"### {_escaped(words.title(diff))}", ""]
     if diff.table.machine:
         lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
-    lines += [*_table(diff), "", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
+    if diff.effects:
+        lines += _effects(diff)
+    else:
+        lines += [*_table(diff), "", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
     for shape in diff.shapes:
         lines += [f"**{_escaped(shape.column.label)}**: {words.shape_sentence(shape)}.", ""]
         lines += _folded(f"{shape.column.label} relative to one network of the family", _ratios(shape))
@@ -24,6 +27,16 @@ def render_markdown(diff: Diff) -> str:
     lines += _folded("footnotes", notes)
     lines += _folded("doubts", [f"- {_escaped(doubt)}" for doubt in words.doubts_in_short(diff)])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _effects(diff: Diff) -> list[str]:
+    lines = [effects.introduction(diff), ""]
+    for column in diff.effects:
+        lines += [f"**{_escaped(effects.heading(column))}**", ""]
+        lines += ["| | here | 95 % interval | paper | |", "|---|--:|--:|--:|---|"]
+        lines += [f"| {' | '.join(_escaped(part) for part in line)} |" for line in effects.lines(column)]
+        lines += ["", f"{effects.signs_sentence(column)}.", ""]
+    return lines
 
 
 def _folded(title: str, lines: list[str]) -> list[str]:

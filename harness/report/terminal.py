@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.diff import Diff, Finding, Verdict, readings
 from harness.limits import Limits
-from harness.report import words
+from harness.report import effects, words
 from harness.spec import Column
 
 STYLES = {
@@ -31,8 +31,11 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
     console.print(Text(words.title(diff), style="bold"))
     if diff.table.machine:
         console.print(Text(f"speeds measured on {diff.table.machine.label}", style="dim"))
-    _print_cells(console, diff, width)
-    console.print(Text(words.legend(diff), style="dim"))
+    if diff.effects:
+        _print_effects(console, diff)
+    else:
+        _print_cells(console, diff, width)
+        console.print(Text(words.legend(diff), style="dim"))
     _print_shapes(console, diff)
     _print_reasons(console, diff, verbose=verbose)
     for note in words.footnotes(diff, measured_only=not verbose):
@@ -43,6 +46,26 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
         _hanging(console, "doubt:", doubt, "yellow")
     console.print(Text(f"{words.counts(diff)}."))
     return _text(console)
+
+
+def _print_effects(console: Console, diff: Diff) -> None:
+    """Print what each row's change does at a small scale, a block for each column."""
+    console.print(Text(effects.introduction(diff)))
+    for column in diff.effects:
+        console.print()
+        console.print(Text(effects.heading(column), style="bold"))
+        grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        grid.add_column("")
+        for name in ("here", "95 % interval", "paper"):
+            grid.add_column(name, justify="right", no_wrap=True)
+        grid.add_column("", no_wrap=True)
+        for label, measured, interval, published, sign in effects.lines(column):
+            style = {effects.SAME: "green", effects.OTHER: "red"}.get(sign, "")
+            grid.add_row(label, measured, Text(interval, style="dim"), published, Text(sign, style=style))
+        console.print(grid)
+        console.print(Text(f"{effects.signs_sentence(column)}."))
+    legend = f"{effects.SAME} the sign in print, {effects.OTHER} the other one, {effects.NEITHER} none in print"
+    console.print(Text(legend, style="dim"))
 
 
 def _print_cells(console: Console, diff: Diff, width: int) -> None:

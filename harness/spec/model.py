@@ -140,6 +140,8 @@ class Cell:
 
     `kind` is None where there is nothing to measure.  `tolerance` is absolute, in `unit`, unless `relative`.
     `unreleased` says why there are no public weights, `cost` is V100-hours of training (None: not published).
+    `training` is how weights are trained where none are public, or where training is what was asked for; `assumed`
+    gives the reason for each setting of it that was not published.
     """
 
     row: Row
@@ -148,6 +150,8 @@ class Cell:
     kind: str | None
     metric: str | None
     settings: Mapping[str, Scalar]
+    training: Mapping[str, Scalar]
+    assumed: Mapping[str, str]
     unit: str
     text: bool
     better: str | None
@@ -175,6 +179,7 @@ class Spec:
     cost: str | None
     figure: str | None
     axes: tuple[str, str] | None
+    default: str | None
     sources: Mapping[str, Source]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]

@@ -30,7 +30,7 @@ _STRING = (str,)
 _NUMBER = (int, Decimal)
 
 # The keys that each part of a file may have, and the types of their values; tables/README.md says what they mean.
-_TABLE = dict.fromkeys(("title", "arxiv", "icml", "note", "cost", "figure", "x", "y"), _STRING)
+_TABLE = dict.fromkeys(("title", "arxiv", "icml", "note", "cost", "figure", "x", "y", "default"), _STRING)
 _SOURCE = {"kind": _STRING, "edition": _STRING, "cite": _STRING, "checked": (date,)}
 _MEASURED = {
     "job": _STRING,
@@ -48,6 +48,7 @@ _COLUMN = {
     "machine": _STRING,
     "extra": (bool,),
     "set": (dict,),
+    "train": (dict,),
     "cost": _NUMBER,
     "note": _STRING,
 }
@@ -59,6 +60,8 @@ _ROW = {
     "group_icml": _STRING,
     "family": _STRING,
     "set": (dict,),
+    "train": (dict,),
+    "assumed": (dict,),
     "unreleased": _STRING,
     "cost": _NUMBER,
     "nearest": (list,),
@@ -67,6 +70,8 @@ _ROW = {
 }
 _CELL = {
     "set": (dict,),
+    "train": (dict,),
+    "assumed": (dict,),
     "job": _STRING,
     "metric": _STRING,
     "unreleased": _STRING,
@@ -93,6 +98,10 @@ _TYPE_NAMES = {
 def _plain(value: Any) -> Any:  # noqa: ANN401 -- TOML values are of any type
     """Give a number as Python writes it; everything else as it is."""
     return float(value) if isinstance(value, Decimal) else value
+
+
+def _words(found: object) -> dict[str, str]:
+    return {name: why for name, why in found.items() if isinstance(why, str)} if isinstance(found, dict) else {}
 
 
 def load(path: Path) -> Spec:
@@ -146,6 +155,7 @@ class _Reader:
         cells = {(row.key, column.key): self._cell(row, column, sources) for row in rows for column in columns}
         self._check_footnotes(cells.values(), footnotes)
         axes = self._axes(table, columns)
+        self._default(table, rows)
         if self._document.problems:
             return None
         return Spec(
@@ -157,6 +167,7 @@ class _Reader:
             cost=table.get("cost"),
             figure=table.get("figure"),
             axes=axes,
+            default=table.get("default"),
             sources=sources,
             columns=columns,
             rows=rows,
@@ -309,6 +320,16 @@ class _Reader:
                 self._say(f"{axis} = '{name}' is not a column{did_you_mean(name, known)}", "table", axis)
         return str(table.get("x")), str(table.get("y"))
 
+    def _default(self, table: Mapping[str, Any], rows: Iterable[Row]) -> None:
+        """Check that the row with which the others are compared is there."""
+        known = [row.key for row in rows]
+        if "default" in table and table["default"] not in known:
+            self._say(
+                f"default = '{table['default']}' is not a row{did_you_mean(str(table['default']), known)}",
+                "table",
+                "default",
+            )
+
     # Cells.
 
     def _cell(self, row: Row, column: Column, sources: Mapping[str, Source]) -> Cell:
@@ -330,6 +351,7 @@ class _Reader:
         if levels[2].table:
             self._known_keys(levels[2].table, _CELL, *levels[2].keys)
             self._settings(levels[2].table, *levels[2].keys, kind=kind)
+            self._training(levels[2].table, *levels[2].keys)
         text = bool(said("text", default=False))
         tolerance, relative = self._tolerance(said("tolerance"), levels)
         cost = said("cost")
@@ -340,6 +362,11 @@ class _Reader:
             kind=kind if kind in KINDS else None,
             metric=self._metric(kind, said("metric"), levels),
             settings=self._merged(kind, levels),
+            training={
+                **self._merged("train", levels, "train"),
+                **(self._merged(kind, levels) if kind == "train" else {}),
+            },
+            assumed={name: why for level in levels for name, why in _words(level.table.get("assumed")).items()},
             unit=str(said("unit", default="")),
             text=text,
             better=said("better"),
@@ -369,12 +396,12 @@ class _Reader:
                 self._say(f"{column.key} = {raw} of row '{row.key}' is not a string, but the column has words", *place)
             yield Reference(source=source, printed=printed)
 
-    def _merged(self, kind: str | None, levels: Iterable[_Level]) -> dict[str, Scalar]:
+    def _merged(self, kind: str | None, levels: Iterable[_Level], under: str = "set") -> dict[str, Scalar]:
         """Put the settings of column, row and cell together; a contradiction is an error."""
         merged: dict[str, Scalar] = {}
         origin: dict[str, str] = {}
         for level in levels:
-            settings = level.table.get("set")
+            settings = level.table.get(under)
             for name, raw in settings.items() if isinstance(settings, dict) else ():
                 value = _plain(raw)
                 if name in SETTINGS and float in SETTINGS[name].types and type(value) is int:
@@ -384,7 +411,7 @@ class _Reader:
                         f"{name} = {value!r} contradicts {name} = {merged[name]!r} of {origin[name]}; "
                         "say it in one place only"
                     )
-                    self._say(text, *level.keys, "set")
+                    self._say(text, *level.keys, under)
                 merged[name] = value
                 origin[name] = f"{level.keys[0]} '{level.keys[1]}'"
         if kind is None or kind not in KINDS:
@@ -446,26 +473,35 @@ class _Reader:
             if name not in columns:
                 self._say(f"unknown column '{name}'{did_you_mean(name, columns)}", *keys, name)
 
-    def _settings(self, entry: Mapping[str, Any], *keys: str, kind: object = None) -> None:
+    def _training(self, entry: Mapping[str, Any], *keys: str) -> None:
+        """Check how the weights of a cell are trained where there are none to fetch, and what that assumes."""
+        self._settings({"set": entry.get("train")}, *keys, kind="train", under="train")
+        for name, why in entry["assumed"].items() if isinstance(entry.get("assumed"), dict) else ():
+            if name not in SETTINGS:
+                self._say(f"unknown setting '{name}'{did_you_mean(name, SETTINGS)}", *keys, "assumed", name)
+            elif not isinstance(why, str):
+                self._say(f"assumed.{name} must be a string that gives the reason", *keys, "assumed", name)
+
+    def _settings(self, entry: Mapping[str, Any], *keys: str, kind: object = None, under: str = "set") -> None:
         settings = entry.get("set")
         for name, value in settings.items() if isinstance(settings, dict) else ():
             if name not in SETTINGS:
-                self._say(f"unknown setting '{name}'{did_you_mean(name, SETTINGS)}", *keys, "set", name)
+                self._say(f"unknown setting '{name}'{did_you_mean(name, SETTINGS)}", *keys, under, name)
                 continue
             plain = _plain(value)
             if not SETTINGS[name].accepts(plain):
-                self._say(f"{name} must be {SETTINGS[name].expectation()}, not {plain!r}", *keys, "set", name)
+                self._say(f"{name} must be {SETTINGS[name].expectation()}, not {plain!r}", *keys, under, name)
             elif (
                 isinstance(plain, int)
                 and not isinstance(plain, bool)
                 and plain < 1
                 and float not in SETTINGS[name].types
             ):
-                self._say(f"{name} must be at least 1, not {value}", *keys, "set", name)
+                self._say(f"{name} must be at least 1, not {value}", *keys, under, name)
             elif name == "memory":
                 self._memory(plain, *keys)
             if isinstance(kind, str) and kind in KINDS and name not in KINDS[kind].settings:
-                self._say(f"job '{kind}' does not take the setting '{name}'", *keys, "set", name)
+                self._say(f"job '{kind}' does not take the setting '{name}'", *keys, under, name)
 
     def _presentation(self, entry: Mapping[str, Any], *keys: str) -> None:
         if "better" in entry:

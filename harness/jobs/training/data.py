@@ -1,0 +1,140 @@
+"""Training images -> batches of an epoch, augmented by timm, in an order that does not depend on who reads them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.data import Mixup, create_transform
+from timm.data.auto_augment import AugmentOp, RandAugment
+from timm.data.distributed_sampler import RepeatAugSampler
+from timm.data.random_erasing import RandomErasing
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+
+from harness.jobs.images import Images
+from harness.jobs.training import chance
+from harness.jobs.training.hyperparameters import Hyperparameters
+from harness.jobs.training.world import World
+
+Pixels = NDArray[np.uint8]
+Transform = Callable[[Any], Pixels]
+
+
+def transform_of(hyper: Hyperparameters) -> Transform:
+    """Make timm's training transform up to the pixels: image -> uint8 of shape (3, res, res).
+
+    What is done to a whole batch, normalising and erasing, is done on the device: bytes are a quarter of what floats
+    would cost to pass on.
+    """
+    policy = hyper.rand_augment_policy if hyper.rand_augment else None
+    policy = hyper.auto_augment_policy if hyper.auto_augment else policy
+    found: Any = create_transform(
+        input_size=(3, hyper.res, hyper.res),
+        is_training=True,
+        scale=(hyper.crop_area, 1.0),
+        hflip=hyper.flip,
+        color_jitter=hyper.color_jitter,
+        auto_augment=policy,
+        interpolation=hyper.interpolation,
+        use_prefetcher=True,
+    )
+    for op in _operations(found):
+        _keep_a_bit(op)
+    return cast("Transform", found)
+
+
+def _operations(transform: Any) -> Iterator[AugmentOp]:  # noqa: ANN401 -- torchvision's composition has no types
+    for step in transform.transforms:
+        if isinstance(step, RandAugment):
+            yield from step.ops
+
+
+def _keep_a_bit(op: AugmentOp) -> None:
+    """Keep one bit where timm's posterising asks for none: Pillow now refuses what gave a black image before."""
+    level: Any = op.level_fn
+    if "Posterize" in str(op.name) and level is not None:
+        op.level_fn = lambda magnitude, hparams: (max(1, level(magnitude, hparams)[0]),)
+
+
+def erasing_of(hyper: Hyperparameters, device: str) -> RandomErasing | None:
+    """Make timm's random erasing for normalised batches: noise in a rectangle of each image that is hit."""
+    return RandomErasing(hyper.erasing, mode="pixel", max_count=1, device=device) if hyper.erasing else None
+
+
+def mixing_of(hyper: Hyperparameters, classes: int) -> Mixup | None:
+    """Make timm's mixup and cutmix, which also smooth the labels; nothing where both are off."""
+    if not hyper.mixup and not hyper.cutmix:
+        return None
+    return Mixup(
+        mixup_alpha=hyper.mixup,
+        cutmix_alpha=hyper.cutmix,
+        prob=hyper.mix_probability,
+        switch_prob=hyper.mix_switch,
+        mode="batch",
+        label_smoothing=hyper.label_smoothing,
+        num_classes=classes,
+    )
+
+
+def sampler_of(hyper: Hyperparameters, images: int, world: World, epoch: int) -> Sampler[int]:
+    """Make the order of an epoch for one process, `rank`, `rank + size`, … of the order of all.
+
+    With repeated augmentation an epoch sees floor(N / 256) × 256 images, their repeats counted.
+    """
+    told: dict[str, Any] = {"num_replicas": world.size, "rank": world.rank, "shuffle": True}
+    places = range(images)
+    if hyper.repeated_aug:
+        sampler: Any = RepeatAugSampler(places, num_repeats=hyper.repeats_of_image, **told)
+    else:
+        sampler = DistributedSampler(places, **told)  # type: ignore[arg-type]
+    sampler.set_epoch(chance.order(hyper.seed, epoch))
+    return cast("Sampler[int]", sampler)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """The batches of one epoch for one process: `batches[k]` are pairs of place in the epoch and image."""
+
+    number: int
+    batches: Sequence[Sequence[tuple[int, int]]]
+
+    @classmethod
+    def of(cls, hyper: Hyperparameters, images: int, world: World, number: int) -> "Epoch":
+        """Cut the order of an epoch into whole batches; what is left over is dropped."""
+        order = list(sampler_of(hyper, images, world, number))
+        each = hyper.batch_size // world.size
+        numbered = [(world.rank + world.size * place, image) for place, image in enumerate(order)]
+        whole = len(numbered) // each * each
+        return cls(number=number, batches=[numbered[i : i + each] for i in range(0, whole, each)])
+
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Augmented(Dataset[tuple[Pixels, int]]):
+    """Images as an epoch sees them: what is drawn for each depends on its place alone."""
+
+    def __init__(self, images: Images, transform: Transform, *, seed: int, epoch: int) -> None:
+        self._images, self._transform, self._seed, self._epoch = images, transform, seed, epoch
+
+    def __getitem__(self, at: tuple[int, int]) -> tuple[Pixels, int]:
+        """Read and augment the image for a place."""
+        place, image = at
+        chance.of_image(self._seed, self._epoch, place)
+        return self._transform(self._images.image(image)), int(self._images.labels[image])
+
+
+def batches_of(  # noqa: PLR0913 -- what a loader needs to know
+    images: Images, transform: Transform, epoch: Epoch, *, seed: int, first: int, workers: int, pin: bool
+) -> Iterator[Batch]:
+    """Read the batches of an epoch from the `first` on: uint8 of shape (n, 3, res, res), and n class indices."""
+    found = DataLoader(
+        Augmented(images, transform, seed=seed, epoch=epoch.number),
+        batch_sampler=cast("Any", epoch.batches[first:]),
+        num_workers=workers,
+        pin_memory=pin,
+        multiprocessing_context="fork" if workers else None,
+    )
+    return iter(found)

@@ -1,0 +1,66 @@
+"""What the student says, the labels and what the teacher says -> the loss: equations 2 and 3 of the paper."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+# (logits of shape (n, classes), targets) -> a number: cross-entropy against class indices or soft targets.
+LabelLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """The logits of a batch, each of shape (n, classes); `distil` only where there is a distillation token."""
+
+    label: torch.Tensor
+    distil: torch.Tensor | None = None
+
+    @property
+    def fused(self) -> torch.Tensor:
+        """Give the mean of both, as the released code trains where there is no teacher."""
+        return self.label if self.distil is None else (self.label + self.distil) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The loss of one recipe.
+
+    `distillation` is `none`, `soft` (equation 2 with `weight` λ and `temperature` τ), `hard` (equation 3) or `token`
+    (equation 3, with the teacher's label for the head of the distillation token).  `scaling` divides the divergence of
+    equation 2 by the n of the batch (`paper`) or by n × classes (`released`, as the authors' code does).
+    """
+
+    label_loss: LabelLoss
+    distillation: str = "none"
+    weight: float = 0.1
+    temperature: float = 3.0
+    scaling: str = "paper"
+
+    def __call__(self, said: Heads, targets: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
+        """Give the loss of a batch; `teacher` are logits of shape (n, classes), which learn nothing from it."""
+        if teacher is None:
+            return self.label_loss(said.fused, targets)
+        label = self.label_loss(said.label, targets)
+        # The head that listens to the teacher: the distillation token's where there is one.
+        listens = said.label if said.distil is None else said.distil
+        if self.distillation == "soft":
+            soft = divergence(listens, teacher, temperature=self.temperature, scaling=self.scaling)
+            return (1 - self.weight) * label + self.weight * self.temperature**2 * soft
+        return label / 2 + functional.cross_entropy(listens, teacher.argmax(dim=1)) / 2
+
+
+def divergence(student: torch.Tensor, teacher: torch.Tensor, *, temperature: float, scaling: str) -> torch.Tensor:
+    """Give the Kullback-Leibler divergence of the student's softmax from the teacher's, both at a temperature.
+
+    Both are logits of shape (n, classes).  The sum over all is divided by n, or by n × classes where `scaling` is
+    `released`.
+    """
+    total = functional.kl_div(
+        functional.log_softmax(student / temperature, dim=1),
+        functional.log_softmax(teacher / temperature, dim=1),
+        reduction="sum",
+        log_target=True,
+    )
+    return total / (student.numel() if scaling == "released" else student.shape[0])
