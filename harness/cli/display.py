@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -24,6 +24,8 @@ def line_of(result: Result) -> str:
     top1 = result.metrics.get("top1")
     if top1 and not isinstance(top1.value, str) and top1.low is not None and top1.high is not None:
         return f"top-1 {top1.value:.2f} % [{top1.low:.2f}, {top1.high:.2f}]"
+    if top1 and result.job.kind == "train" and not isinstance(top1.value, str):
+        return f"top-1 {top1.value:.2f} %, {result.seconds:.0f} s"
     throughput = result.metrics.get("throughput")
     if throughput and not isinstance(throughput.value, str):
         return f"{throughput.value:.1f} im/s at batch {result.facts.get('batch')}, {result.seconds:.0f} s"
@@ -81,12 +83,13 @@ class Lines(Quiet):
 
 
 class LiveLine(Quiet):
-    """One line that changes: job, phase, rate, time left.  It goes away when the work is done."""
+    """A line that changes: job, phase, rate, time left; one for each of what runs side by side.  They go away."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, transient=True, refresh_per_second=4)
-        self._job = ""
+        self._jobs: dict[str, str] = {}
+        self._lines: dict[str, Text] = {}
         self._began = console.get_time()
         self._spent: list[float] = []
         self._left = 0
@@ -102,9 +105,9 @@ class LiveLine(Quiet):
 
     def starts(self, job: Job, number: int, total: int) -> None:
         """Show the job."""
-        self._job = f"[{number}/{total}] {job}"
+        self._jobs[_slot(job)] = f"[{number}/{total}] {job}"
         self._left = total - number
-        self._show("starting")
+        self._show("starting", job)
 
     def progress(self, progress: Progress) -> None:
         """Show how far it is."""
@@ -115,10 +118,12 @@ class LiveLine(Quiet):
             parts.append(f"{progress.rate:.1f} im/s")
             if progress.total > progress.done:
                 parts.append(_left((progress.total - progress.done) / progress.rate))
-        self._show(", ".join(filter(None, parts)), progress.together)
+        self._show(", ".join(filter(None, parts)), progress.job, progress.together)
 
     def finished(self, result: Result) -> None:
         """Leave a line above for a failure; count the time for the rest."""
+        if result.job.kind == "train":
+            self._lines.pop(_slot(result.job), None)
         if result.job.exclusive:
             self._spent.append(result.seconds)
         if result.error is not None:
@@ -126,15 +131,22 @@ class LiveLine(Quiet):
 
     def waits(self, why: str) -> None:
         """Show why."""
-        self._show(why)
+        self._live.update(Text(why, no_wrap=True, overflow="ellipsis"))
 
-    def _show(self, text: str, together: str = "") -> None:
+    def _show(self, text: str, job: Job, together: str = "") -> None:
         rest = ""
         if self._spent and self._left:
             seconds = self._left * sum(self._spent) / len(self._spent)
             rest = f", {_left(seconds)}"
-        line = Text(f"{together or self._job}: {text}{rest}", no_wrap=True, overflow="ellipsis")
-        self._live.update(line)
+        slot = _slot(job)
+        said = together or self._jobs.get(slot, str(job))
+        self._lines[slot] = Text(f"{said}: {text}{rest}", no_wrap=True, overflow="ellipsis")
+        self._live.update(Group(*self._lines.values()))
+
+
+def _slot(job: Job) -> str:
+    """Name the line of a job: trainings run side by side, all else one after the other."""
+    return job.key if job.kind == "train" else ""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from harness.job import Job
 from harness.kinds import KINDS
 from harness.machine import Machine
 from harness.plan import Plan, Planned
+from harness.result import Result
 from harness.spec import Spec
 from harness.store import Store
 
@@ -58,11 +59,29 @@ def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[s
         lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{_passes(kind, jobs)}"]
         for job in jobs:
             result = known[job]
+            if kind == "train":
+                lines.append(_training(job, plan, result))
+                continue
             state = f"measured in {result.seconds:.0f} s" if result else "to do"
             lines.append(f"  {_job(job)}  {state}  fills {_cells(plan.cells_of(job))}")
     lines += _blocked(plan)
+    lines += _assumptions(plan)
     lines += _cost(plan)
     return "\n".join(lines) + "\n"
+
+
+def _training(job: Job, plan: Plan, result: Result | None) -> str:
+    """Write a training with what it takes weights from, what it costs, and the cells behind which it stands."""
+    took = "; ".join(f"{_PARTS[part]} {behind}" for part, behind in job.needs)
+    public = "; ".join(f"{_PARTS[part]} {job.get(part)}" for part in ("start", "teacher") if job.get(part))
+    chain = "; ".join(filter(None, (took, public)))
+    hours = plan.stages.hours(job) if plan.stages.scale is None else None
+    cost = f"  ≈ {hours:,.0f} V100-hours" if hours is not None else ""
+    state = f"trained in {result.seconds:,.0f} s" if result else "to do"
+    return f"  {job}{f'  ({chain})' if chain else ''}  {state}{cost}  for {_cells(plan.cells_of(job))}"
+
+
+_PARTS = {"start": "from", "teacher": "taught by"}
 
 
 def _passes(kind: str, jobs: Iterable[Job]) -> str:
@@ -74,9 +93,13 @@ def _passes(kind: str, jobs: Iterable[Job]) -> str:
 
 
 def _job(job: Job) -> str:
+    if job.kind in ("train", "recipe"):
+        return str(job)  # the recipe says the rest
     told = dict(job.settings)
     said = {"model", "res", "data", "first", "second"}
     skip = said if job.kind == "throughput" else {*said, *KINDS[job.kind].defaults}
+    if job.need("weights"):
+        skip = {*skip, "weights"}
     more = " ".join(f"{name}={value}" for name, value in told.items() if name not in skip)
     return f"{job}{' ' + more if more else ''}"
 
@@ -105,8 +128,30 @@ def _blocked(plan: Plan) -> list[str]:
     return lines
 
 
+def _assumptions(plan: Plan) -> list[str]:
+    """List on which settings that no publication gives the trainings rest."""
+    found = dict.fromkeys(one for planned in plan.cells for one in planned.assumed)
+    return ["", "the recipes assume", *(f"  {one}" for one in found)] if found else []
+
+
+def _cost_of_plan(plan: Plan) -> list[str]:
+    """Sum what the trainings of a plan cost, each stage once."""
+    trainings = [job for job in plan.jobs if job.kind == "train"]
+    if not trainings:
+        return []
+    if plan.stages.scale is not None:
+        return ["", f"training: {len(trainings)} at the {plan.stages.scale.name} scale ({plan.stages.scale.title})"]
+    known = [hours for job in trainings if (hours := plan.stages.hours(job)) is not None]
+    unknown = len(trainings) - len(known)
+    more = f"; {unknown} more whose cost was not published" if unknown else ""
+    return ["", f"training: {len(known)} of known cost, ≈ {sum(known):,.0f} V100-hours{more}"]
+
+
 def _cost(plan: Plan) -> list[str]:
-    """Sum what the training cells cost, each distinct training once."""
+    """Sum what the training cells would cost, each distinct training once."""
+    planned_for = _cost_of_plan(plan)
+    if planned_for:
+        return planned_for
     costs: dict[object, float] = {}
     unknown = set()
     for planned in plan.cells:

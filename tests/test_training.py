@@ -1,0 +1,466 @@
+"""The trainer on real images: what it learns, that nothing is lost, that several processes do what one does."""
+
+import csv
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import distributed, nn
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.errors import JobError
+from harness.job import Job
+from harness.jobs import network
+from harness.jobs.images import open_images
+from harness.jobs.training import checkpoint, networks
+from harness.jobs.training.assembly import Place, assembled
+from harness.jobs.training.data import mixing_of
+from harness.jobs.training.hyperparameters import Hyperparameters
+from harness.jobs.training.logs import COLUMNS
+from harness.jobs.training.loop import Stopped
+from harness.jobs.training.measure import accuracies
+from harness.jobs.training.networks import Student
+from harness.jobs.training.world import World
+from harness.progress import Progress
+from tests.trainings import PLAIN, ignored, smoke, trained
+
+ROOT = Path(__file__).parent.parent
+
+
+def digest(runs: Path) -> str:
+    """Sum up the weights that a training left."""
+    return hashlib.sha256((runs / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def training_of(job: Job, runs: Path, stops_after: int | None = None) -> Any:  # noqa: ANN401
+    """Assemble a training that is told to stop after so many steps."""
+    images, tests = (open_images("digits", "sklearn/digits", split=split) for split in ("train", "test"))
+    place = Place(device="cpu", workers=0, cores=1, weights=None, runs=runs)
+    steps = 0
+
+    def asked() -> bool:
+        nonlocal steps
+        steps += 1
+        return stops_after is not None and steps > stops_after
+
+    return assembled(job, images, tests, place=place, world=World(), report=ignored, asked=asked)
+
+
+# Learning.
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, dict[str, Any]]:
+    """Train the smoke-size DeiT without augmentation, which is how it learns fastest."""
+    runs = tmp_path_factory.mktemp("teacher")
+    job = smoke(epochs=20, depth=2, embed_dim=64, num_heads=4, **PLAIN)
+    _, facts = trained(job, runs)
+    return job, runs, facts
+
+
+def test_a_small_deit_learns_the_digits(teacher: tuple[Job, Path, dict[str, Any]]) -> None:
+    history = teacher[2]["history"]
+    assert history[-1]["top1"] > 80  # guessing gives 10
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+
+
+def test_a_distilled_student_agrees_more_with_its_teacher(
+    teacher: tuple[Job, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    job, runs, _ = teacher
+    _leave_for_students(job, runs)
+    common: dict[str, Any] = {"epochs": 6, "depth": 2, "embed_dim": 64, "num_heads": 4, "seed": 2, **PLAIN}
+    alone = smoke(**common)
+    taught = smoke(**common, distillation="soft", soft_weight=0.9)
+    taught = Job.of("train", dict(taught.settings), {"teacher": job})
+    agreement = {}
+    for name, student in (("alone", alone), ("taught", taught)):
+        folder = tmp_path / name
+        folder.mkdir()
+        if student.needs:
+            _leave_for_students(job, runs, into=folder)
+        trained(student, folder)
+        agreement[name] = _agreement(student, folder, job, runs)
+    assert agreement["taught"] > agreement["alone"] + 0.03
+
+
+def _leave_for_students(job: Job, runs: Path, into: Path | None = None) -> None:
+    """Put the result of a training where those that need its weights look for it."""
+    from datetime import UTC, datetime
+
+    from harness.result import Result, new_id
+    from harness.store import Store
+    from tests.fakes import LAPTOP
+
+    store = Store(into or runs)
+    started = datetime.now(tz=UTC)
+    facts = {"weights": {"sha256": digest(runs)}}
+    result = Result(id=new_id(started), job=job, machine=LAPTOP, software={}, started=started, seconds=1.0, facts=facts)
+    store.save(result)
+    store.weights_of(result).write_bytes((runs / "weights.safetensors").read_bytes())
+
+
+def _agreement(one: Job, folder: Path, other: Job, runs: Path) -> float:
+    from harness.jobs import trained as weights_of
+
+    tests = open_images("digits", "sklearn/digits")
+    answers = []
+    for job, where in ((one, folder), (other, runs)):
+        built = Student(weights_of.network(job, where / "weights.safetensors", res=32))
+        view = Hyperparameters.of(job)
+        answers.append(_answers(built, tests, view))
+    return float(np.mean(answers[0] == answers[1]))
+
+
+@torch.inference_mode()
+def _answers(student: Student, tests: Any, hyper: Hyperparameters) -> Any:  # noqa: ANN401
+    from harness.jobs.preprocess import View, normalised
+
+    cut = View(res=hyper.res, crop=hyper.crop, interpolation=hyper.interpolation).transform()
+    pixels = torch.from_numpy(np.stack([cut(tests.image(place)) for place in range(len(tests))]))
+    return student.eval()(normalised(pixels, hyper.norm))[0].argmax(dim=1).numpy()
+
+
+def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right(tmp_path: Path) -> None:
+    job = smoke(epochs=1)
+    trained(job, tmp_path)
+    from harness.jobs import trained as weights_of
+
+    tests = open_images("digits", "sklearn/digits")
+    built = Student(weights_of.network(job, tmp_path / "weights.safetensors", res=32))
+    found = accuracies(built, tests, Hyperparameters.of(job), World(), device="cpu", workers=0)
+    right = (_answers(built, tests, Hyperparameters.of(job)) == tests.labels).mean()
+    assert found == {"top1": pytest.approx(100 * right)}
+
+
+# What is left behind.
+
+
+def test_a_training_leaves_weights_a_table_of_its_epochs_and_points_for_tensorboard(tmp_path: Path) -> None:
+    job = smoke(epochs=2)
+    said: list[Progress] = []
+    metrics, facts = trained(job, tmp_path, report=said.append)
+    folder = tmp_path / job.key
+    with (folder / "training.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == ["1", "2"]
+    assert set(lines[0]) == set(COLUMNS)
+    assert float(lines[1]["top1"]) == metrics["top1"].value == facts["history"][1]["top1"]
+    assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
+    assert not list(folder.glob("checkpoint-*"))
+    with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:
+        assert file.metadata() == {"model": "deit_base_patch16_224", "classes": "10"}
+    assert facts["weights"]["sha256"] == digest(tmp_path)
+    assert facts["learning_rate"] == {"given": 0.008, "for_batch": 512.0, "set": 0.001}
+    assert said[-1].done == said[-1].total == 2 * 20 * 64
+    assert "loss" in said[-1].phase
+    assert "top-1" in said[-1].phase
+    assert said[-1].rate is not None
+    assert said[-1].rate > 0
+
+
+def test_the_average_is_kept_where_the_recipe_asks_for_it(tmp_path: Path) -> None:
+    plain, average = tmp_path / "plain", tmp_path / "average"
+    asked: dict[str, Any] = {"ema": True, "ema_decay": 0.5}
+    for folder, changes in ((plain, {}), (average, asked)):
+        folder.mkdir()
+        trained(smoke(epochs=1, **changes), folder)
+    one, other = (load_file(folder / "weights.safetensors") for folder in (plain, average))
+    assert one.keys() == other.keys()
+    apart = (one["head.weight"] - other["head.weight"]).abs().max()
+    assert 0 < apart < 0.01  # half of the way of the last steps
+
+
+# Nothing is lost.
+
+
+@pytest.mark.parametrize("stops", [1, 7, 19, 20, 33])
+def test_a_training_that_was_stopped_anywhere_ends_with_the_same_weights_to_the_bit(tmp_path: Path, stops: int) -> None:
+    job = smoke(epochs=2, ema=True, dropout=0.1)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    trained(job, whole)
+    with pytest.raises(Stopped):
+        training_of(job, broken, stops_after=stops).run()
+    _, facts = trained(job, broken)
+    assert facts["resumed"] == 1
+    assert digest(whole) == digest(broken)
+
+
+def test_readers_do_not_change_what_is_learnt(tmp_path: Path) -> None:
+    folders = tmp_path / "alone", tmp_path / "read"
+    for workers, folder in enumerate(folders):
+        folder.mkdir()
+        trained(smoke(epochs=1), folder, workers=2 * workers)
+    assert digest(folders[0]) == digest(folders[1])
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.trainings import smoke, trained
+
+if __name__ == "__main__":
+    trained(smoke(epochs=4), Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2], ids=lambda one: one.name)
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path, by: signal.Signals) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    script = tmp_path / "train.py"
+    script.write_text(KILLED, encoding="utf-8")
+    job = smoke(epochs=4)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(broken)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_for(lambda: list((broken / job.key).glob("checkpoint-*")), process)
+    process.send_signal(by)
+    assert process.wait() != 0
+    left = checkpoint.Checkpoints(broken / job.key, job).load()
+    assert left is not None
+    if by != signal.SIGKILL:
+        assert left[0].steps_done >= 20
+    trained(job, whole)
+    trained(job, broken)
+    assert digest(whole) == digest(broken)
+
+
+def _wait_for(there: Any, process: "subprocess.Popen[bytes]") -> None:  # noqa: ANN401
+    end = time.monotonic() + 120
+    while not there():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    job = smoke(epochs=3)
+    training = training_of(job, tmp_path, stops_after=65)
+    with pytest.raises(Stopped):
+        training_of(smoke(epochs=5), tmp_path, stops_after=68).run()
+    names = [path.name for path in sorted((tmp_path / smoke(epochs=5).key).glob("checkpoint-*"))]
+    assert len(names) == 2
+    assert training.checkpoints.newest() is None
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_serves(tmp_path: Path) -> None:
+    job = smoke(epochs=5)
+    with pytest.raises(Stopped):
+        training_of(job, tmp_path, stops_after=50).run()
+    checkpoints = checkpoint.Checkpoints(tmp_path / job.key, job)
+    newest = checkpoints.newest()
+    assert newest is not None
+    newest.write_bytes(newest.read_bytes()[:1000])
+    loaded = checkpoints.load()
+    assert loaded is not None
+    assert loaded[0].steps_done == 40
+    assert newest.with_suffix(".damaged").exists()
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_by_its_first_difference(tmp_path: Path) -> None:
+    job, other = smoke(epochs=5), smoke(epochs=5, mixup=0.3)
+    with pytest.raises(Stopped):
+        training_of(job, tmp_path, stops_after=3).run()
+    (tmp_path / job.key).rename(tmp_path / other.key)
+    path = checkpoint.Checkpoints(tmp_path / other.key, other).newest()
+    with pytest.raises(JobError) as error:
+        trained(other, tmp_path)
+    assert str(error.value) == (
+        f"{path}: is a checkpoint of another recipe (mixup = 0.8 there, 0.3 here); move it away or ask for that recipe"
+    )
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_the_rate_and_the_last_good_checkpoint(tmp_path: Path) -> None:
+    job = smoke(epochs=2)
+    training = training_of(job, tmp_path)
+    step, taken = training.step, []
+
+    def poisoned(pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        taken.append(1)
+        if len(taken) == 25:
+            with torch.no_grad():
+                training.student.network.head.weight.fill_(float("nan"))
+        return step(pixels, targets)  # type: ignore[no-any-return]
+
+    training.step = Poisoned(step, poisoned)
+    with pytest.raises(JobError) as error:
+        training.run()
+    assert str(error.value) == (
+        "the loss is nan at step 5 of epoch 2, learning rate 0.000505; the last good checkpoint is "
+        "checkpoint-000000020.safetensors; try a smaller learning_rate, or precision = 'float32'"
+    )
+
+
+class Poisoned:
+    """A step whose network goes bad."""
+
+    def __init__(self, step: Any, call: Any) -> None:  # noqa: ANN401
+        self._step, self._call = step, call
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._step, name)
+
+    def __call__(self, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self._call(pixels, targets)  # type: ignore[no-any-return]
+
+
+def test_a_loss_that_diverges_stops(tmp_path: Path) -> None:
+    job = smoke(epochs=2, optimizer="sgd", learning_rate=1e6, warmup_epochs=0.0)
+    with pytest.raises(JobError, match=r"the loss is \S+ at step \d+ of epoch 1, learning rate"):
+        trained(job, tmp_path)
+
+
+def test_a_full_disk_stops_and_leaves_the_last_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = smoke(epochs=3)
+    count = [0]
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:  # noqa: ANN401
+        count[0] += 1
+        if count[0] == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(JobError) as error:
+        trained(job, tmp_path)
+    first = tmp_path / job.key / "checkpoint-000000020.safetensors"
+    assert str(error.value) == (
+        f"{first.with_name('checkpoint-000000040.safetensors')}: the disk is full; free some space and run the same "
+        "command, which goes on from checkpoint-000000020.safetensors"
+    )
+    assert [path.name for path in (tmp_path / job.key).glob("*checkpoint*")] == [first.name]
+    _, facts = trained(job, tmp_path)
+    assert facts["resumed"] == 1
+
+
+# Several processes.
+
+
+def _gradients(rank: int, size: int, port: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=size)
+    student, pixels, targets = _batch()
+    wrapped = DistributedDataParallel(student)
+    each = len(pixels) // size
+    mine = slice(rank * each, (rank + 1) * each)
+    nn.functional.cross_entropy(wrapped(pixels[mine])[0], targets[mine]).backward()
+    if rank == 0:
+        torch.save([p.grad for p in student.parameters()], f"{folder}/gradients.pt")
+    distributed.destroy_process_group()
+
+
+def _batch() -> tuple[Student, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    shape = {"depth": 2, "embed_dim": 32, "num_heads": 2, "patch_size": 8}
+    built = network.trainable("deit_tiny_patch16_224", 32, classes=10, shape=shape, rates={})
+    return Student(built), torch.randn(8, 3, 32, 32), torch.arange(8)
+
+
+def test_two_processes_with_half_the_batch_have_the_gradient_of_one_with_the_whole(tmp_path: Path) -> None:
+    spawn(_gradients, args=(2, 29517 + os.getpid() % 1000, str(tmp_path)), nprocs=2)
+    student, pixels, targets = _batch()
+    nn.functional.cross_entropy(student(pixels)[0], targets).backward()
+    shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    for parameter, gradient in zip(student.parameters(), shared, strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(parameter.grad, gradient, atol=1e-6)
+
+
+def test_torchrun_trains_with_two_processes_and_goes_on_like_one(tmp_path: Path) -> None:
+    said: list[Progress] = []
+    metrics, facts = trained(smoke(epochs=1), tmp_path, processes=2, report=said.append)
+    assert (facts["processes"], facts["batch_per_process"], facts["steps"]) == (2, 32, 20)
+    assert facts["weights"]["sha256"] == digest(tmp_path)
+    assert 0 < float(metrics["top1"].value) < 100
+
+
+def test_what_goes_wrong_in_one_of_several_processes_is_told(tmp_path: Path) -> None:
+    job = smoke(epochs=1, distillation="token", start="deit_tiny_patch16_224.nowhere")
+    with pytest.raises(JobError, match="has no distillation token"):
+        trained(job, tmp_path, processes=2)
+
+
+# Networks.
+
+
+def test_a_student_says_the_same_in_training_and_in_eval_mode() -> None:
+    built = network.trainable(
+        "deit_tiny_distilled_patch16_224", 32, classes=10, shape={"depth": 1, "patch_size": 8}, rates={}
+    )
+    student, images = Student(built), torch.randn(2, 3, 32, 32)
+    training = student.train()(images)
+    evaluating = student.eval()(images)
+    assert len(training) == len(evaluating) == 2
+    for one, other in zip(training, evaluating, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert torch.allclose(sum(evaluating) / 2, built(images), atol=1e-6)
+
+
+def test_weights_of_another_size_and_other_classes_begin_a_network_with_a_new_head() -> None:
+    def built(res: int, classes: int) -> nn.Module:
+        shape = {"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 8}
+        return network.trainable("deit_tiny_patch16_224", res, classes=classes, shape=shape, rates={})
+
+    old, new = built(32, 10), built(56, 7)
+    head = new.get_parameter("head.weight").clone()
+    networks._begin_from(new, old.state_dict(), "deit_tiny_patch16_224")
+    assert torch.equal(new.get_parameter("head.weight"), head)
+    assert torch.equal(new.get_parameter("cls_token"), old.get_parameter("cls_token"))
+    assert new.get_parameter("pos_embed").shape == (1, 1 + 49, 32)
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    def built(width: int) -> nn.Module:
+        shape = {"depth": 1, "embed_dim": width, "num_heads": 2, "patch_size": 8}
+        return network.trainable("deit_tiny_patch16_224", 32, classes=10, shape=shape, rates={})
+
+    with pytest.raises(JobError) as error:
+        networks._begin_from(built(32), built(64).state_dict(), "deit_tiny_patch16_224")
+    assert str(error.value) == (
+        "the weights to start from are not those of 'deit_tiny_patch16_224' (cls_token differs); name others as start"
+    )
+
+
+def test_mixing_makes_soft_labels_of_a_whole_batch() -> None:
+    mixing = mixing_of(Hyperparameters.of(smoke()), 10)
+    assert mixing is not None
+    images, targets = mixing(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]))
+    assert images.shape == (4, 3, 8, 8)
+    assert torch.allclose(targets.sum(dim=1), torch.ones(4))
+    assert mixing_of(Hyperparameters.of(smoke(mixup=0.0, cutmix=0.0)), 10) is None
+
+
+def test_posterising_to_nothing_keeps_a_bit() -> None:
+    """Timm's policy asks for no bits at its strongest, which Pillow refuses: one image in hundreds would end it all."""
+    from PIL import Image
+
+    from harness.jobs.training.data import _operations, transform_of
+
+    op = next(op for op in _operations(transform_of(Hyperparameters.of(smoke()))) if op.name == "PosterizeIncreasing")
+    op.magnitude, op.magnitude_std, op.prob = 10, 0.0, 1.0
+    assert np.unique(np.asarray(op(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))))).tolist() == [
+        0,
+        128,
+    ]
