@@ -46,7 +46,8 @@ def write_site(folder: Path, files: Mapping[str, str]) -> None:
         for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            # A result may hold half a surrogate pair, which UTF-8 has no bytes for.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         for name in old - files.keys():
             (folder / name).unlink(missing_ok=True)
         _list(folder, files)
@@ -76,9 +77,13 @@ def _listed(path: Path) -> set[str] | None:
     """Read the list; None for what is none, or would lead out of the folder."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        names = [PurePosixPath(name) for name in data["files"]]
+        schema, names = data["schema"], [PurePosixPath(name) for name in data["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if schema != SCHEMA:
+        raise HarnessError(
+            f"-o {path.parent}: holds a site of a later version (schema {schema}); update the harness or name a new folder"
+        )
     if any(name.is_absolute() or ".." in name.parts for name in names):
         return None
     return {str(name) for name in names}

@@ -87,7 +87,8 @@
         y: best.map((one) => one.y),
         meta: { kind: `front of ${kind}`, points: best },
         mode: "lines",
-        line: { color: color("--dim"), width: kind === "published" ? 5 : 7, dash: kind === "published" ? "dash" : "solid" },
+        // A step: between two points of the front the one that is still good enough on x gives the y.
+        line: { shape: data.x.better === "lower" ? "hv" : "vh", color: color("--dim"), width: kind === "published" ? 5 : 7, dash: kind === "published" ? "dash" : "solid" },
         opacity: 0.4,
         hoverinfo: "skip",
       });

@@ -149,8 +149,19 @@
     pinned = true;
   }
 
+  // A table that fits needs no scrolling of its own, and then its headings can stay in sight.
+  function fit(box) {
+    const look = () => {
+      box.classList.remove("fits");
+      box.classList.toggle("fits", box.scrollWidth <= box.clientWidth);
+    };
+    new ResizeObserver(look).observe(box.parentElement);
+    look();
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     offerThemes();
+    document.querySelectorAll(".wide").forEach(fit);
     document.querySelectorAll("table.paper").forEach(explainCells);
     showTarget();
   });
