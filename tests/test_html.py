@@ -211,7 +211,7 @@ def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_doubts_and_c
     assert "name Some Processor memory 16.0 GiB cores 4 threads 4" in text
     assert "torch 2.15.0" in text
     assert "flags tf32 no probes batch 4" in text
-    assert f"Other runs of this job {older.id}, 2026-11-21 11:55:00 UTC, Some Processor, 4 cores: failed: out" in text
+    assert f"Other runs of this job {older.id} , 2026-11-21 11:55:00 UTC, Some Processor, 4 cores: failed: out" in text
     (data,) = (json.loads(text_of(one)) for one in page.iter("script") if one.get("type") == "application/json")
     assert data == {"unit": "s", "samples": [0.08] * 30, "mean": pytest.approx(0.08), "warmUp": []}
 

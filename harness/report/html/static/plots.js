@@ -8,6 +8,12 @@
   // Plotly reads text as a little HTML: names are to be shown as they are.
   const plain = (text) => String(text).replace(/\s+/g, " ").replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
+  // What is written along an axis or in the legend has no second line.
+  const short = (text) => plain(text.length > 60 ? `${text.slice(0, 59)}…` : text);
+
+  // A tooltip has: broken after a space where there is one.
+  const folded = (text) => text.replace(/\s+/g, " ").match(/.{1,60}(?:\s|$)|.{1,60}/gu)?.map(plain).join("<br>") ?? "";
+
   // A colour of the style is `light-dark(…)`: only a computed one can be handed on.
   function color(name) {
     const probe = document.createElement("span");
@@ -65,10 +71,10 @@
         const hue = color(`--family-${(number % MARKERS.length) + 1}`);
         const marker = MARKERS[number % MARKERS.length];
         found.push({
-          name: `${plain(family.label)}, ${plain(label[kind])}`,
+          name: `${short(family.label)}, ${short(label[kind])}`,
           x: points.map((one) => one.x),
           y: points.map((one) => one.y),
-          text: points.map((one) => one.text.map(plain).join("<br>")),
+          text: points.map((one) => one.text.map(folded).join("<br>")),
           customdata: points.map((one) => one.link),
           meta: { kind, points },
           mode: "lines+markers",
@@ -82,7 +88,7 @@
       const best = front(shown, { x: data.x.better, y: data.y.better });
       if (best.length < 2) continue;
       found.push({
-        name: `Pareto front, ${plain(label[kind])}`,
+        name: `Pareto front, ${short(label[kind])}`,
         x: best.map((one) => one.x),
         y: best.map((one) => one.y),
         meta: { kind: `front of ${kind}`, points: best },
@@ -114,11 +120,11 @@
       const chosen = choice();
       const log = chosen.show.has("log");
       const all = data.points;
-      const xaxis = { title: { text: plain(data.x.label) + (log ? ", log scale" : "") }, type: log ? "log" : "linear" };
+      const xaxis = { title: { text: short(data.x.label) + (log ? ", log scale" : "") }, type: log ? "log" : "linear" };
       if (log) Object.assign(xaxis, { tickmode: "array", tickvals: ticks(all), tickformat: "~g" });
       return Plotly.react(plot, traces(data, chosen), layout({
         xaxis,
-        yaxis: { title: { text: plain(data.y.label) } },
+        yaxis: { title: { text: short(data.y.label) } },
         hovermode: "closest",
         showlegend: !narrow.matches,
         legend: { orientation: "h", y: -0.16, yanchor: "top", itemclick: false, itemdoubleclick: false },

@@ -48,6 +48,8 @@
   let pinned = false;
   let waiting = 0;
 
+  const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+
   const whyOf = (cell) => cell.querySelector(".why");
   const buttonOf = (cell) => cell.querySelector("button");
 
@@ -64,7 +66,10 @@
 
   function hide() {
     clearTimeout(waiting);
-    if (shown && whyOf(shown).matches(":popover-open")) whyOf(shown).hidePopover();
+    if (shown) {
+      if (whyOf(shown).matches(":popover-open")) whyOf(shown).hidePopover();
+      buttonOf(shown).setAttribute("aria-expanded", "false");
+    }
     shown = null;
     pinned = false;
   }
@@ -74,12 +79,14 @@
     if (shown !== cell) {
       hide();
       whyOf(cell).showPopover();
+      buttonOf(cell).setAttribute("aria-expanded", "true");
       shown = cell;
     }
     place(cell);
   }
 
   function move(cell, key) {
+    if (!KEYS.includes(key)) return null;
     const rows = [...cell.closest("table").querySelectorAll("tbody tr:not(.group)")];
     const cellsOf = (row) => [...row.querySelectorAll("td[id]")];
     const row = rows.indexOf(cell.parentElement);
@@ -103,6 +110,7 @@
     reach(cells[0], cells); // one stop of the Tab key for the whole table
     for (const cell of cells) {
       const button = buttonOf(cell);
+      button.setAttribute("aria-expanded", "false");
       cell.addEventListener("pointerenter", (event) => {
         if (event.pointerType !== "mouse" || pinned) return;
         clearTimeout(waiting);
@@ -163,8 +171,9 @@
     offerThemes();
     document.querySelectorAll(".wide").forEach(fit);
     document.querySelectorAll("table.paper").forEach(explainCells);
-    showTarget();
   });
+  // Not before: the browser's own going to the place takes the focus away once more.
+  addEventListener("load", () => requestAnimationFrame(() => setTimeout(showTarget)));
   addEventListener("hashchange", showTarget);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
