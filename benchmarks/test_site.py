@@ -1,4 +1,4 @@
-"""How fast a site is written, and how large it is.  `tox -e bench` runs this; nothing here is part of the test-suite."""
+"""How fast a site is written and how large it is.  `tox -e bench` runs this; it is no part of the test-suite."""
 
 import random
 import subprocess

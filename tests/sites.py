@@ -9,7 +9,6 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from harness.diff import Diff, compare
-from harness.machine import Machine
 from harness.plan import make_plan
 from harness.report.html import Site, render_site
 from harness.result import Measurement
@@ -80,7 +79,7 @@ paper = { speed = 40, top1 = 78 }
 SPEEDS = {"a": 100.0, "b": 50.0, "c": 20.0}
 
 
-def figure(folder: Path, speeds: Mapping[str, float] = SPEEDS, *, machine: Machine = LAPTOP, **accuracies: float) -> Diff:
+def figure(folder: Path, speeds: Mapping[str, float] = SPEEDS, **accuracies: float) -> Diff:
     path = folder / "figure7.toml"
     path.write_text(FIGURE, encoding="utf-8")
     spec = load(path)
@@ -89,10 +88,10 @@ def figure(folder: Path, speeds: Mapping[str, float] = SPEEDS, *, machine: Machi
     for (row, _), planned in plan.of(spec).items():
         job = planned.job
         if job is not None and job.kind == "throughput" and row in speeds:
-            results[job.key] = result_of(job, machine=machine, value=speeds[row])
+            results[job.key] = result_of(job, value=speeds[row])
         if job is not None and job.kind == "evaluate" and row in accuracies:
             metrics = {"top1": Measurement(unit="%", value=accuracies[row])}
-            results[job.key] = replace(result_of(job, machine=machine), metrics=metrics)
+            results[job.key] = replace(result_of(job), metrics=metrics)
     return compare(fill(spec, plan, results))
 
 
@@ -172,7 +171,11 @@ def links(name: str, page: ET.Element) -> Iterator[str]:
             if target is None or target == "data:,":
                 continue
             path, mark, place = target.partition("#")
-            yield posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) + mark + place if path else f"{name}#{place}"
+            yield (
+                posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) + mark + place
+                if path
+                else f"{name}#{place}"
+            )
 
 
 def cells(page: ET.Element) -> Iterator[dict[str, Any]]:

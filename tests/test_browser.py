@@ -60,7 +60,12 @@ def opened(browser: Browser, site: Path) -> Iterator[Opened]:
     contexts, complaints = [], []
 
     def open_page(
-        name: str, *, size: tuple[int, int] = WIDE, dark: bool = False, folder: Path = site, **told: Any
+        name: str,
+        *,
+        size: tuple[int, int] = WIDE,
+        dark: bool = False,
+        folder: Path = site,
+        **told: Any,  # noqa: ANN401 -- passed on
     ) -> Page:
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", **told
@@ -414,9 +419,7 @@ def test_the_raw_samples_of_a_run_are_drawn(site: Path, opened: Opened) -> None:
     page = opened("tables/table5.html#r1c3")
     why(page, 1, 3).get_by_role("link").click()
     expect(page.locator(".samples svg.main-svg").first).to_be_attached()
-    counts = page.evaluate(
-        "document.querySelector('.samples .plot').data.map((trace) => [trace.name, trace.x.length])"
-    )
+    counts = page.evaluate("document.querySelector('.samples .plot').data.map((trace) => [trace.name, trace.x.length])")
     assert dict(counts)["timed"] == 30
     expect(page.locator(".samples .points path")).to_have_count(sum(n for name, n in counts if name != "mean"))
 

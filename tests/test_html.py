@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def said(page: ET.Element) -> str:
 
 
 def test_a_page_has_every_cell_of_the_json_report_with_the_same_numbers_verdict_reason_and_run(diff: Diff) -> None:
-    assert {verdict for verdict in VERDICTS.values()} == {str(verdict) for verdict in words.SIGNS}
+    assert set(VERDICTS.values()) == {str(verdict) for verdict in words.SIGNS}
     assert list(cells(page_of(diff))) == in_json(diff)
 
 
@@ -138,10 +139,8 @@ def test_the_front_page_counts_what_holds_and_names_what_deviates(diff: Diff) ->
     found = Counter(verdict for (_, column), verdict in VERDICTS.items() if column != "by")
     text = said(front)
     # By hand: 3 match, 1 noise, 3 explained; 1 deviates, 1 failed, 1 not comparable, 6 missing.
-    assert found == {
-        **{"match": 3, "noise": 1, "explained": 3},
-        **{"deviates": 1, "failed": 1, "not comparable": 1, "missing": 6},
-    }
+    hold = {"match": 3, "noise": 1, "explained": 3}
+    assert found == hold | {"deviates": 1, "failed": 1, "not comparable": 1, "missing": 6}
     assert "7 of 16 cells hold (✓ match, ≈ noise, ✻ explained). 2 cells deviate or failed." in text
     assert "3 ✓ match 1 ≈ noise 1 ✗ deviates 3 ✻ explained 1 · not comparable 6 – missing 1 ! failed" in text
     assert "Table 12 #param. of ViT⚗↑384 90.0 86 +4.0 ✗ deviates not within 1 M of the paper (86)" in text
@@ -280,7 +279,10 @@ def test_a_figure_without_results_says_that_nothing_of_ours_is_in_it(tmp_path: P
 # Names.
 
 
-@pytest.mark.parametrize("text", [HOSTILE, "x" * 3000, "one\r\ntwo\u2028three", "⚗" * 300], ids=["html", "long", "lines", "wide"])
+NAMES = {"html": HOSTILE, "long": "x" * 3000, "lines": "one\r\ntwo\u2028three", "wide": "⚗" * 300}
+
+
+@pytest.mark.parametrize("text", NAMES.values(), ids=NAMES)
 def test_a_name_that_could_be_more_is_shown_as_it_is_and_nothing_else(tmp_path: Path, diff: Diff, text: str) -> None:
     told = (relabelled(diff, text), relabelled(figure(tmp_path), text))
     plain = rendered(diff, figure(tmp_path), unused=("x",))
@@ -290,7 +292,7 @@ def test_a_name_that_could_be_more_is_shown_as_it_is_and_nothing_else(tmp_path: 
     allowed = {one.tag for page in pages(plain).values() for one in page.iter()}
     for name, page in trees.items():
         assert {one.tag for one in page.iter()} <= allowed, name
-        assert not [key for one in page.iter() for key in one.keys() if key.startswith("on")], name
+        assert not [key for one in page.iter() for key in one.attrib if key.startswith("on")], name
         assert text in text_of(page), name
     assert all(list(cells(trees[f"tables/{one.spec.name}.html"])) == in_json(one) for one in told)
     assert max(len(part) for name in files for part in name.split("/")) <= 100
@@ -359,7 +361,11 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
         ran = harness(tmp_path, *told, name, PYTHONHASHSEED=str(seed))
         assert (ran.returncode, ran.stderr) == (0, "")
     one, other = (
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*") if path.is_file()}
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
         for name in names
     )
     assert one == other
@@ -433,7 +439,9 @@ def test_a_site_takes_the_place_of_an_earlier_one_and_leaves_other_files_alone(t
     ],
     ids=["other files", "a file", "a list that leads elsewhere", "a later version"],
 )
-def test_a_folder_that_is_no_site_is_not_written_to(tmp_path: Path, mine: Path, prepare: Any, sentence: str) -> None:
+def test_a_folder_that_is_no_site_is_not_written_to(
+    tmp_path: Path, mine: Path, prepare: Callable[[Path], object], sentence: str
+) -> None:
     prepare(tmp_path / "site")
     before = files_of(tmp_path)
     ran = written(tmp_path)

@@ -302,7 +302,8 @@ def report(  # noqa: PLR0913
     from harness.table import fill, stored
 
     if form == "html":
-        _report_as_site(Catalog(edition=edition), tables, options.options_of(told), _existing(runs), output, limits=limits)
+        catalog, chosen = Catalog(edition=edition), options.options_of(told)
+        _report_as_site(catalog, tables, chosen, _existing(runs), output, limits=limits)
         return
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
     store = _existing(runs)

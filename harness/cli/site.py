@@ -82,7 +82,8 @@ def _listed(path: Path) -> set[str] | None:
         return None
     if schema != SCHEMA:
         raise HarnessError(
-            f"-o {path.parent}: holds a site of a later version (schema {schema}); update the harness or name a new folder"
+            f"-o {path.parent}: holds a site of a later version (schema {schema}); "
+            "update the harness or name a new folder"
         )
     if any(name.is_absolute() or ".." in name.parts for name in names):
         return None

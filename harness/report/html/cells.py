@@ -105,7 +105,9 @@ def cell_of(diff: Diff, finding: Finding, place: str, addresses: Addresses) -> C
         measured=exact(measurement.value) if measurement else None,
         low=_exact_or_none(measurement.low if measurement else None),
         high=_exact_or_none(measurement.high if measurement else None),
-        delta=Exact(said=_signed(finding.delta), value=json.dumps(finding.delta)) if finding.delta is not None else None,
+        delta=Exact(said=_signed(finding.delta), value=json.dumps(finding.delta))
+        if finding.delta is not None
+        else None,
         published=tuple(
             Published(
                 kind=reference.source.kind,

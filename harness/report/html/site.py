@@ -96,7 +96,9 @@ def _plotly() -> str:
     found = find_spec("plotly")
     path = Path(str(found.origin)).parent / "package_data" / "plotly.min.js" if found else None
     if path is None or not path.is_file():
-        raise HarnessError("--format html needs plotly.min.js of the package plotly; run `pip install --upgrade plotly`")
+        raise HarnessError(
+            "--format html needs plotly.min.js of the package plotly; run `pip install --upgrade plotly`"
+        )
     return path.read_text(encoding="utf-8")
 
 
@@ -116,7 +118,7 @@ def _tables(site: Site, addresses: Addresses, pages: Environment) -> Iterator[tu
                 groups=groups_of(diff, addresses),
                 shares=shares_of(diff.counts),
                 headings=[words.heading(column.label, _unit(diff, column)) for column in diff.spec.columns],
-                notes=[(one.label, one.note) for one in (*diff.spec.columns, *diff.spec.rows) if one.note],
+                notes=_notes(diff),
                 reasons=words.reasons(diff),
                 footnotes=words.footnotes(diff),
                 doubts=words.doubts(diff),
@@ -129,6 +131,12 @@ def _tables(site: Site, addresses: Addresses, pages: Environment) -> Iterator[tu
                 data=data.rpartition("/")[2],
             ),
         )
+
+
+def _notes(diff: Diff) -> list[tuple[str, str]]:
+    """Give the remarks on columns and on rows."""
+    columns = [(column.label, column.note) for column in diff.spec.columns if column.note]
+    return columns + [(row.label, row.note) for row in diff.spec.rows if row.note]
 
 
 def _unit(diff: Diff, column: Column) -> str:
