@@ -100,6 +100,16 @@ def test_a_cell_shows_value_interval_sign_published_value_and_difference(diff: D
     assert len(shown) == len(VERDICTS)
 
 
+def test_a_value_that_the_paper_does_not_print_is_shown_with_whose_it_is(all_tables: tuple[Diff, ...]) -> None:
+    (diff,) = (one for one in all_tables if one.spec.name == "timm-speed")
+    shown = [
+        " ".join(text_of(button).split()) for button in page_of(diff).iter("button") if button.get("popovertarget")
+    ]
+    printed = [finding.filled.cell.references for finding in diff.findings.values()]
+    assert shown == [f"published by timm {r[0].printed.text}" if r else "nothing published" for r in printed]
+    assert sum(map(bool, printed)) > 300
+
+
 def test_rows_stand_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> None:
     (table,) = (one for one in page_of(diff).iter("table") if one.get("class") == "paper")
     found = [(one.get("scope"), text_of(one)) for one in table.iter("th")]
@@ -202,7 +212,7 @@ def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_doubts_and_c
     page = tree(rendered(diff, histories={result.job.key: (told, older)})[f"runs/{result.id}.html"])
     text = said(page)
     assert text.startswith(f"throughput b at 224, run {result.id}")
-    assert "throughput 50.0000 49.5000 to 50.5000 im/s" in text
+    assert "throughput 50 49.5 to 50.5 im/s" in text
     assert "30 samples, mean 0.08000, median 0.08000 s" in text  # 4 images at 50 a second
     assert "Doubts runs vary by 9% Raw samples" in text
     assert "Cells that show it Figure 7: speed of b Settings" in text

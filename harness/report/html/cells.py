@@ -131,13 +131,18 @@ def exact(value: float | str) -> Exact:
     """Write a value with as many digits as a person wants to see, and with all."""
     if isinstance(value, str):
         return Exact(said=value, value=value)
-    return Exact(said=words.number(value, None, significant=6), value=json.dumps(value))
+    return Exact(said=_trimmed(words.number(value, None, significant=6)), value=json.dumps(value))
 
 
 def _exact_or_none(value: float | None) -> Exact | None:
     return None if value is None else exact(value)
 
 
+def _trimmed(text: str) -> str:
+    """Leave out zeros that say nothing."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def _signed(delta: float) -> str:
-    text = words.number(delta, None, significant=4)
+    text = _trimmed(words.number(delta, None, significant=4))
     return text.replace("-", "−") if delta < 0 else f"+{text}" if delta else "0"
