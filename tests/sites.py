@@ -20,7 +20,9 @@ from tests.fakes import LAPTOP, result_of
 VOID = {"link", "meta", "input", "br", "img"}
 
 # Text that would be something else than text wherever it is not escaped.
-HOSTILE = """<img src=x onerror="window.hacked=1">'"&amp;</script><script>window.hacked=1</script>\nnext line"""
+HOSTILE = (
+    """<b>bold</b><img src=x onerror="window.hacked=1">'"&amp;</script><script>window.hacked=1</script>\nnext line"""
+)
 
 # The published points: a (100, 70), c (80, 75) and b (50, 80) are a Pareto front, d (40, 78) is behind b.
 FIGURE = """

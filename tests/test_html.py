@@ -269,6 +269,13 @@ def test_the_figure_has_the_published_and_the_measured_points(tmp_path: Path) ->
     assert (data["published"], data["measured"]) == ("published (V100 16GB)", "measured (Some Processor, 4 cores)")
 
 
+def test_every_point_leads_to_its_cell_from_the_front_page_and_from_its_own(tmp_path: Path) -> None:
+    files = rendered(figure(tmp_path))
+    for name, beside in (("index.html", ""), ("tables/figure7.html", "../")):
+        found = {one["row"]: one["link"] for one in chart_in(tree(files[name]))["points"]}
+        assert found == {row: f"{beside}tables/figure7.html#r{n}c1" for n, row in enumerate("abcd", start=1)}
+
+
 def test_an_accuracy_that_was_not_measured_is_said_to_be_the_published_one(tmp_path: Path) -> None:
     page = page_of(figure(tmp_path, b=79.5))
     ours = {one["row"]: one for one in chart_in(page)["points"] if one["kind"] == "measured"}
