@@ -39,6 +39,7 @@ HOMES = {
     "matplotlib": {"figure"},
     "pandas": {"table", "figure", "report"},
     "rich": {"report", "cli"},
+    "jinja2": {"report"},
     "click": {"cli"},
     "multiprocessing": {"jobs", "launch"},
 }
@@ -111,7 +112,7 @@ from harness.cli import main
 try:
     main()
 finally:
-    heavy = {{"torch", "timm", "pandas", "matplotlib", "numpy", "scipy"}} & sys.modules.keys()
+    heavy = {{"torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2"}} & sys.modules.keys()
     print("heavy:", sorted(heavy))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -295,11 +295,16 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("terminal", "markdown", "csv", "json")),
+    type=click.Choice(("terminal", "markdown", "csv", "json", "html")),
     default="terminal",
     show_default=True,
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; otherwise it is printed.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write, for html a folder; otherwise it is printed.",
+)
 @click.option("--limits", is_flag=True, help="Show how close each speed comes to what the machine can do.")
 @click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
 def report(  # noqa: PLR0913
@@ -326,6 +331,10 @@ def report(  # noqa: PLR0913
     )
     from harness.table import fill, stored
 
+    if form == "html":
+        catalog, chosen = Catalog(edition=edition), options.options_of(told)
+        _report_as_site(catalog, tables, chosen, _existing(runs), output, limits=limits)
+        return
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
     store = _existing(runs)
     results = stored(planned, store, describe("auto"))
@@ -349,6 +358,34 @@ def report(  # noqa: PLR0913
         click.echo(text, nl=False, color=True)
     else:
         _write(output, text)
+
+
+def _report_as_site(  # noqa: PLR0913
+    catalog: Catalog, tables: Iterable[str], chosen: Options, store: Store, folder: Path | None, *, limits: bool
+) -> None:
+    """Write a site of the tables and of the figures that go with them."""
+    from harness.cli.site import histories_of, with_figures, write_site
+    from harness.diff import compare
+    from harness.limits import limits_of
+    from harness.report.html import Site, render_site
+    from harness.table import fill, stored
+
+    if folder is None:
+        raise HarnessError("--format html writes a folder of pages; name it with -o DIR")
+    planned = make_plan(with_figures(catalog, catalog.find(tables)), chosen)
+    results = stored(planned, store, describe("auto"))
+    diffs = tuple(compare(fill(spec, planned, results)) for spec in planned.specs)
+    histories = histories_of(planned, store)
+    site = Site(
+        diffs=diffs,
+        histories=histories,
+        limits={diff.spec.id: limits_of(diff.table, store) for diff in diffs} if limits else {},
+        unused=tuple(dict.fromkeys(store.damaged)),
+    )
+    write_site(folder, render_site(site))
+    for damage in site.unused:
+        print(f"warning: {damage}", file=sys.stderr)
+    click.echo(f"{folder / 'index.html'}")
 
 
 def _existing(runs: Path) -> Store:

@@ -1,0 +1,199 @@
+// The figures: accuracy against throughput, and the raw samples of a run.
+"use strict";
+(() => {
+  // The published points are hollow.  Each family has a marker of its own, so that no one needs the colours.
+  const MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
+  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+
+  // Plotly reads text as a little HTML: names are to be shown as they are.
+  const plain = (text) => String(text).replace(/\s+/g, " ").replace(/&/g, "&amp;").replace(/</g, "&lt;");
+
+  // What is written along an axis or in the legend has no second line.
+  const short = (text) => plain(text.length > 60 ? `${text.slice(0, 59)}…` : text);
+
+  // A tooltip has: broken after a space where there is one.
+  const folded = (text) => text.replace(/\s+/g, " ").match(/.{1,60}(?:\s|$)|.{1,60}/gu)?.map(plain).join("<br>") ?? "";
+
+  // A colour of the style is `light-dark(…)`: only a computed one can be handed on.
+  function color(name) {
+    const probe = document.createElement("span");
+    probe.style.color = `var(${name})`;
+    document.body.append(probe);
+    const found = getComputedStyle(probe).color;
+    probe.remove();
+    return found;
+  }
+
+  function layout(extra) {
+    const axis = { gridcolor: color("--line"), zerolinecolor: color("--line"), linecolor: color("--dim"), automargin: true };
+    const { xaxis, yaxis, ...rest } = extra;
+    return {
+      font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("--text") },
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 60, r: 16, t: 16, b: 50 },
+      hoverlabel: { bgcolor: color("--raised"), bordercolor: color("--dim"), font: { color: color("--text") }, align: "left", namelength: 0 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--dim"), activecolor: color("--text") },
+      xaxis: { ...axis, ...xaxis },
+      yaxis: { ...axis, ...yaxis },
+      ...rest,
+    };
+  }
+
+  // Those that no other one beats on both axes, from left to right.
+  function front(points, better) {
+    const gain = (point, axis) => (better[axis] === "lower" ? -point[axis] : point[axis]);
+    const beats = (one, other) =>
+      gain(one, "x") >= gain(other, "x") && gain(one, "y") >= gain(other, "y") &&
+      (gain(one, "x") > gain(other, "x") || gain(one, "y") > gain(other, "y"));
+    return points.filter((point) => !points.some((other) => beats(other, point))).sort((a, b) => a.x - b.x);
+  }
+
+  // 1, 2 and 5 of every power of ten: Plotly's own choice of a few decades leaves the reader with bare digits.
+  function ticks(points) {
+    const found = [];
+    const values = points.map((point) => point.x).filter((x) => x > 0);
+    if (!values.length) return found;
+    for (let power = Math.floor(Math.log10(Math.min(...values))); power <= Math.log10(Math.max(...values)) + 1; power++)
+      for (const digit of [1, 2, 5]) found.push(Number(`${digit}e${power}`));
+    return found;
+  }
+
+  function traces(data, choice) {
+    const found = [];
+    const label = { published: data.published, measured: data.measured };
+    for (const kind of ["published", "measured"]) {
+      if (!choice.show.has(kind)) continue;
+      data.families.forEach((family, number) => {
+        if (!choice.families.has(family.key)) return;
+        const points = data.points.filter((one) => one.kind === kind && one.family === family.key);
+        if (!points.length) return;
+        const hue = color(`--family-${(number % MARKERS.length) + 1}`);
+        const marker = MARKERS[number % MARKERS.length];
+        found.push({
+          name: `${short(family.label)}, ${short(label[kind])}`,
+          x: points.map((one) => one.x),
+          y: points.map((one) => one.y),
+          text: points.map((one) => one.text.map(folded).join("<br>")),
+          customdata: points.map((one) => one.link),
+          meta: { kind, points },
+          mode: "lines+markers",
+          marker: { color: hue, size: 10, symbol: kind === "published" ? `${marker}-open` : marker, line: { width: 2, color: hue } },
+          line: { color: hue, width: 1.2, dash: kind === "published" ? "dot" : "solid" },
+          hovertemplate: "%{text}<extra></extra>",
+        });
+      });
+      if (!choice.show.has("fronts") || !data.x.better || !data.y.better) continue;
+      const shown = data.points.filter((one) => one.kind === kind && choice.families.has(one.family));
+      const best = front(shown, { x: data.x.better, y: data.y.better });
+      if (best.length < 2) continue;
+      found.push({
+        name: `Pareto front, ${short(label[kind])}`,
+        x: best.map((one) => one.x),
+        y: best.map((one) => one.y),
+        meta: { kind: `front of ${kind}`, points: best },
+        mode: "lines",
+        // A step: between two points of the front the one that is still good enough on x gives the y.
+        line: { shape: data.x.better === "lower" ? "hv" : "vh", color: color("--dim"), width: kind === "published" ? 5 : 7, dash: kind === "published" ? "dash" : "solid" },
+        opacity: 0.4,
+        hoverinfo: "skip",
+      });
+    }
+    return found;
+  }
+
+  function figure(place) {
+    const data = JSON.parse(place.querySelector("script[type='application/json']").textContent);
+    const plot = place.querySelector(".plot");
+    const boxes = [...place.querySelectorAll("input[type=checkbox]")];
+    const narrow = matchMedia("(max-width: 46rem)");
+
+    function choice() {
+      const on = boxes.filter((box) => box.checked);
+      return {
+        families: new Set(on.filter((box) => "family" in box.dataset).map((box) => box.dataset.family)),
+        show: new Set(on.map((box) => box.dataset.show).filter(Boolean)),
+      };
+    }
+
+    function draw() {
+      const chosen = choice();
+      const log = chosen.show.has("log");
+      const all = data.points;
+      const xaxis = { title: { text: short(data.x.label) + (log ? ", log scale" : "") }, type: log ? "log" : "linear" };
+      if (log) Object.assign(xaxis, { tickmode: "array", tickvals: ticks(all), tickformat: "~g" });
+      return Plotly.react(plot, traces(data, chosen), layout({
+        xaxis,
+        yaxis: { title: { text: short(data.y.label) } },
+        hovermode: "closest",
+        showlegend: !narrow.matches,
+        legend: { orientation: "h", y: -0.16, yanchor: "top", itemclick: false, itemdoubleclick: false },
+      }), CONFIG);
+    }
+
+    // The point that the keyboard is at.
+    let at = null;
+    function step(by) {
+      const lines = plot.data.flatMap((trace, curveNumber) =>
+        trace.customdata ? trace.x.map((_, pointNumber) => ({ curveNumber, pointNumber })) : []);
+      if (!lines.length) return;
+      const here = at ? lines.findIndex((one) => one.curveNumber === at.curveNumber && one.pointNumber === at.pointNumber) : -1;
+      at = lines[here < 0 ? (by > 0 ? 0 : lines.length - 1) : (here + by + lines.length) % lines.length];
+      Plotly.Fx.hover(plot, [at]);
+      place.querySelector("[aria-live]").textContent = plot.data[at.curveNumber].meta.points[at.pointNumber].text.join("; ");
+    }
+
+    for (const box of boxes) box.addEventListener("change", () => { at = null; draw(); });
+    plot.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowRight" || event.key === "ArrowDown") step(1);
+      else if (event.key === "ArrowLeft" || event.key === "ArrowUp") step(-1);
+      else if (event.key === "Escape") { Plotly.Fx.unhover(plot); at = null; return; }
+      else if (event.key === "Enter" && at) location.href = plot.data[at.curveNumber].customdata[at.pointNumber];
+      else return;
+      event.preventDefault();
+    });
+    draw().then(() => plot.on("plotly_click", (event) => {
+      const link = event.points[0].customdata;
+      if (link) location.href = link;
+    }));
+    return draw;
+  }
+
+  function samples(place) {
+    const data = JSON.parse(place.querySelector("script[type='application/json']").textContent);
+    const plot = place.querySelector(".plot");
+    const unit = plain(data.unit);
+    const count = (list, first) => list.map((_, number) => number + first);
+
+    return function draw() {
+      const hue = color("--family-1");
+      const dots = { mode: "markers", hovertemplate: `run %{x}: %{y:.5g} ${unit}<extra></extra>` };
+      const found = [{ ...dots, name: "timed", x: count(data.samples, 1), y: data.samples, marker: { color: hue, size: 8 } }];
+      if (data.warmUp.length)
+        found.unshift({
+          ...dots, name: "warm-up, not counted", x: count(data.warmUp, 1 - data.warmUp.length), y: data.warmUp,
+          marker: { color: color("--dim"), size: 8, symbol: "circle-open", line: { width: 1.5 } },
+        });
+      found.push({
+        name: "mean", x: [1, data.samples.length], y: [data.mean, data.mean], mode: "lines",
+        line: { color: color("--family-2"), width: 1.5, dash: "dash" }, hovertemplate: `mean %{y:.5g} ${unit}<extra></extra>`,
+      });
+      return Plotly.react(plot, found, layout({
+        xaxis: { title: { text: "run" }, zeroline: false },
+        yaxis: { title: { text: unit }, rangemode: "tozero" },
+        legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
+        margin: { l: 60, r: 16, t: 36, b: 50 },
+      }), CONFIG);
+    };
+  }
+
+  const draws = [...document.querySelectorAll("figure.chart")].map(figure);
+  for (const place of document.querySelectorAll("figure.samples")) {
+    const draw = samples(place);
+    draw();
+    draws.push(draw);
+  }
+  const again = () => draws.forEach((draw) => draw());
+  document.addEventListener("themechange", again);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+})();

@@ -1,0 +1,192 @@
+// What every page does: the theme, and the reasons of cells by pointer and by keyboard.
+"use strict";
+(() => {
+  const THEMES = ["auto", "light", "dark"];
+
+  // A browser may refuse to keep anything for a page from the disk; then the theme lasts as long as the page.
+  function kept() {
+    try {
+      const found = localStorage.getItem("harness-theme");
+      return THEMES.includes(found) ? found : "auto";
+    } catch {
+      return "auto";
+    }
+  }
+
+  function keep(theme) {
+    try {
+      localStorage.setItem("harness-theme", theme);
+    } catch {
+      /* as above */
+    }
+  }
+
+  function wear(theme) {
+    if (theme === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    document.dispatchEvent(new Event("themechange"));
+  }
+
+  let theme = kept();
+  wear(theme); // before the body is there, so that nothing flashes
+
+  function offerThemes() {
+    const button = document.getElementById("theme");
+    const say = () => { button.textContent = `Theme: ${theme}`; };
+    button.hidden = false;
+    say();
+    button.addEventListener("click", () => {
+      theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+      keep(theme);
+      wear(theme);
+      say();
+    });
+  }
+
+  // The reason of one cell is shown at a time; a click or Enter pins it until the next, or Escape.
+  let shown = null;
+  let pinned = false;
+  let waiting = 0;
+
+  const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+
+  const whyOf = (cell) => cell.querySelector(".why");
+  const buttonOf = (cell) => cell.querySelector("button");
+
+  function place(cell) {
+    const why = whyOf(cell);
+    const at = buttonOf(cell).getBoundingClientRect();
+    const { width, height } = why.getBoundingClientRect();
+    const left = Math.min(Math.max(8, at.left), Math.max(8, document.documentElement.clientWidth - width - 8));
+    const below = at.bottom + 4;
+    const top = below + height < innerHeight - 8 ? below : Math.max(8, at.top - height - 4);
+    why.style.left = `${left}px`;
+    why.style.top = `${top}px`;
+  }
+
+  function hide() {
+    clearTimeout(waiting);
+    if (shown) {
+      if (whyOf(shown).matches(":popover-open")) whyOf(shown).hidePopover();
+      buttonOf(shown).setAttribute("aria-expanded", "false");
+    }
+    shown = null;
+    pinned = false;
+  }
+
+  function show(cell) {
+    clearTimeout(waiting);
+    if (shown !== cell) {
+      hide();
+      whyOf(cell).showPopover();
+      buttonOf(cell).setAttribute("aria-expanded", "true");
+      shown = cell;
+    }
+    place(cell);
+  }
+
+  function move(cell, key) {
+    if (!KEYS.includes(key)) return null;
+    const rows = [...cell.closest("table").querySelectorAll("tbody tr:not(.group)")];
+    const cellsOf = (row) => [...row.querySelectorAll("td[id]")];
+    const row = rows.indexOf(cell.parentElement);
+    const column = cellsOf(rows[row]).indexOf(cell);
+    const across = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
+    const down = { ArrowUp: -1, ArrowDown: 1 }[key] ?? 0;
+    let next = rows[row + down] && cellsOf(rows[row + down])[column + across];
+    if (key === "Home") next = cellsOf(rows[row])[0];
+    if (key === "End") next = cellsOf(rows[row]).at(-1);
+    return next;
+  }
+
+  function reach(cell, others) {
+    for (const other of others) buttonOf(other).tabIndex = -1;
+    buttonOf(cell).tabIndex = 0;
+  }
+
+  function explainCells(table) {
+    const cells = [...table.querySelectorAll("td[id]")];
+    if (!cells.length) return;
+    reach(cells[0], cells); // one stop of the Tab key for the whole table
+    for (const cell of cells) {
+      const button = buttonOf(cell);
+      button.setAttribute("aria-expanded", "false");
+      cell.addEventListener("pointerenter", (event) => {
+        if (event.pointerType !== "mouse" || pinned) return;
+        clearTimeout(waiting);
+        waiting = setTimeout(show, 80, cell);
+      });
+      cell.addEventListener("pointerleave", (event) => {
+        if (event.pointerType !== "mouse" || pinned) return;
+        clearTimeout(waiting);
+        waiting = setTimeout(hide, 150); // time to move from the cell to its reason
+      });
+      // The reason is a child of the cell, so the pointer over it is still within the cell.
+      button.addEventListener("click", (event) => {
+        event.preventDefault(); // the button's own opening and closing serves where there is no script
+        const again = shown === cell && pinned;
+        hide();
+        if (again) return;
+        show(cell);
+        pinned = true;
+        reach(cell, cells);
+      });
+      button.addEventListener("focus", () => {
+        reach(cell, cells);
+        if (button.matches(":focus-visible") && !pinned) show(cell);
+      });
+      cell.addEventListener("focusout", (event) => {
+        if (shown === cell && !pinned && !cell.contains(event.relatedTarget)) hide();
+      });
+      button.addEventListener("keydown", (event) => {
+        const next = move(cell, event.key);
+        if (!next) return;
+        event.preventDefault();
+        hide();
+        buttonOf(next).focus();
+      });
+    }
+  }
+
+  function showTarget() {
+    const cell = document.getElementById(location.hash.slice(1));
+    if (!cell?.matches("td[id]")) return;
+    buttonOf(cell).focus({ preventScroll: true });
+    cell.scrollIntoView({ block: "center" });
+    show(cell);
+    pinned = true;
+  }
+
+  // A table that fits needs no scrolling of its own, and then its headings can stay in sight.
+  function fit(box) {
+    const look = () => {
+      box.classList.remove("fits");
+      box.classList.toggle("fits", box.scrollWidth <= box.clientWidth);
+    };
+    new ResizeObserver(look).observe(box.parentElement);
+    look();
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    offerThemes();
+    document.querySelectorAll(".wide").forEach(fit);
+    document.querySelectorAll("table.paper").forEach(explainCells);
+  });
+  // Not before: the browser's own going to the place takes the focus away once more.
+  addEventListener("load", () => requestAnimationFrame(() => setTimeout(showTarget)));
+  addEventListener("hashchange", showTarget);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    const back = shown?.contains(document.activeElement) ? buttonOf(shown) : null;
+    hide();
+    document.querySelectorAll("details.contents[open]").forEach((one) => { one.open = false; });
+    back?.focus({ focusVisible: false });
+  });
+  document.addEventListener("pointerdown", (event) => {
+    if (shown && !shown.contains(event.target)) hide();
+    document.querySelectorAll("details.contents[open]").forEach((one) => {
+      if (!one.contains(event.target)) one.open = false;
+    });
+  });
+  addEventListener("scroll", () => { if (shown && pinned) place(shown); else hide(); }, { passive: true });
+})();

@@ -1,0 +1,453 @@
+"""The site in a real Chromium: nothing complains, nothing asks the network, and pointer and keyboard both reach it all.
+
+Skipped where there is no Chromium; `apt-get install chromium` brings one.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from harness.cli.site import write_site
+from harness.diff import Verdict, compare
+from harness.plan import make_plan
+from harness.report import words
+from harness.spec import Catalog
+from harness.store import Store
+from harness.table import fill, stored
+from tests.sites import HOSTILE, figure, pages, relabelled, rendered
+from tests.test_html import REFERENCE
+from tests.test_report import MEASURED, SPEC, VERDICTS, diff_of
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH (`apt-get install chromium`)")
+
+WIDE, NARROW = (1280, 900), (320, 640)  # 320 pixels: 1280 at 400 %, the narrowest that WCAG asks for
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with every verdict, a figure, and table 5 as it was measured."""
+    folder = tmp_path_factory.mktemp("site")
+    plan = make_plan(Catalog().find(["table5", "figure1"]))
+    results = stored(plan, Store(REFERENCE), None)
+    shipped = [compare(fill(spec, plan, results)) for spec in plan.specs]
+    every = diff_of(folder, SPEC, dict(MEASURED), failed={("distilled", "speed"): "out of memory"})
+    write_site(folder / "pages", rendered(figure(folder), every, *shipped, unused=("a file that is damaged",)))
+    return folder / "pages"
+
+
+Opened = Callable[..., Page]
+
+
+@pytest.fixture
+def opened(browser: Browser, site: Path) -> Iterator[Opened]:
+    """Open a page; at the end, whatever was done there, nothing may have complained or asked for the network."""
+    contexts, complaints = [], []
+
+    def open_page(
+        name: str,
+        *,
+        size: tuple[int, int] = WIDE,
+        dark: bool = False,
+        folder: Path = site,
+        **told: Any,  # noqa: ANN401 -- passed on
+    ) -> Page:
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", **told
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("requestfailed", lambda request: complaints.append(f"{request.failure}: {request.url}"))
+        page.on("request", lambda request: complaints.append(request.url) if not local(request.url) else None)
+        page.goto(f"{folder.as_uri()}/{name}")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    # A page that is left while it loads gives up the rest.
+    assert [one for one in complaints if "net::ERR_ABORTED: file:" not in one] == []
+
+
+def local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def cell(page: Page, row: int, column: int) -> Locator:
+    return page.locator(f"#r{row}c{column} > button")
+
+
+def why(page: Page, row: int, column: int) -> Locator:
+    return page.locator(f"#r{row}c{column}w")
+
+
+# All pages.
+
+
+def test_every_page_loads_without_a_complaint_and_without_the_network(site: Path, opened: Opened) -> None:
+    names = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+    tables, runs = ([name for name in names if name.startswith(part)] for part in ("tables/", "runs/"))
+    assert (len(tables), len(runs) > 60) == (4, True)
+    names = ["index.html", *tables, *runs[::4]]  # every fourth: each reads the plotting library anew
+    page = opened("index.html")
+    for name in names:
+        page.goto(f"{site.as_uri()}/{name}")
+        for plot in page.locator(".plot").all():
+            expect(plot.locator("svg.main-svg").first).to_be_attached()
+
+
+def test_a_page_may_not_ask_the_network_even_if_something_in_it_wanted_to(browser: Browser, site: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"{site.as_uri()}/index.html")
+    refused = page.evaluate(
+        """() => new Promise((resolve) => {
+            document.addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
+            const image = document.createElement("img");
+            image.src = "https://example.org/x.png";
+            document.body.append(image);
+        })"""
+    )
+    assert refused == "img-src"
+    page.close()
+
+
+def test_the_links_of_a_page_lead_to_its_runs_and_back(opened: Opened) -> None:
+    page = opened("index.html")
+    page.locator(".tables a", has_text="Table 5").click()
+    expect(page.locator("h1")).to_contain_text("Throughput and accuracy of models trained with no external data")
+    cell(page, 1, 3).click()
+    why(page, 1, 3).get_by_role("link").click()
+    expect(page.locator("h1")).to_have_text("throughput resnet18 at 224")
+    page.get_by_role("link", name="Table 5: throughput of ResNet-18").click()
+    expect(why(page, 1, 3)).to_be_visible()
+    expect(cell(page, 1, 3)).to_be_focused()
+
+
+@pytest.mark.parametrize("name", ["index.html", "tables/mine.html", "tables/figure7.html"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_a_page_is_accessible(opened: Opened, name: str, size: tuple[int, int], *, dark: bool) -> None:
+    page = opened(name, size=size, dark=dark, bypass_csp=True)
+    if name == "tables/mine.html" and size == WIDE:
+        accessible_with_each_verdict_open(page)
+    accessible(page)
+
+
+def accessible_with_each_verdict_open(page: Page) -> None:
+    assert set(VERDICTS.values()) == set(Verdict)
+    for verdict in Verdict:
+        button = page.locator(f"td[data-verdict='{verdict}']:not(.idle) > button").first
+        button.click()
+        expect(button).to_have_attribute("aria-expanded", "true")
+        accessible(page)
+
+
+def accessible(page: Page) -> None:
+    """Hold a page against axe's rules for WCAG 2.2, levels A and AA; contrast is one of them."""
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}, "preload": False})
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found.response["violations"]] == []
+    assert "color-contrast" in {one["id"] for one in found.response["passes"]}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_of_a_run_is_accessible(site: Path, opened: Opened, *, dark: bool) -> None:
+    for name in sorted(path.name for path in (site / "runs").iterdir())[::30]:
+        accessible(opened(f"runs/{name}", dark=dark, bypass_csp=True))
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_lines_and_letters_of_a_figure_stand_out_from_the_page(opened: Opened, *, dark: bool) -> None:
+    page = opened("tables/table5.html", dark=dark)
+    ratios = page.evaluate(
+        """() => {
+            const probe = document.createElement("i");
+            document.body.append(probe);
+            const luminance = (name) => {
+                probe.style.color = `var(${name})`;
+                const parts = getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255);
+                const [r, g, b] = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const ground = luminance("--ground");
+            const names = ["--text", "--dim", ...[1, 2, 3, 4, 5, 6, 7].map((n) => `--family-${n}`),
+                "--bar-match", "--bar-noise", "--bar-deviates", "--bar-explained", "--bar-other"];
+            return Object.fromEntries(names.map((name) => {
+                const [low, high] = [ground, luminance(name)].sort((a, b) => a - b);
+                return [name, (high + 0.05) / (low + 0.05)];
+            }));
+        }"""
+    )
+    assert all(ratio >= (4.5 if name in ("--text", "--dim") else 3) for name, ratio in ratios.items()), ratios
+
+
+@pytest.mark.parametrize("name", ["index.html", "tables/mine.html", "tables/table5.html", "tables/figure1.html"])
+def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Opened, name: str) -> None:
+    page = opened(name, size=NARROW)
+    page.wait_for_load_state()
+    assert page.evaluate("document.documentElement.scrollWidth") == NARROW[0]
+
+
+def test_on_a_narrow_screen_each_cell_stands_beside_the_name_of_its_column(opened: Opened) -> None:
+    page = opened("tables/mine.html", size=NARROW)
+    expect(page.locator("#r1c3 .label")).to_be_visible()
+    expect(page.locator("#r1c3 .label")).to_have_text("speed")
+    label, value = page.locator("#r1c3 .label").bounding_box(), cell(page, 1, 3).bounding_box()
+    assert label is not None
+    assert value is not None
+    assert label["x"] + label["width"] <= value["x"] + 1
+    assert value["x"] + value["width"] <= NARROW[0]
+
+
+# Reasons of cells.
+
+
+def test_pointing_at_a_cell_shows_its_reason_and_leaving_it_hides_it(opened: Opened) -> None:
+    page = opened("tables/mine.html")
+    expect(why(page, 4, 2)).to_be_hidden()
+    cell(page, 4, 2).hover()
+    expect(why(page, 4, 2)).to_be_visible()
+    expect(why(page, 4, 2)).to_contain_text("✗ deviates not within 1 M of the paper (86)")
+    why(page, 4, 2).hover()  # the way to its link must not close it
+    page.wait_for_timeout(400)
+    expect(why(page, 4, 2)).to_be_visible()
+    page.locator("h1").hover()
+    expect(why(page, 4, 2)).to_be_hidden()
+
+
+def test_a_click_keeps_a_reason_open_until_another_one_or_escape(opened: Opened) -> None:
+    page = opened("tables/mine.html")
+    cell(page, 3, 3).click()
+    page.locator("h1").hover()
+    page.wait_for_timeout(400)
+    expect(why(page, 3, 3)).to_be_visible()
+    cell(page, 1, 1).click()
+    expect(why(page, 3, 3)).to_be_hidden()
+    expect(why(page, 1, 1)).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(why(page, 1, 1)).to_be_hidden()
+
+
+def test_every_cell_tells_its_reason_when_it_is_clicked(opened: Opened) -> None:
+    page = opened("tables/mine.html")
+    for number, (_, verdict) in enumerate(VERDICTS.items()):
+        row, column = divmod(number, 5)
+        cell(page, row + 1, column + 1).click()
+        shown = why(page, row + 1, column + 1)
+        expect(shown).to_be_visible()
+        if column:  # the first column is printed for the reader
+            expect(shown).to_contain_text(f"{words.SIGNS[Verdict(verdict)]} {verdict}")
+        box = shown.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= WIDE[0]
+
+
+def test_the_keyboard_reaches_every_cell_its_reason_and_its_run(opened: Opened) -> None:
+    page = opened("tables/mine.html")
+    cell(page, 1, 1).focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    expect(cell(page, 2, 3)).to_be_focused()
+    expect(why(page, 2, 3)).to_be_visible()
+    page.keyboard.press("ArrowLeft")
+    expect(why(page, 2, 3)).to_be_hidden()
+    page.keyboard.press("End")
+    expect(cell(page, 2, 5)).to_be_focused()
+    page.keyboard.press("ArrowRight")  # there is nothing further
+    expect(cell(page, 2, 5)).to_be_focused()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(why(page, 2, 2)).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(why(page, 2, 2).get_by_role("link")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/runs/"))
+
+
+def test_the_whole_table_is_one_stop_of_the_tab_key(opened: Opened) -> None:
+    page = opened("tables/mine.html")
+    stops = page.locator("table.paper button[tabindex='0']")
+    expect(stops).to_have_count(1)
+    cell(page, 2, 2).click()
+    expect(stops).to_have_count(1)
+    expect(cell(page, 2, 2)).to_have_attribute("tabindex", "0")
+
+
+def test_without_javascript_a_click_still_opens_a_reason(opened: Opened) -> None:
+    page = opened("tables/mine.html", java_script_enabled=False)
+    cell(page, 4, 2).click()
+    expect(why(page, 4, 2)).to_be_visible()
+    expect(page.locator("td[data-row]")).to_have_count(len(VERDICTS))
+
+
+# The theme.
+
+
+def test_the_theme_can_be_chosen_and_stays_chosen(opened: Opened) -> None:
+    page = opened("index.html")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    button = page.locator("#theme")
+    expect(button).to_have_text("Theme: auto")
+    button.click()
+    expect(button).to_have_text("Theme: light")
+    button.click()
+    expect(button).to_have_text("Theme: dark")
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(ground) == dark
+    button.click()
+    assert page.evaluate(ground) == light
+
+
+# The figure.
+
+
+def drawn(page: Page) -> dict[str, list[list[float]]]:
+    """The lines of the figure: what each is, and its points."""
+    expect(page.locator(".chart svg.main-svg").first).to_be_attached()
+    found: dict[str, list[list[float]]] = page.evaluate(
+        """() => Object.fromEntries(document.querySelector(".chart .plot").data.map((trace) => {
+            const { kind, points } = trace.meta;
+            const name = kind.startsWith("front") ? kind : `${kind} ${points[0].family}`;
+            return [name, trace.x.map((x, place) => [x, trace.y[place]])];
+        }))"""
+    )
+    return found
+
+
+# By hand: of the published points d is behind b; ours have c slower than b, at the published accuracy.
+ALL = {
+    "published one": [[100, 70], [50, 80]],
+    "published two": [[80, 75], [40, 78]],
+    "front of published": [[50, 80], [80, 75], [100, 70]],
+    "measured one": [[100, 70], [50, 80]],
+    "measured two": [[20, 75]],
+    "front of measured": [[50, 80], [100, 70]],
+}
+
+
+def test_the_figure_shows_both_kinds_of_points_and_both_pareto_fronts(opened: Opened) -> None:
+    assert drawn(opened("tables/figure7.html")) == ALL
+
+
+def test_the_filter_takes_a_family_out_of_the_points_and_of_the_fronts(opened: Opened) -> None:
+    page = opened("tables/figure7.html")
+    page.get_by_label("One", exact=True).uncheck()
+    assert drawn(page) == {
+        "published two": ALL["published two"],
+        "front of published": [[40, 78], [80, 75]],
+        "measured two": ALL["measured two"],  # one point is no front
+    }
+    page.get_by_label("One", exact=True).check()
+    assert drawn(page) == ALL
+
+
+def test_published_points_measured_points_and_fronts_can_be_left_out(opened: Opened) -> None:
+    page = opened("tables/figure7.html")
+    for label, left in (("published", "published"), ("measured", "measured"), ("Pareto fronts", "front")):
+        page.get_by_label(label, exact=True).uncheck()
+        assert drawn(page) == {name: points for name, points in ALL.items() if left not in name}
+        page.get_by_label(label, exact=True).check()
+
+
+def test_the_axis_is_logarithmic_until_it_is_asked_to_be_linear(opened: Opened) -> None:
+    page = opened("tables/figure7.html")
+    drawn(page)
+    kind = "document.querySelector('.chart .plot')._fullLayout.xaxis.type"
+    assert page.evaluate(kind) == "log"
+    expect(page.locator(".chart .xtitle")).to_have_text("speed, im/s, log scale")
+    page.get_by_label("log axis").uncheck()
+    assert page.evaluate(kind) == "linear"
+    expect(page.locator(".chart .xtitle")).to_have_text("speed, im/s")
+
+
+def test_pointing_at_a_point_tells_what_it_is(opened: Opened) -> None:
+    page = opened("tables/figure7.html")
+    drawn(page)
+    at = page.evaluate(
+        """() => {
+            const plot = document.querySelector(".chart .plot");
+            const { xaxis, yaxis } = plot._fullLayout;
+            const box = plot.getBoundingClientRect();
+            return [box.left + xaxis._offset + xaxis.d2p(80), box.top + yaxis._offset + yaxis.d2p(75)];
+        }"""
+    )
+    page.mouse.move(at[0] + 1, at[1] + 1)
+    page.mouse.move(*at)
+    expect(page.locator(".chart .hovertext")).to_have_text("cpublishedspeed: 80 im/stop-1: 75 %")
+    page.mouse.click(*at)
+    expect(page).to_have_url(re.compile("#r3c1$"))
+    expect(why(page, 3, 1)).to_be_visible()
+
+
+def test_the_keyboard_goes_from_point_to_point_and_to_the_cell(opened: Opened) -> None:
+    page = opened("tables/figure7.html")
+    drawn(page)
+    page.locator(".chart .plot").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".chart .hovertext")).to_contain_text("speed: 100 im/s")
+    expect(page.locator(".chart [aria-live]")).to_have_text("a; published; speed: 100 im/s; top-1: 70 %")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".chart [aria-live]")).to_have_text("b; published; speed: 50 im/s; top-1: 80 %")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("#r2c1$"))
+
+
+def test_the_raw_samples_of_a_run_are_drawn(site: Path, opened: Opened) -> None:
+    page = opened("tables/table5.html#r1c3")
+    why(page, 1, 3).get_by_role("link").click()
+    expect(page.locator(".samples svg.main-svg").first).to_be_attached()
+    counts = page.evaluate("document.querySelector('.samples .plot').data.map((trace) => [trace.name, trace.x.length])")
+    assert dict(counts)["timed"] == 30
+    expect(page.locator(".samples .points path")).to_have_count(sum(n for name, n in counts if name != "mean"))
+
+
+# Names.
+
+
+def test_no_name_becomes_more_than_a_name(tmp_path: Path, opened: Opened) -> None:
+    every = diff_of(tmp_path, SPEC, dict(MEASURED), failed={("distilled", "speed"): "out of memory"})
+    files = rendered(relabelled(every, HOSTILE), relabelled(figure(tmp_path), HOSTILE), unused=(HOSTILE,))
+    write_site(tmp_path / "pages", files)
+    for name in pages(files):
+        page = opened(name, folder=tmp_path / "pages", size=NARROW)
+        if page.locator(".chart").count():
+            drawn(page)
+            page.locator(".chart .plot").focus()
+            page.keyboard.press("ArrowRight")
+            expect(page.locator(".chart .hovertext")).to_contain_text("<b>bold</b><img src=x")
+        assert page.evaluate("typeof window.hacked") == "undefined"
+        assert page.locator("img").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == NARROW[0]
+
+
+def test_very_long_names_do_not_push_a_page_apart(tmp_path: Path, opened: Opened) -> None:
+    every = diff_of(tmp_path, SPEC, dict(MEASURED), failed={("distilled", "speed"): "out of memory"})
+    files = rendered(relabelled(every, "x" * 500), relabelled(figure(tmp_path), "x" * 500))
+    write_site(tmp_path / "pages", files)
+    for name in pages(files):
+        for size in (WIDE, NARROW):
+            page = opened(name, folder=tmp_path / "pages", size=size)
+            assert page.evaluate("document.documentElement.scrollWidth") == size[0], name
