@@ -1,0 +1,260 @@
+"""Which trainings a cell asks for, in which order, with which settings; and what is refused before anything begins."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.job import TRAINED, Job
+from harness.plan import Options, Plan, Planned, make_plan
+from harness.spec import Catalog, Spec, load
+from harness.stages import Stages
+
+HERE = frozenset({"imagenet", "imagenet-v2"})
+
+
+def planned(table: str, row: str, column: str, **told: object) -> Planned:
+    options = Options(**{"data": HERE, "train": True, **told})  # type: ignore[arg-type]
+    spec = Catalog().find([table])[0]
+    return make_plan([spec], options).of(spec)[row, column]
+
+
+def chain(cell: Planned) -> list[str]:
+    assert cell.job is not None
+    return [f"{job['recipe']} {job['res']}" for job in cell.job.lineage]
+
+
+def only(cell: Planned) -> Job:
+    assert cell.job is not None
+    return cell.job
+
+
+def test_nothing_trains_unless_it_is_asked_for() -> None:
+    for table in Catalog().names:
+        specs = Catalog().find([table])
+        assert not [job for job in make_plan(specs, Options(data=HERE)).jobs if job.kind == "train"]
+
+
+def test_a_fine_tuned_student_comes_after_its_teacher_and_its_own_beginning() -> None:
+    cell = planned("table2", "regnety_4gf", "finetuned")
+    assert chain(cell) == ["regnety-4gf 224", "deit-b-distilled 224", "deit-b-distilled-finetune 384"]
+    fine_tuned = only(cell).need("weights")
+    assert fine_tuned is not None
+    assert [part for part, _ in fine_tuned.needs] == ["start", "teacher"]
+
+
+def test_a_public_teacher_is_not_trained_at_full_scale() -> None:
+    cell = planned("table2", "regnety_16gf", "pretrained")
+    assert chain(cell) == ["deit-b-distilled 224"]
+    assert only(cell).lineage[0]["teacher"] == "regnety_160.deit_in1k"
+
+
+def test_at_a_small_scale_the_public_teacher_is_trained_as_well() -> None:
+    assert chain(planned("table2", "regnety_16gf", "pretrained", scale="proxy")) == [
+        "regnety-16gf 32",
+        "deit-b-distilled 32",
+    ]
+
+
+def test_what_is_trained_is_evaluated_and_that_fills_the_cell() -> None:
+    job = only(planned("table8", "none", "pretrained"))
+    assert (job.kind, job["weights"], job["data"], job["crop"]) == ("evaluate", TRAINED, "imagenet", 0.875)
+
+
+def test_cells_share_the_stage_that_they_have_in_common() -> None:
+    plan = make_plan(Catalog().find(["table8"]), Options(data=HERE, train=True))
+    trainings = [job for job in plan.jobs if job.kind == "train"]
+    # Twelve networks, for fine-tuning by SGD begins with the first row's, and thirteen fine-tunings.
+    assert len(trainings) == 12 + 13
+    assert len({job.key for job in plan.jobs}) == 25 + 25
+
+
+def test_each_job_comes_after_those_that_it_needs() -> None:
+    for table in ("table2", "table3", "table8", "table10", "figure3"):
+        plan = make_plan(Catalog().find([table]), Options(data=HERE, train=True, scale="proxy"))
+        places = {job.key: place for place, job in enumerate(plan.jobs)}
+        for job in plan.jobs:
+            assert all(places[behind.key] < places[job.key] for behind in job.lineage)
+
+
+def test_a_row_of_table_8_is_the_recipe_with_the_change_that_it_names() -> None:
+    default = dict(only(planned("table8", "none", "pretrained")).lineage[0].settings)
+    changed = dict(only(planned("table8", "no_mixup", "pretrained")).lineage[0].settings)
+    assert {name for name in default if default[name] != changed[name]} == {"mixup"}
+
+
+def test_the_optimizer_of_a_row_is_that_of_the_stage_that_it_names() -> None:
+    def optimizers(row: str) -> list[object]:
+        return [job["optimizer"] for job in only(planned("table8", row, "finetuned")).lineage]
+
+    assert optimizers("none") == ["adamw", "adamw"]
+    assert optimizers("pretrain_sgd") == ["sgd", "adamw"]
+    assert optimizers("finetune_sgd") == ["adamw", "sgd"]
+
+
+def test_the_epochs_of_a_cell_are_those_of_its_first_stage() -> None:
+    lineage = only(planned("figure3", "deit_b_dist_384", "e1000")).lineage
+    assert [job["epochs"] for job in lineage] == [1000, 25]
+
+
+def test_public_weights_to_start_from_save_a_stage() -> None:
+    cell = planned("table10", "deit_b_160", "top1")
+    assert chain(cell) == ["deit-b-finetune 160"]
+    assert only(cell).lineage[0]["start"] == "deit_base_patch16_224.fb_in1k"
+
+
+def test_weights_that_are_public_are_evaluated_unless_retraining_was_asked_for() -> None:
+    assert only(planned("table3", "no_distillation", "b_224"))["weights"] == "fb_in1k"
+    assert only(planned("table3", "no_distillation", "b_224", retrain=True))["weights"] == TRAINED
+
+
+def test_an_accuracy_on_other_images_trains_the_same_network() -> None:
+    one = only(planned("table10", "deit_b_320", "top1"))
+    other = only(planned("table10", "deit_b_320", "v2"))
+    assert (one["data"], other["data"]) == ("imagenet", "imagenet-v2")
+    assert one.lineage == other.lineage
+
+
+def test_transfer_goes_on_from_the_rows_weights_and_learns_other_images() -> None:
+    cell = planned("table7", "deit_b", "cifar10", data=frozenset({"cifar10"}))
+    (job,) = only(cell).lineage
+    assert (job["recipe"], job["data"], job["start"]) == ("transfer", "cifar10", "deit_base_patch16_224.fb_in1k")
+    assert (job["optimizer"], job["batch_size"], job["epochs"], job["erasing"]) == ("sgd", 768, 1000, 0.0)
+
+
+def test_what_others_trained_is_not_trained_here() -> None:
+    cell = planned("table7", "efficientnet_b7", "cifar10")
+    assert cell.blocked.startswith("left out: nothing says which weights it starts from")
+
+
+def test_a_teacher_of_a_recipe_is_trained_once_for_all_seeds() -> None:
+    cell = planned("table3", "hard_distillation", "ti_224", scale="proxy")
+    trainings = [behind for job in (only(cell), *cell.repeats) for behind in job.lineage]
+    teachers = {job.key for job in trainings if job["recipe"] == "regnety-16gf"}
+    students = {job["seed"] for job in trainings if job["recipe"] == "deit-ti"}
+    assert len(teachers) == 1
+    assert students == {1, 2, 3}
+
+
+# Scales.
+
+
+def test_the_proxy_changes_sizes_and_lengths_and_keeps_the_rest_of_the_recipe() -> None:
+    full = dict(only(planned("table8", "none", "pretrained")).lineage[0].settings)
+    proxy = dict(only(planned("table8", "none", "pretrained", scale="proxy")).lineage[0].settings)
+    kept = ("optimizer", "weight_decay", "mixup", "cutmix", "erasing", "drop_path", "repeated_aug", "rand_augment")
+    assert [proxy[name] for name in kept] == [full[name] for name in kept]
+    assert (proxy["res"], proxy["epochs"], proxy["data"], proxy["patch_size"]) == (32, 45, "digits", 8)
+
+
+def test_a_change_of_a_row_wins_over_the_scale() -> None:
+    job = only(planned("table8", "dropout", "pretrained", scale="proxy")).lineage[0]
+    assert job["dropout"] == 0.1
+
+
+def test_the_first_data_set_that_is_there_stands_in() -> None:
+    job = only(planned("table8", "none", "pretrained", scale="proxy", data=frozenset({"cifar10"})))
+    assert (job["data"], job.lineage[0]["data"]) == ("cifar10", "cifar10")
+
+
+def test_a_small_scale_has_several_seeds_unless_told_otherwise() -> None:
+    assert len(planned("table8", "none", "pretrained", scale="proxy").repeats) == 2
+    assert len(planned("table8", "none", "pretrained", scale="proxy", seeds=5).repeats) == 4
+    assert len(planned("table8", "none", "pretrained", scale="smoke").repeats) == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "why"),
+    [
+        ("table10", "deit_b", "real", "left out: only ImageNet has ReaL labels, and the proxy scale does without it"),
+        ("table10", "deit_b", "v2", "left out: the proxy scale has no stand-in for imagenet-v2"),
+        ("table10", "deit_b", "throughput", "left out: nothing is trained for it at the proxy scale"),
+    ],
+)
+def test_what_a_small_scale_has_nothing_for_is_said(table: str, row: str, column: str, why: str) -> None:
+    assert planned(table, row, column, scale="proxy").blocked == why
+
+
+def test_every_row_of_tables_8_3_and_10_has_a_proxy() -> None:
+    for table in ("table8", "table3", "table10"):
+        spec = Catalog().find([table])[0]
+        cells = make_plan([spec], Options(train=True, scale="proxy")).of(spec)
+        for row in spec.rows:
+            assert any(cells[row.key, column.key].job is not None for column in spec.columns), (table, row.key)
+
+
+# Costs and assumptions.
+
+
+def test_a_stage_costs_what_was_published_in_proportion_to_its_epochs() -> None:
+    stages = Stages()
+    lineage = only(planned("figure3", "deit_b_dist_384", "e500")).lineage
+    assert [stages.hours(job) for job in lineage] == [pytest.approx(424 * 500 / 300), 160]
+
+
+def test_what_no_publication_gives_is_said_of_the_cell() -> None:
+    assumed = planned("table8", "dropout", "pretrained").assumed
+    assert "dropout = 0.1: the paper does not say how much; ViT-B's in table 9" in assumed
+    assert any(one.startswith("precision = float16: no publication gives") for one in assumed)
+    assert not any(one.startswith("auto_augment_policy") for one in assumed)
+    other = planned("table8", "autoaugment", "pretrained").assumed
+    assert any(one.startswith("auto_augment_policy = original: ") for one in other)
+
+
+# Bad input.
+
+
+SPEC = """
+[table]
+title = "mine"
+[source.paper]
+kind = "paper"
+[column.top1]
+label = "top-1"
+job = "train"
+metric = "top1"
+[row.one]
+label = "one"
+set = {{ model = "deit_tiny_patch16_224", res = 224, recipe = "deit-ti"{more} }}
+paper = {{ top1 = 70.0 }}
+"""
+
+
+def mine(tmp_path: Path, more: str) -> Spec:
+    path = tmp_path / "mine.toml"
+    path.write_text(SPEC.format(more=more), encoding="utf-8")
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (
+            ', distillation = "hard"',
+            "distillation = 'hard' without a teacher; name one, as teacher = 'regnety_160.deit_in1k'",
+        ),
+        (", batch_size = 1", "mixup and cutmix pair the images of a batch, so batch_size must be even, not 1"),
+        (", batch_size = 65", "mixup and cutmix pair the images of a batch, so batch_size must be even, not 65"),
+        (", auto_augment = true", "rand_augment and auto_augment are both on; choose one"),
+        (", patch_size = 10", "patches of 10 pixels do not divide images of 224; choose a multiple"),
+        (", erasing = 1.5", "erasing must be at most 1, not 1.5"),
+        (', teacher = "regnety-17gf", distillation = "hard"', None),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_begins(tmp_path: Path, more: str, why: str | None) -> None:
+    spec = mine(tmp_path, more)
+    options = Options(data=HERE, train=True)
+    if why is None:  # a teacher that is no recipe is taken for public weights, which are looked for later
+        assert [job.weights_names for job in make_plan([spec], options).jobs if job.kind == "train"] == [
+            ("regnety-17gf",)
+        ]
+        return
+    with pytest.raises(HarnessError) as error:
+        make_plan([spec], options)
+    assert str(error.value) == f"{tmp_path / 'mine.toml'}: row 'one', column 'top1': {why}"
+
+
+def test_even_batches_are_needed_only_where_images_are_mixed(tmp_path: Path) -> None:
+    spec = mine(tmp_path, ", batch_size = 65, mixup = 0, cutmix = 0")
+    plan: Plan = make_plan([spec], Options(data=HERE, train=True))
+    assert [job["batch_size"] for job in plan.jobs if job.kind == "train"] == [65]
