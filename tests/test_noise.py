@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -48,12 +49,13 @@ def test_with_one_run_a_process_the_test_is_scipys_permutation_of_mann_whitney(
     before: list[float], now: list[float]
 ) -> None:
     def count(one: Sequence[float], other: Sequence[float]) -> float:
-        return sum((a > b) + (a == b) / 2 for a in one for b in other)
+        return float(sum((a > b) + (a == b) / 2 for a in one for b in other))
 
     slower, faster = rank_test([[one] for one in before], [[one] for one in now])
-    for found, way in ((slower, "greater"), (faster, "less")):
+    ways: list[tuple[float, Literal["greater", "less"]]] = [(slower, "greater"), (faster, "less")]
+    for found, way in ways:
         exact = scipy_stats.permutation_test(
-            (now, before), count, permutation_type="independent", alternative=way, n_resamples=np.inf
+            (now, before), count, permutation_type="independent", alternative=way, n_resamples=10**6
         )
         assert found == pytest.approx(exact.pvalue)
 
@@ -125,7 +127,7 @@ def alarms(*, spreads: Sequence[float], checks: int, slower: float = 1.0) -> tup
         gate += any(one.beyond_chance and one.change < 0 for one in found)
         ranks += any(one.p <= 0.05 and one.change < 0 for one in found)
         pooled += any(
-            scipy_stats.mannwhitneyu(sum(b, start=[]), sum(n, start=[]), alternative="less").pvalue < 0.05
+            scipy_stats.mannwhitneyu(np.ravel(b), np.ravel(n), alternative="less").pvalue < 0.05
             for b, n in zip(before, now, strict=True)
         )
     return gate, ranks, pooled
