@@ -98,6 +98,13 @@ def test_a_large_effect_that_one_process_contradicts_is_not_beyond_chance() -> N
     assert not found.beyond_chance
 
 
+def test_two_processes_against_two_are_never_beyond_chance_however_far_apart() -> None:
+    found = speed_change([[1.0]] * 2, [[9.0]] * 2, Noise(spread=0.001, degrees=100), tests=1)
+    assert abs(found.change) > found.allowed
+    assert found.p == 1 / 6
+    assert not found.beyond_chance
+
+
 def test_runs_that_scatter_more_than_was_calibrated_raise_what_is_allowed() -> None:
     still = Noise(spread=0.001, degrees=100)
     calm = speed_change([[1.0], [1.001], [1.002]], [[1.2], [1.201], [1.202]], still, tests=1)
