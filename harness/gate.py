@@ -104,8 +104,9 @@ class Gate:
 
     @property
     def failing(self) -> list[Judged]:
-        """Give what makes the gate fail."""
-        return [one for one in self.judged if one.outcome.fails]
+        """Give what makes the gate fail, worst first."""
+        order = list(Outcome)
+        return sorted((one for one in self.judged if one.outcome.fails), key=lambda one: order.index(one.outcome))
 
     @property
     def empty(self) -> bool:
@@ -121,18 +122,22 @@ def against_paper(diff: Diff, fail_on: frozenset[Verdict]) -> list[Judged]:
             table=name_of(diff.spec),
             cell=finding.filled.cell,
             against="paper",
-            found=Found(outcome=_by_verdict(finding, fail_on), why=f"{finding.verdict}: {finding.reason}"),
+            found=_by_verdict(finding, fail_on),
         )
         for finding in diff.findings.values()
         if not finding.filled.planned.idle
     ]
 
 
-def _by_verdict(finding: Finding, fail_on: frozenset[Verdict]) -> Outcome:
-    if finding.verdict in fail_on:
-        return Outcome.MISSING if finding.verdict is Verdict.MISSING else Outcome.DEVIATES
+def _by_verdict(finding: Finding, fail_on: frozenset[Verdict]) -> Found:
+    verdict = finding.verdict
+    why = f"{verdict}: {finding.reason}"
+    if verdict in fail_on:
+        return Found(outcome=Outcome.MISSING if verdict is Verdict.MISSING else Outcome.DEVIATES, why=why)
+    if verdict is Verdict.DEVIATES:
+        return Found(outcome=Outcome.HELD, why=f"{verdict}, which --fail-on lets pass: {finding.reason}")
     unjudged = (Verdict.NOT_COMPARABLE, Verdict.MISSING, Verdict.FAILED)
-    return Outcome.NOT_JUDGED if finding.verdict in unjudged else Outcome.HELD
+    return Found(outcome=Outcome.NOT_JUDGED if verdict in unjudged else Outcome.HELD, why=why)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def render_annotations(gate: Gate) -> str:
 def render_summary(gate: Gate, *, renew: str = "") -> str:
     """Write GitHub's job summary in Markdown: what fails as a table, the rest folded away."""
     lines = [f"### harness check {_escaped(headline(gate))}", ""]
-    lines += _rows([one for one in gate.judged if one.outcome.fails])
+    lines += _rows(gate.failing)
     lines += _rows([one for one in gate.judged if one.outcome is Outcome.IMPROVED])
     if renew and (gate.new or any(one.outcome is Outcome.IMPROVED for one in gate.judged)):
         lines += [f"`{renew}` renews the baseline.", ""]
