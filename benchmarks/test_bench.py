@@ -84,6 +84,20 @@ def test_a_report_over_10000_results_takes_at_most_1_5_seconds(
     assert median(benchmark, run, rounds=7) <= 1.5
 
 
+def test_a_check_of_all_tables_against_a_baseline_takes_at_most_2_seconds(
+    benchmark: BenchmarkFixture, tmp_path: Path, ten_thousand: Path
+) -> None:
+    runs = ("--runs", str(ten_thousand))
+    command("baseline", "all", *runs, "-o", "baseline.json", folder=tmp_path)()
+    # The results are the baseline's own, so that no speed is judged, but every file is read; 4 says so.
+    check = [sys.executable, "-m", "harness", "check", "all", *runs, "--baseline", "baseline.json"]
+
+    def run() -> None:
+        assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 4
+
+    assert median(benchmark, run, rounds=7) <= 2.0
+
+
 def test_a_job_in_the_fork_server_saves_the_import_that_a_fresh_python_costs(tmp_path: Path) -> None:
     """Print what a process costs from either; the ratio is the point, the seconds are this machine's."""
     machine = describe("cpu")

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 # A module imports from its own layer or from earlier ones, never from later ones.
 LAYERS = (
     {"__init__"},
-    {"errors", "stats", "machine", "kinds", "datasets"},
+    {"errors", "stats", "noise", "machine", "kinds", "datasets"},
     {"spec"},
     {"job"},
     {"recipe"},
@@ -24,8 +24,9 @@ LAYERS = (
     {"progress"},
     {"jobs", "launch"},
     {"run"},
-    {"table"},
-    {"diff", "limits", "compare", "effects"},
+    {"newest", "table"},
+    {"diff", "limits", "compare", "effects", "paired", "baseline", "baseline_file"},
+    {"gate"},
     {"report", "figure"},
     {"cli"},
     {"__main__"},

@@ -31,7 +31,7 @@ from harness.spec.catalog import shipped_specs
 from harness.store import Store
 from tests.fakes import result_of
 
-COMMANDS = ("compare", "doctor", "figure", "list", "plan", "report", "reproduce", "runs")
+COMMANDS = ("baseline", "check", "compare", "doctor", "figure", "list", "plan", "report", "reproduce", "runs")
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:

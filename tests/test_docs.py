@@ -30,7 +30,7 @@ def test_every_command_has_help_and_stands_in_the_readme(name: str) -> None:
     assert f"| `harness {name}" in README
 
 
-@pytest.mark.parametrize("name", ["reproduce", "report", "figure", "plan"])
+@pytest.mark.parametrize("name", ["reproduce", "report", "figure", "plan", "check", "baseline"])
 def test_every_option_has_help_or_choices_and_those_of_reproduce_stand_in_the_readme(name: str) -> None:
     for parameter in cli.commands[name].params:
         if isinstance(parameter, click.Option):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from harness import __version__
-from harness.cli import history, options
+from harness.cli import gating, history, options
 from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import Machine, describe, gpu_index, gpus, software
@@ -494,5 +494,7 @@ def _measure_ceilings(device: str, runs: Path) -> int:
     return SOME_FAILED if done.failed else OK
 
 
+cli.add_command(gating.check)
+cli.add_command(gating.baseline)
 cli.add_command(history.compare)
 cli.add_command(history.runs)

@@ -1,0 +1,363 @@
+"""What a baseline keeps, how its file reads, and what is refused: each in one sentence."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.baseline import Baseline, Entry, Kept, make_baseline, short_of_runs, speed_of
+from harness.baseline_file import check_fits, read, to_json
+from harness.errors import HarnessError, StoreError
+from harness.job import Job
+from harness.machine import Machine
+from harness.newest import newest
+from harness.noise import Noise
+from harness.spec import Spec
+from harness.store import Store
+from tests.fakes import H200, LAPTOP
+from tests.gating import (
+    FIVE,
+    SPEC,
+    job_of,
+    keep_accuracy,
+    keep_count,
+    keep_five,
+    keep_speed,
+    mine,
+    plan_of,
+    run_id,
+    standing,
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    return mine(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def baseline_of(store: Store, spec: Spec) -> Baseline:
+    now, diff = standing(store, spec)
+    return make_baseline([diff.table], now)
+
+
+def full(store: Store, spec: Spec) -> Baseline:
+    keep_five(store, spec)
+    keep_count(store, spec, 10)
+    keep_accuracy(store, spec, 20, [True] * 7 + [False] * 3)
+    return baseline_of(store, spec)
+
+
+# What is kept.
+
+
+def test_a_speed_is_kept_as_raw_samples_of_its_processes_and_all_else_as_a_value(store: Store, spec: Spec) -> None:
+    found = full(store, spec)
+    assert found.entries == {
+        ("mine", "tiny", "params"): Entry(unit="M", value=5.5, runs=(run_id(10),)),
+        ("mine", "tiny", "speed"): Entry(unit="im/s", value=102.0, runs=tuple(map(run_id, range(5)))),
+        ("mine", "tiny", "top1"): Entry(unit="%", value=70.0, runs=(run_id(20),)),
+    }
+    assert found.runs[run_id(20)].images == "f"
+    assert found.runs[run_id(2)].batch == 4
+    assert found.runs[run_id(2)].seconds == pytest.approx(FIVE[2], rel=1e-5)
+    assert found.machine == LAPTOP
+    assert found.papers == {"mine": "the paper"}
+
+
+def test_noise_is_that_between_processes(store: Store, spec: Spec) -> None:
+    keep_speed(store, spec, 0, [4 / 100])
+    keep_speed(store, spec, 1, [4 / 110])
+    noise = baseline_of(store, spec).noise
+    assert noise is not None
+    # Two logarithms apart by ln 1.1 have a standard deviation of ln 1.1 / sqrt 2; five digits are kept.
+    assert noise.spread == pytest.approx(math.log(1.1) / math.sqrt(2), rel=1e-3)
+    assert noise.degrees == 1
+
+
+def test_disturbed_runs_other_machines_and_other_versions_are_left_out(store: Store, spec: Spec) -> None:
+    keep_speed(store, spec, 0, [0.04], torch="2.4.0")
+    keep_speed(store, spec, 1, [0.04], machine=H200)
+    keep_speed(store, spec, 2, [0.04], disturbed=True)
+    keep_speed(store, spec, 3, [0.04])
+    found = baseline_of(store, spec)
+    assert tuple(found.runs) == (run_id(3),)
+    assert short_of_runs(found) == {job_of(spec, "throughput"): 1}
+
+
+def test_of_many_runs_the_ten_newest_are_kept(store: Store, spec: Spec) -> None:
+    for number in range(12):
+        keep_speed(store, spec, number, [0.04])
+    assert set(baseline_of(store, spec).runs) == {run_id(number) for number in range(2, 12)}
+
+
+def test_a_job_that_fails_now_is_not_kept_though_it_once_did_not(store: Store, spec: Spec) -> None:
+    keep_count(store, spec, 0)
+    keep_count(store, spec, 1, error="no such network")
+    assert baseline_of(store, spec).entries == {}
+
+
+def test_two_results_that_claim_the_same_run_are_refused(store: Store, spec: Spec) -> None:
+    result = keep_speed(store, spec, 0, [0.04])
+    path = store.path_of(result)
+    (path.parent / f"{path.stem}-copy.json").write_text(path.read_text())
+    with pytest.raises(StoreError) as reason:
+        newest(plan_of(spec), store, LAPTOP)
+    assert str(reason.value) == (
+        f"two results claim the run {result.id}, in {path.parent}/; remove the one that is a copy"
+    )
+
+
+def test_results_of_two_jobs_that_claim_the_same_run_are_refused(store: Store, spec: Spec) -> None:
+    keep_count(store, spec, 0)
+    keep_accuracy(store, spec, 0, [True])
+    with pytest.raises(HarnessError) as reason:
+        baseline_of(store, spec)
+    assert str(reason.value) == (
+        f"two results claim the run {run_id(0)}, of count tiny at 224 and of evaluate tiny imagenet at 224, crop 0.875"
+    )
+
+
+def test_two_tables_of_one_name_are_refused(tmp_path: Path, store: Store, spec: Spec) -> None:
+    other = mine(tmp_path, name="other/mine.toml")
+    (now, diff), (_, too) = standing(store, spec), standing(store, other)
+    with pytest.raises(HarnessError) as reason:
+        make_baseline([diff.table, too.table], now)
+    assert str(reason.value) == (
+        f"{spec.path} and {other.path} are both called 'mine'; rename one, or take one at a time"
+    )
+
+
+# The file.
+
+
+def test_the_file_has_a_line_for_each_run_and_each_cell(store: Store, spec: Spec) -> None:
+    keep_count(store, spec, 10)
+    keep_accuracy(store, spec, 20, [True] * 7 + [False] * 3)
+    assert to_json(baseline_of(store, spec)) == (
+        f"""{{
+"schema": 1,
+"machine": null,
+"noise": null,
+"runs": {{
+"{run_id(10)}": {{"job": {{"kind": "count", "revision": 1, "settings": {{"model": "tiny", "res": 224}}}}, \
+"images": null}},
+"{run_id(20)}": {{"job": {{"kind": "evaluate", "revision": 1, "settings": {{"crop": 0.875, "data": "imagenet", \
+"interpolation": "bicubic", "model": "tiny", "norm": "imagenet", "precision": "float32", "res": 224, \
+"weights": "w"}}}}, "images": "f"}}
+}},
+"tables": {{
+"mine": {{
+"cells": {{
+"tiny": {{
+"params": {{"unit": "M", "value": 5.5, "runs": ["{run_id(10)}"]}},
+"top1": {{"unit": "%", "value": 70.0, "runs": ["{run_id(20)}"]}}
+}}
+}},
+"paper": "the paper"
+}}
+}}
+}}
+"""
+    )
+
+
+def test_what_is_written_is_read_and_written_alike(tmp_path: Path, store: Store, spec: Spec) -> None:
+    found = full(store, spec)
+    path = tmp_path / "baseline.json"
+    path.write_text(to_json(found), encoding="utf-8")
+    assert read(path) == found
+    assert to_json(read(path)) == to_json(found)
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+speeds = st.lists(st.floats(1e-4, 1e3).map(lambda one: float(f"{one:.5g}")), min_size=1, max_size=3).map(tuple)
+
+
+@settings(deadline=None)
+@given(
+    words,
+    words,
+    words,
+    st.lists(st.tuples(words, speeds), min_size=1, max_size=4, unique_by=lambda one: one[0]),
+    st.floats(0, 1),
+)
+def test_any_names_and_any_speeds_come_back(
+    tmp_path_factory: pytest.TempPathFactory, table: str, row: str, column: str, runs: list[Any], spread: float
+) -> None:
+    job = Job.of("throughput", {"model": row, "res": 224})
+    kept = {run: Kept(id=run, job=job, batch=3, seconds=seconds) for run, seconds in runs}
+    found = Baseline(
+        papers={table: column},
+        entries={(table, row, column): Entry(unit=column.strip("%"), value=speed_of(kept.values()), runs=tuple(kept))},
+        runs=kept,
+        machine=Machine(device="cpu", name=row, memory=1),
+        noise=Noise(spread=spread, degrees=4),
+    )
+    path = tmp_path_factory.mktemp("any") / "baseline.json"
+    path.write_text(to_json(found), encoding="utf-8")
+    assert read(path) == found
+
+
+# What is refused.
+
+
+def edited(tmp_path: Path, found: Baseline, edit: Callable[[Any], object]) -> str:
+    """Edit a file by hand and read it: the sentence that comes of it, without its beginning and end."""
+    data = json.loads(to_json(found))
+    edit(data)
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(HarnessError) as reason:
+        read(path)
+    said = str(reason.value)
+    assert said.startswith(f"{path}: ")
+    assert said.endswith("; write the file anew with `harness baseline`")
+    return said.removeprefix(f"{path}: ").removesuffix("; write the file anew with `harness baseline`")
+
+
+def cell(data: Any, column: str) -> Any:  # noqa: ANN401 -- what JSON holds
+    return data["tables"]["mine"]["cells"]["tiny"][column]
+
+
+SPEED_RUN, COUNT_RUN = run_id(0), run_id(10)
+
+EDITS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda d: d.pop("schema"), "is no baseline"),
+    (lambda d: d.pop("runs"), "runs is missing"),
+    (lambda d: d.update(nosie=1), "nosie is unknown; did you mean 'noise'?"),
+    (lambda d: d.update(runs=[]), "runs is [], not an object"),
+    (lambda d: d.update(machine=None), "has speeds but does not say of which machine"),
+    (lambda d: d["machine"].update(cores="four"), 'machine.cores is "four", not a whole number from 0'),
+    (lambda d: d["noise"].update(spread=12), "noise.spread is 12, not a fraction between 0 and 1"),
+    (lambda d: d["noise"].update(degrees=0), "noise.degrees is 0, not a whole number from 1"),
+    (lambda d: cell(d, "top1").update(value=720), "tables.mine.cells.tiny.top1.value is 720 %, which is no share"),
+    (lambda d: cell(d, "top1").update(value=True), "tables.mine.cells.tiny.top1.value is true, not a number"),
+    (lambda d: cell(d, "top1").update(value=None), "tables.mine.cells.tiny.top1.value is null, not a number"),
+    (
+        lambda d: cell(d, "speed").update(value=1020),
+        "tables.mine.cells.tiny.speed.value is 1020, but its runs come to 102 im/s",
+    ),
+    (
+        lambda d: cell(d, "speed").update(value="fast"),
+        "tables.mine.cells.tiny.speed.value is fast, but its runs come to 102 im/s",
+    ),
+    (
+        lambda d: cell(d, "params").update(runs=["2026"]),
+        "tables.mine.cells.tiny.params.runs names 2026, which is not among the runs",
+    ),
+    (lambda d: cell(d, "params").update(runs=[]), "tables.mine.cells.tiny.params.runs is [], not a list of runs"),
+    (lambda d: cell(d, "speed").update(runs=[SPEED_RUN] * 3), "tables.mine.cells.tiny.speed.runs names a run twice"),
+    (
+        lambda d: cell(d, "params").update(runs=[COUNT_RUN, SPEED_RUN]),
+        "tables.mine.cells.tiny.params.runs are not of one speed",
+    ),
+    (lambda d: cell(d, "params").pop("unit"), "tables.mine.cells.tiny.params.unit is missing"),
+    (lambda d: d["tables"]["mine"].update(paper=5), "tables.mine.paper is 5, not a word"),
+    (lambda d: d["runs"][SPEED_RUN].update(seconds=[-1]), f"runs.{SPEED_RUN}.seconds[0] is -1, not a number above 0"),
+    (lambda d: d["runs"][SPEED_RUN].update(seconds=[]), f"runs.{SPEED_RUN}.seconds is [], not a list of numbers"),
+    (lambda d: d["runs"][SPEED_RUN].update(batch=0), f"runs.{SPEED_RUN}.batch is 0, not a whole number from 1"),
+    (
+        lambda d: d["runs"][SPEED_RUN]["job"].update(kind="thruput"),
+        f"runs.{SPEED_RUN}.job.kind is 'thruput', which is no kind of job; did you mean 'throughput'?",
+    ),
+    (
+        lambda d: d["runs"][COUNT_RUN]["job"].update(kind="throughput"),
+        f"runs.{COUNT_RUN} is of a throughput job but has no seconds",
+    ),
+    (lambda d: d["runs"][SPEED_RUN]["job"].update(kind="count"), f"runs.{SPEED_RUN} is of a count job but has seconds"),
+    (
+        lambda d: d["runs"][COUNT_RUN]["job"]["settings"].update(res=[]),
+        f"runs.{COUNT_RUN}.job.settings.res is [], not a word or a number",
+    ),
+]
+
+
+@pytest.mark.parametrize(("edit", "sentence"), EDITS, ids=[sentence for _, sentence in EDITS])
+def test_what_was_edited_into_nonsense_is_refused(
+    tmp_path: Path, store: Store, spec: Spec, edit: Callable[[Any], object], sentence: str
+) -> None:
+    assert edited(tmp_path, full(store, spec), edit) == sentence
+
+
+ANEW = "write the file anew with `harness baseline`"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"schema": 2}', f": has schema 2, this version reads 1; update the harness, or {ANEW}"),
+        ("[]", f": is no baseline; {ANEW}"),
+        ('{"schema": 1, "noise": NaN}', f": holds NaN, which is no number; {ANEW}"),
+        ('{"schema": 1, "schema": 1}', f": has 'schema' twice in one place; {ANEW}"),
+        ('{\n"schema": 1', f":2: is not JSON (Expecting ',' delimiter); {ANEW}"),
+        (
+            '{\n<<<<<<< ours\n"schema": 1}\n>>>>>>> theirs\n',
+            (
+                ":2: is not JSON (Expecting property name enclosed in double quotes); settle the merge conflict, or "
+                f"{ANEW}"
+            ),
+        ),
+        ("[" * 100_000, f": is nested without end; {ANEW}"),
+    ],
+    ids=["schema", "list", "nan", "twice", "cut", "conflict", "deep"],
+)
+def test_what_is_no_baseline_is_refused_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(HarnessError) as reason:
+        read(path)
+    assert str(reason.value) == f"{path}{sentence}"
+
+
+def test_bytes_a_folder_and_a_file_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_bytes(b"\xff\xfe\x00")
+    for place, sentence in (
+        (path, f"is not text; {ANEW}"),
+        (tmp_path, "Is a directory; `harness baseline` writes one"),
+        (tmp_path / "gone", "No such file or directory; `harness baseline` writes one"),
+    ):
+        with pytest.raises(HarnessError) as reason:
+            read(place)
+        assert str(reason.value) == f"--baseline {place}: {sentence}"
+
+
+def test_a_baseline_of_another_paper_is_refused(tmp_path: Path, store: Store, spec: Spec) -> None:
+    found = full(store, spec)
+    other = mine(tmp_path, SPEC.replace("the paper", "another paper"))
+    check_fits(found, Path("b.json"), [spec])
+    with pytest.raises(HarnessError) as reason:
+        check_fits(found, Path("b.json"), [other])
+    assert str(reason.value) == (
+        f"b.json: its mine is of 'the paper', {other.path} is of 'another paper'; that is a baseline of another paper, "
+        "write one of this with `harness baseline mine`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        (("mine", "tinny", "top1"), "mine has no row 'tinny'; did you mean 'tiny'?"),
+        (("mine", "tiny", "top-1"), "mine has no column 'top-1'; did you mean 'top1'?"),
+        (("mine", "x", "top1"), "mine has no row 'x'"),
+    ],
+)
+def test_cells_that_a_table_does_not_have_are_refused(
+    store: Store, spec: Spec, place: tuple[str, str, str], sentence: str
+) -> None:
+    found = full(store, spec)
+    found = replace(found, entries={**found.entries, place: found.entries["mine", "tiny", "top1"]})
+    with pytest.raises(HarnessError) as reason:
+        check_fits(found, Path("b.json"), [spec])
+    assert str(reason.value) == f"b.json: {sentence}; {ANEW}"

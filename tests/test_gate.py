@@ -1,0 +1,586 @@
+"""What the gate says of a cell: worse, better or held, by numbers worked out by hand; and what it does not judge."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.baseline import Baseline, make_baseline
+from harness.diff import Verdict
+from harness.errors import HarnessError, StoreError
+from harness.gate import Gate, Judge, Judged, Outcome, against_paper
+from harness.paired import pair
+from harness.predictions import write
+from harness.report.gate import (
+    headline,
+    render_annotations,
+    render_gate,
+    render_gate_json,
+    render_junit,
+    render_summary,
+    sentence,
+)
+from harness.spec import Spec
+from harness.store import Store
+from tests.evaluations import predictions
+from tests.fakes import H200, V100
+from tests.gating import (
+    FIVE,
+    SPEC,
+    keep_accuracy,
+    keep_count,
+    keep_five,
+    keep_speed,
+    mine,
+    plan_of,
+    standing,
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    return mine(tmp_path)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Store:
+    return Store(tmp_path / "main")
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Store:
+    return Store(tmp_path / "change")
+
+
+def baseline_of(store: Store, spec: Spec) -> Baseline:
+    now, diff = standing(store, spec)
+    return make_baseline([diff.table], now)
+
+
+def judged(old: Store, new: Store, spec: Spec, *, allow_missing: bool = False) -> list[Judged]:
+    now, diff = standing(new, spec)
+    judge = Judge(baseline=baseline_of(old, spec), newest=now, store=new, before=old, allow_missing=allow_missing)
+    return judge.judge([diff])
+
+
+def said(old: Store, new: Store, spec: Spec) -> tuple[Outcome, str]:
+    """The outcome of the only cell and its sentence."""
+    (found,) = judged(old, new, spec)
+    return found.outcome, sentence(found)
+
+
+def images(*, right: int, lost: int = 0, won: int = 0, total: int = 1000) -> list[bool]:
+    """Right at the first so many, less those lost, and at some others."""
+    return [False] * lost + [True] * (right - lost) + [True] * won + [False] * (total - right - won)
+
+
+# Accuracies, image by image.
+
+
+def test_half_a_point_less_on_twenty_thousand_images_is_a_regression(old: Store, new: Store, spec: Spec) -> None:
+    keep_accuracy(old, spec, 0, images(right=14_440, total=20_000))
+    keep_accuracy(new, spec, 9, images(right=14_440, lost=140, won=40, total=20_000))
+    # Wald's interval would be 0.5 ± 1.96 · sqrt(180 - 100² / 20,000) / 200 = [0.37, 0.63]; Tango's reaches further up.
+    # McNemar: the chance of at most 40 heads in 180 throws, 7.4 standard deviations below the 90 expected.
+    assert said(old, new, spec) == (
+        Outcome.REGRESSED,
+        (
+            "mine, top-1 of Tiny: 71.70 %, was 72.20 %: 0.50 [0.37, 0.64] points worse; p < 0.0001 on the same 20,000 "
+            "images, 0.05 allowed"
+        ),
+    )
+
+
+def test_as_much_less_that_may_be_chance_is_held(old: Store, new: Store, spec: Spec) -> None:
+    keep_accuracy(old, spec, 0, images(right=722))
+    keep_accuracy(new, spec, 9, images(right=722, lost=10, won=5))
+    # Twice the chance of at most 5 heads in 15 throws: 2 · (1 + 15 + 105 + 455 + 1365 + 3003) / 32768 = 0.30.
+    outcome, words = said(old, new, spec)
+    assert outcome is Outcome.HELD
+    assert words.startswith("mine, top-1 of Tiny: 71.70 %, was 72.20 %: 0.50 [")
+    assert words.endswith("] points worse, which may be chance; p = 0.3 on the same 1,000 images, 0.05 allowed")
+
+
+def test_surely_less_but_within_the_tolerance_is_held(old: Store, new: Store, spec: Spec) -> None:
+    keep_accuracy(old, spec, 0, images(right=36_000, total=50_000))
+    keep_accuracy(new, spec, 9, images(right=36_000, lost=20, total=50_000))
+    outcome, words = said(old, new, spec)
+    assert outcome is Outcome.HELD
+    assert "0.04 [0.03, 0.06] points worse; p < 0.0001" in words
+
+
+def test_better_is_an_improvement(old: Store, new: Store, spec: Spec) -> None:
+    keep_accuracy(old, spec, 0, images(right=722))
+    keep_accuracy(new, spec, 9, images(right=722, won=20))
+    assert said(old, new, spec)[0] is Outcome.IMPROVED
+
+
+def test_the_same_answers_are_held_without_a_word_on_chance(old: Store, new: Store, spec: Spec) -> None:
+    for store, minutes in ((old, 0), (new, 9)):
+        keep_accuracy(store, spec, minutes, images(right=722))
+    assert said(old, new, spec) == (Outcome.HELD, "mine, top-1 of Tiny: 72.20 %, was 72.20 %")
+
+
+@pytest.mark.parametrize("without", ["old", "new", "both"])
+def test_without_predictions_of_both_the_tolerance_decides(old: Store, new: Store, spec: Spec, without: str) -> None:
+    keep_accuracy(old, spec, 0, images(right=722), files=without == "new")
+    keep_accuracy(new, spec, 9, images(right=722, lost=10, won=5), files=without == "old")
+    assert said(old, new, spec) == (
+        Outcome.REGRESSED,
+        "mine, top-1 of Tiny: 71.70 %, was 72.20 %: 0.500 points worse, 0.050 allowed",
+    )
+
+
+@pytest.mark.parametrize(("rows", "outcome"), [(1, Outcome.REGRESSED), (2, Outcome.HELD)])
+def test_the_more_tests_a_check_makes_the_less_each_may_leave_to_chance(
+    tmp_path: Path, old: Store, new: Store, rows: int, outcome: Outcome
+) -> None:
+    # 1 of 9 that decide: 2 · (1 + 9) / 512 = 0.039 is below 0.05, but not below half of it.
+    row = SPEC[SPEC.index("[row.tiny]") :]
+    spec = mine(tmp_path, SPEC + (row.replace("tiny", "other") if rows == 2 else ""))
+    for number, job in enumerate(job for job in plan_of(spec).jobs if job.kind == "evaluate"):
+        keep_accuracy(old, spec, number, images(right=722), job=job)
+        keep_accuracy(new, spec, 9 + number, images(right=722, lost=8, won=1), job=job)
+    assert [one.outcome for one in judged(old, new, spec)] == [outcome] * rows
+
+
+def test_other_images_are_not_judged(old: Store, new: Store, spec: Spec) -> None:
+    keep_accuracy(old, spec, 0, images(right=722))
+    keep_accuracy(new, spec, 9, images(right=100), fingerprint="g")
+    assert said(old, new, spec) == (
+        Outcome.NOT_JUDGED,
+        "mine, top-1 of Tiny: measured on other images than in the baseline: now all 10 images",
+    )
+
+
+def test_another_crop_is_not_judged(tmp_path: Path, old: Store, new: Store, spec: Spec) -> None:
+    keep_accuracy(old, spec, 0, images(right=722))
+    other = mine(tmp_path, SPEC.replace('set = { data = "imagenet" }', 'set = { data = "imagenet", crop = 0.9 }'))
+    keep_accuracy(new, other, 9, images(right=700))
+    now, diff = standing(new, other)
+    (found,) = Judge(baseline=baseline_of(old, spec), newest=now, store=new, before=old).judge([diff])
+    assert (found.outcome, sentence(found)) == (
+        Outcome.NOT_JUDGED,
+        "mine, top-1 of Tiny: measured otherwise than in the baseline: crop = 0.9, was 0.875",
+    )
+
+
+def test_a_baseline_that_its_own_predictions_contradict_is_refused(old: Store, new: Store, spec: Spec) -> None:
+    result = keep_accuracy(old, spec, 0, images(right=722))
+    kept = baseline_of(old, spec)
+    entry = kept.entries["mine", "tiny", "top1"]
+    kept = replace(kept, entries={("mine", "tiny", "top1"): replace(entry, value=62.2)})
+    keep_accuracy(new, spec, 9, images(right=722))
+    now, diff = standing(new, spec)
+    with pytest.raises(HarnessError) as reason:
+        Judge(baseline=kept, newest=now, store=new, before=old).judge([diff])
+    assert str(reason.value) == (
+        f"the baseline has 62.2 % for top-1 of Tiny, the predictions of its run {result.id} give 72.2 %; one was "
+        "edited, write the baseline anew"
+    )
+
+
+def test_a_run_that_two_numbers_claim_is_refused(old: Store, spec: Spec) -> None:
+    result = keep_count(old, spec, 0, 5.5)
+    kept = baseline_of(old, spec)
+    path = old.path_of(result)
+    path.write_text(path.read_text().replace("5.5", "6.5"))
+    now, diff = standing(old, spec)
+    with pytest.raises(HarnessError) as reason:
+        Judge(baseline=kept, newest=now, store=old, before=old).judge([diff])
+    assert str(reason.value) == (
+        f"run {result.id} gives 6.5 in {old.root}/ and 5.5 in the baseline, which both claim it; one was edited: "
+        "measure again, and renew the baseline if it is that one"
+    )
+
+
+# Pairs.
+
+
+def kept(folder: Path, name: str, guesses: Sequence[int], **heads: Sequence[int]) -> Path:
+    path = folder / f"{name}.npz"
+    labels = [0] * len(guesses)
+    write(
+        predictions(guesses, labels, [f"ILSVRC2012_val_{at + 1:08d}.JPEG" for at in range(len(guesses))], **heads), path
+    )
+    return path
+
+
+def test_a_pair_counts_images_that_one_alone_has_right(tmp_path: Path) -> None:
+    found = pair(kept(tmp_path, "a", [0, 0, 0, 1, 1]), kept(tmp_path, "b", [0, 1, 1, 0, 1]), "top1")
+    assert found is not None
+    assert (found.images, found.before, found.now) == (5, 60.0, 40.0)
+    assert found.difference.value == pytest.approx(-20)
+    assert found.p == 1.0  # two lost and one won: 2 · (1 + 3) / 8
+
+
+def test_a_head_is_read_by_its_name_and_the_main_one_without(tmp_path: Path) -> None:
+    heads = {"distil": [1, 1], "softmax_sum": [0, 1], "logit_mean": [1, 0]}
+    one, other = kept(tmp_path, "a", [0, 0], **heads), kept(tmp_path, "b", [0, 0], **heads)
+    values = {name: pair(one, other, name) for name in ("top1", "top1_class", "top1_distil", "top1_logit_mean")}
+    assert {name: found.before for name, found in values.items() if found} == {
+        "top1": 50.0,
+        "top1_class": 100.0,
+        "top1_distil": 0.0,
+        "top1_logit_mean": 50.0,
+    }
+    single = kept(tmp_path, "c", [0, 0])
+    assert pair(single, single, "top1_distil") is None
+
+
+def test_top5_looks_among_five_guesses(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    made = predictions([3, 3], [0, 0], ["a", "b"])
+    made.heads["class"].top[0] = [3, 4, 5, 6, 0]
+    write(made, path)
+    found = pair(path, path, "top5")
+    assert found is not None
+    assert (found.before, found.p) == (50.0, 1.0)
+
+
+def test_real_is_what_an_evaluation_says_it_is(tmp_path: Path) -> None:
+    from harness.jobs.score import metrics_of, real_labels
+
+    names = [f"ILSVRC2012_val_{at:08d}.JPEG" for at in range(1, 201)]
+    truth = real_labels(predictions([0] * 200, [0] * 200, names))
+    assert truth is not None
+    guesses = [next(iter(labels), 0) if at % 3 else 999 for at, labels in enumerate(truth)]
+    made = predictions(guesses, [0] * 200, names)
+    write(made, tmp_path / "a.npz")
+    found = pair(tmp_path / "a.npz", tmp_path / "a.npz", "real")
+    assert found is not None
+    assert found.before == pytest.approx(metrics_of(made)[0]["real"].value)
+    assert found.images == sum(bool(labels) for labels in truth) < 200
+
+
+def test_other_names_other_labels_and_unknown_metrics_make_no_pair(tmp_path: Path) -> None:
+    one = kept(tmp_path, "a", [0, 1])
+    other = tmp_path / "b.npz"
+    write(predictions([0, 1], [0, 0], ["x", "y"]), other)
+    assert pair(one, other, "top1") is None
+    assert pair(one, one, "disagreement") is None
+    assert pair(one, tmp_path / "gone.npz", "top1") is None
+    assert pair(other, other, "real") is None
+
+
+def test_damaged_predictions_are_named(tmp_path: Path) -> None:
+    one, other = kept(tmp_path, "a", [0, 1]), tmp_path / "b.npz"
+    other.write_bytes(one.read_bytes()[:100])
+    with pytest.raises(StoreError) as reason:
+        pair(one, other, "top1")
+    assert str(reason.value) == (
+        f"{other}: the predictions are damaged (File is not a zip file); run the job again with --rerun"
+    )
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_a_pair_says_what_a_comparison_of_the_two_runs_says(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[bool, bool]]
+) -> None:
+    from harness.compare import compare
+    from tests.evaluations import lite, tiny
+
+    folder = tmp_path_factory.mktemp("pairs")
+    names = [str(at) for at in range(len(rows))]
+    guesses = [[0 if hit[side] else 1 for hit in rows] for side in (0, 1)]
+    made = [predictions(one, [0] * len(rows), names) for one in guesses]
+    for name, one in zip("ab", made, strict=True):
+        write(one, folder / f"{name}.npz")
+    found = pair(folder / "a.npz", folder / "b.npz", "top1")
+    whole = compare(replace(lite(), predictions=made[1]), replace(tiny(), predictions=made[0]))
+    assert found is not None
+    assert (found.difference, found.p) == (whole.difference, whole.p)
+
+
+# Counts and words.
+
+
+def test_a_count_that_changes_at_all_has_changed(old: Store, new: Store, spec: Spec) -> None:
+    keep_count(old, spec, 0, 5.5)
+    keep_count(new, spec, 9, 5.6)  # the paper allows 1
+    assert said(old, new, spec) == (Outcome.CHANGED, "mine, #param. of Tiny: 5.600 M, was 5.500 M: 0.1000 M more")
+
+
+def test_what_was_not_measured_since_is_not_judged(old: Store, spec: Spec) -> None:
+    keep_count(old, spec, 0)
+    assert said(old, old, spec) == (
+        Outcome.NOT_JUDGED,
+        "mine, #param. of Tiny: not measured since: this is the baseline's own run",
+    )
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_cell_that_is_gone_fails_unless_that_is_allowed(old: Store, new: Store, spec: Spec, *, allowed: bool) -> None:
+    keep_count(old, spec, 0)
+    (found,) = judged(old, new, spec, allow_missing=allowed)
+    assert found.outcome is (Outcome.NOT_JUDGED if allowed else Outcome.MISSING)
+    assert sentence(found) == (
+        "mine, #param. of Tiny: not measured, though the baseline has it; `harness reproduce` measures it"
+    )
+
+
+def test_a_job_that_began_to_fail_is_missing_though_an_older_run_is_there(old: Store, spec: Spec) -> None:
+    keep_count(old, spec, 0)
+    kept = baseline_of(old, spec)
+    keep_count(old, spec, 9, error="out of memory at batch 1")
+    now, diff = standing(old, spec)
+    (found,) = Judge(baseline=kept, newest=now, store=old, before=old).judge([diff])
+    assert (found.outcome, sentence(found)) == (
+        Outcome.MISSING,
+        "mine, #param. of Tiny: failed: out of memory at batch 1",
+    )
+
+
+# Speeds.
+
+
+def slower(by: float, count: int = 3) -> list[tuple[float, ...]]:
+    return [tuple(by * second for second in process) for process in FIVE[:count]]
+
+
+def test_a_third_slower_in_three_runs_is_a_regression(old: Store, new: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    for number, seconds in enumerate(slower(1.5)):
+        keep_speed(new, spec, 20 + number, seconds)
+    # 101 / 1.5 = 67.3 against 102: 34 % slower.  The logarithms of 100 to 104 have a standard deviation of 0.0155; with
+    # Student's t of 4 degrees at 0.995, 4.604, and the root of π/2 · (1/5 + 1/3), that allows 6.7 %.  One of 56 ways.
+    assert said(old, new, spec) == (
+        Outcome.REGRESSED,
+        (
+            "mine, speed of Tiny: 67.33 im/s, was 102.0 im/s: 34.0% slower, of which 6.7% may be noise on this "
+            "machine; p = 0.018 by ranks, 3 runs against 5"
+        ),
+    )
+
+
+@pytest.mark.parametrize(("by", "outcome"), [(1.03, Outcome.HELD), (1.0, Outcome.HELD), (0.7, Outcome.IMPROVED)])
+def test_within_the_noise_a_speed_is_held_and_beyond_it_better_is_better(
+    old: Store, new: Store, spec: Spec, by: float, outcome: Outcome
+) -> None:
+    keep_five(old, spec)
+    for number, seconds in enumerate(slower(by)):
+        keep_speed(new, spec, 20 + number, seconds)
+    assert said(old, new, spec)[0] is outcome
+
+
+def test_a_bare_ratio_never_decides(old: Store, new: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    keep_speed(new, spec, 20, slower(9.0)[0])
+    keep_speed(new, spec, 21, slower(9.0)[1])
+    assert said(old, new, spec) == (
+        Outcome.NOT_JUDGED,
+        (
+            "mine, speed of Tiny: too few runs: 2 since the baseline, 3 needed; `harness reproduce --throughput-only "
+            "--rerun` makes one more each time"
+        ),
+    )
+
+
+def test_disturbed_runs_do_not_count(old: Store, new: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    for number, seconds in enumerate(slower(9.0)):
+        keep_speed(new, spec, 20 + number, seconds, disturbed=number > 0)
+    assert said(old, new, spec) == (
+        Outcome.NOT_JUDGED,
+        (
+            "mine, speed of Tiny: too few runs: 1 since the baseline (2 more were disturbed by other load), 3 needed; "
+            "`harness reproduce --throughput-only --rerun` makes one more each time"
+        ),
+    )
+
+
+def test_runs_of_the_baseline_are_not_taken_for_runs_of_now(old: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    kept = baseline_of(old, spec)
+    keep_speed(old, spec, 30, slower(9.0)[0])
+    now, diff = standing(old, spec)
+    (found,) = Judge(baseline=kept, newest=now, store=old, before=old).judge([diff])
+    assert "too few runs: 1 since the baseline, 3 needed" in sentence(found)
+
+
+def test_only_the_newest_runs_are_judged_so_that_old_ones_do_not_hide_a_change(old: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    kept = baseline_of(old, spec)
+    keep_five(old, spec, start=10)
+    for number, seconds in enumerate(slower(1.5)):
+        keep_speed(old, spec, 20 + number, seconds)
+    now, diff = standing(old, spec)
+    (found,) = Judge(baseline=kept, newest=now, store=old, before=old).judge([diff])
+    assert found.outcome is Outcome.REGRESSED
+
+
+def test_a_baseline_with_too_few_runs_says_what_measures_them(old: Store, new: Store, spec: Spec) -> None:
+    for number, two in enumerate(FIVE[:2]):
+        keep_speed(old, spec, number, two)
+    for number, seconds in enumerate(slower(9.0)):
+        keep_speed(new, spec, 20 + number, seconds)
+    assert said(old, new, spec) == (
+        Outcome.NOT_JUDGED,
+        "mine, speed of Tiny: too few runs in the baseline: 2, 3 needed; `harness baseline --calibrate` measures them",
+    )
+
+
+def test_another_machine_is_not_judged(old: Store, new: Store, spec: Spec) -> None:
+    for number in range(3):
+        keep_speed(old, spec, number, FIVE[number], machine=V100)
+        keep_speed(new, spec, 20 + number, slower(9.0)[number], machine=H200)
+    assert said(old, new, spec) == (
+        Outcome.NOT_JUDGED,
+        "mine, speed of Tiny: measured on NVIDIA H200 140 GiB, the baseline on Tesla V100-SXM2-16GB 16 GiB",
+    )
+
+
+def test_other_versions_are_judged_for_that_is_what_is_tested(old: Store, new: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    for number, seconds in enumerate(slower(1.5)):
+        keep_speed(new, spec, 20 + number, seconds, torch="2.16.0")
+    assert said(old, new, spec)[0] is Outcome.REGRESSED
+
+
+def test_another_protocol_is_not_judged(old: Store, new: Store, spec: Spec) -> None:
+    keep_five(old, spec)
+    kept = baseline_of(old, spec)
+    now, diff = standing(old, spec, protocol="modern")
+    (found,) = Judge(baseline=kept, newest=now, store=old, before=old).judge([diff])
+    assert found.outcome is Outcome.MISSING  # never measured like that
+    for number, seconds in enumerate(slower(9.0)):
+        result = keep_speed(new, spec, 20 + number, seconds)
+        new.remove(result)
+        modern = dict(result.job.settings) | {"protocol": "modern"}
+        new.save(replace(result, job=replace(result.job, settings=tuple(sorted(modern.items())))))
+    now, diff = standing(new, spec, protocol="modern")
+    (found,) = Judge(baseline=kept, newest=now, store=new, before=old).judge([diff])
+    assert (found.outcome, found.found.why) == (
+        Outcome.NOT_JUDGED,
+        "measured otherwise than in the baseline: protocol = modern, was paper",
+    )
+
+
+# The paper.
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "outcome"),
+    [
+        ({Verdict.DEVIATES}, Outcome.DEVIATES),
+        (set(), Outcome.HELD),
+        ({Verdict.MISSING}, Outcome.HELD),
+    ],
+)
+def test_which_verdicts_fail_is_a_setting(new: Store, spec: Spec, fail_on: set[Verdict], outcome: Outcome) -> None:
+    keep_accuracy(new, spec, 9, images(right=717))
+    _, diff = standing(new, spec)
+    found = {one.cell.column.key: one for one in against_paper(diff, frozenset(fail_on))}
+    assert found["top1"].outcome is outcome
+    passing = "" if outcome is Outcome.DEVIATES else ", which --fail-on lets pass"
+    assert sentence(found["top1"]) == f"mine, top-1 of Tiny: deviates{passing}: not within 0.05 % of the paper (72.2)"
+    missing = Outcome.MISSING if Verdict.MISSING in fail_on else Outcome.NOT_JUDGED
+    assert found["params"].outcome is missing
+
+
+# What is printed.
+
+
+def gate_of(old: Store, new: Store, spec: Spec) -> Gate:
+    return Gate(judged=tuple(judged(old, new, spec)), with_baseline=True)
+
+
+@pytest.fixture
+def gate(tmp_path: Path, old: Store, new: Store) -> Gate:
+    """One cell worse, one better, one gone; labels that would break HTML, XML, Markdown and a log."""
+    spec = mine(tmp_path, SPEC.replace('label = "Tiny"', 'label = "<b>Ti|ny</b>\\n\\"&%\\u0007"'))
+    keep_five(old, spec)
+    keep_count(old, spec, 10)
+    keep_accuracy(old, spec, 11, images(right=722))
+    for number, seconds in enumerate(slower(0.5)):
+        keep_speed(new, spec, 20 + number, seconds)
+    keep_accuracy(new, spec, 30, images(right=722, lost=100))
+    return gate_of(old, new, spec)
+
+
+def test_the_text_says_first_what_fails_a_line_each(gate: Gate) -> None:
+    lines = render_gate(gate, renew="harness baseline mine -o b.json").splitlines()
+    assert lines[0] == "fails: 1 regressed, 1 missing, 1 improved"
+    assert lines[1].startswith('✗ regressed: mine, top-1 of <b>Ti|ny</b> "&%\x07: 62.20 %, was 72.20 %: 10.00 [')
+    assert [line.partition(":")[0] for line in lines[2:]] == [
+        "– missing",
+        "↑ improved",
+        "to hold what improved; `harness baseline mine -o b.json` renews it",
+    ]
+
+
+def test_the_gate_is_open_only_where_something_was_compared() -> None:
+    assert headline(Gate(judged=())) == "nothing to compare with the paper: no cell"
+    assert Gate(judged=()).empty
+
+
+def test_passing_against_the_paper_alone_is_not_passing_against_a_baseline(new: Store, spec: Spec) -> None:
+    keep_count(new, spec, 0)
+    _, diff = standing(new, spec)
+    found = tuple(against_paper(diff, frozenset()))
+    assert not Gate(judged=found).empty
+    assert Gate(judged=found, with_baseline=True).empty
+
+
+def test_junit_has_a_case_for_each_cell_and_survives_any_name(gate: Gate) -> None:
+    root = ET.fromstring(render_junit(gate))
+    assert dict(root.attrib) == {"name": "harness check", "tests": "3", "failures": "2", "skipped": "0"}
+    cases = {case.attrib["name"].rpartition(": ")[2]: case for case in root.iter("testcase")}
+    assert set(cases) == {"#param.", "speed", "top-1"}
+    failure = cases["top-1"].find("failure")
+    assert failure is not None
+    assert failure.attrib["type"] == "regressed"
+    assert "<b>Ti|ny</b>" in failure.attrib["message"]
+    assert "\N{REPLACEMENT CHARACTER}" in failure.attrib["message"]
+    assert cases["speed"].find("failure") is None
+
+
+def test_annotations_are_a_line_each_with_what_github_reads_escaped(gate: Gate) -> None:
+    lines = render_annotations(gate).splitlines()
+    assert [line.split("::")[1] for line in lines] == [
+        "error title=mine regressed",
+        "error title=mine missing",
+        "notice title=mine improved",
+    ]
+    assert any('<b>Ti|ny</b>%0A"&%25\x07' in line for line in lines)
+
+
+def test_github_shows_ten_annotations_so_the_tenth_says_how_many_more(gate: Gate) -> None:
+    many = Gate(judged=tuple(gate.failing[:1] * 12), with_baseline=True)
+    lines = render_annotations(many).splitlines()
+    assert len(lines) == 10
+    assert lines[-1] == "::error title=harness check::3 more, which the job summary lists"
+
+
+def test_the_summary_keeps_names_from_being_markdown_or_html(gate: Gate) -> None:
+    text = render_summary(gate, renew="harness baseline mine -o b.json")
+    assert text.startswith("### harness check fails: 1 regressed, 1 missing, 1 improved\n")
+    assert '&lt;b&gt;Ti\\|ny&lt;/b&gt; "&amp;%' in text
+    assert "<b>" not in text
+    assert "`harness baseline mine -o b.json` renews the baseline." in text
+
+
+def test_a_summary_that_github_would_refuse_leaves_out_what_is_well(gate: Gate) -> None:
+    well = next(one for one in gate.judged if one.outcome is Outcome.IMPROVED)
+    held = replace(well, found=replace(well.found, outcome=Outcome.HELD))
+    text = render_summary(Gate(judged=(*gate.failing, *[held] * 10_000), with_baseline=True))
+    assert len(text.encode()) < 1_000_000
+    assert "10000 other cells are left out here" in text
+    assert "regressed" in text
+
+
+def test_json_has_numbers_as_numbers(gate: Gate) -> None:
+    data = json.loads(render_gate_json(gate))
+    assert (data["schema"], data["passes"]) == (1, False)
+    cells = {cell["column"]: cell for cell in data["cells"]}
+    assert (cells["top1"]["now"], cells["top1"]["before"], cells["top1"]["unit"]) == (62.2, 72.2, "%")
+    assert cells["top1"]["difference"] == pytest.approx(-10)
+    assert (cells["top1"]["images"], cells["top1"]["fails"]) == (1000, True)
+    assert (cells["speed"]["runs_now"], cells["speed"]["runs_before"], cells["speed"]["relative"]) == (3, 5, True)
+    assert (cells["params"]["now"], cells["params"]["outcome"]) == (None, "missing")

@@ -1,0 +1,252 @@
+"""`harness check` and `harness baseline` as CI meets them: exit codes, files, stdout, and the story of the examples."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import click
+import pytest
+
+from harness.baseline_file import read
+from harness.cli.commands import cli
+from harness.store import Store
+from tests.fakes import FakeLauncher
+from tests.gating import keep_accuracy, keep_speed, mine
+from tests.test_cli import surroundings
+from tests.test_gate import images
+from tests.test_history import Harness, Ran, harness
+
+__all__ = ["harness"]
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Store, Store]:
+    """A table of one's own, evaluated before and after a change that costs ten points."""
+    spec = mine(tmp_path)
+    old, new = Store(tmp_path / "main"), Store(tmp_path / "change")
+    keep_accuracy(old, spec, 0, images(right=722))
+    keep_accuracy(new, spec, 9, images(right=722, lost=100))
+    return old, new
+
+
+BASELINE = ("baseline", "mine.toml", "--runs", "main", "-o", "b.json")
+CHECK = ("check", "mine.toml", "--fail-on", "none", "--baseline", "b.json", "--baseline-runs", "main")
+
+
+def test_a_change_for_the_worse_exits_with_1_and_says_so_first(harness: Harness, stores: object) -> None:
+    assert harness(*BASELINE) == Ran(code=0, out="b.json: 1 cells from 1 runs\n", err="")
+    ran = harness(*CHECK, "--runs", "change")
+    assert (ran.code, ran.err) == (1, "")
+    first, second, *_ = ran.out.splitlines()
+    assert first == "fails: 1 regressed, 1 held, 3 not judged"
+    assert second.startswith("✗ regressed: mine, top-1 of Tiny: 62.20 %, was 72.20 %: 10.00 [")
+
+
+def test_no_change_exits_with_0(harness: Harness, stores: tuple[Store, Store], tmp_path: Path) -> None:
+    harness(*BASELINE)
+    keep_accuracy(stores[1], mine(tmp_path), 20, images(right=722))
+    ran = harness(*CHECK, "--runs", "change", "-v")
+    assert ran.code == 0
+    assert "✓ held: mine, top-1 of Tiny: 72.20 %, was 72.20 %\n" in ran.out
+
+
+def test_nothing_to_compare_exits_with_4(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    ran = harness(*CHECK, "--runs", "main")
+    assert ran.code == 4
+    assert ran.out.startswith("nothing to compare with the baseline: ")
+    assert harness("check", "mine.toml", "--runs", "nowhere").code == 4
+    ran = harness("baseline", "mine.toml", "--runs", "nowhere", "-o", "c.json")
+    assert ran == Ran(
+        code=4, out="", err="error: nothing of mine.toml is measured in nowhere/; `harness reproduce` does\n"
+    )
+
+
+def test_a_missing_cell_exits_with_1_unless_it_is_allowed(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    ran = harness(*CHECK, "--runs", "nowhere")
+    assert ran.code == 1
+    assert ran.out.startswith("fails: 1 missing")
+    assert harness(*CHECK, "--runs", "nowhere", "--allow-missing").code == 4
+
+
+def test_a_deviation_from_the_paper_exits_with_1_unless_told_otherwise(harness: Harness, stores: object) -> None:
+    ran = harness("check", "mine.toml", "--runs", "change")
+    assert ran.code == 1
+    assert "✗ deviates: mine, top-1 of Tiny: deviates: not within 0.05 % of the paper (72.2)\n" in ran.out
+    assert harness("check", "mine.toml", "--runs", "change", "--fail-on", "failed").code == 0
+    assert harness("check", "mine.toml", "--runs", "main").code == 0
+
+
+def test_json_is_all_of_stdout(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    data = json.loads(harness(*CHECK, "--runs", "change", "--json").out)
+    (cell,) = [one for one in data["cells"] if one["against"] == "baseline"]
+    assert (cell["outcome"], cell["now"], cell["before"]) == ("regressed", 62.2, 72.2)
+
+
+def test_junit_is_written_beside_the_text(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    ran = harness(*CHECK, "--runs", "change", "--junit", "out/junit.xml")
+    assert ran.out.startswith("fails: ")
+    assert ET.parse("out/junit.xml").getroot().attrib["failures"] == "1"
+
+
+def test_github_gets_annotations_on_stdout_and_a_summary_in_its_file(
+    harness: Harness, stores: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness(*BASELINE)
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    ran = harness(*CHECK, "--runs", "change", "--github")
+    assert ran.code == 1
+    assert "\n::error title=mine regressed::mine, top-1 of Tiny: 62.20 %25, was 72.20 %25: " in ran.out
+    assert summary.read_text().startswith("before\n### harness check fails: 1 regressed")
+
+
+def test_without_a_place_for_the_summary_that_is_said(
+    harness: Harness, stores: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    ran = harness("check", "mine.toml", "--runs", "main", "--github")
+    assert (ran.code, ran.err) == (
+        0,
+        "warning: --github: GITHUB_STEP_SUMMARY is not set, so there is no job summary\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--json", "--github"), "--github and --json both print to stdout; take one, or --junit for a file"),
+        (("--fail-on", "deviate"), "Invalid value for '--fail-on': 'deviate' is no verdict; did you mean 'deviates'?"),
+        (("--newest", "2"), "Invalid value for '--newest': 2 is not in the range 3<=x<=10."),
+        (("--baseline", "gone"), "--baseline gone: No such file or directory; `harness baseline` writes one"),
+        (
+            ("--baseline-runs", "mine.toml"),
+            "--baseline-runs mine.toml: is a file, not a folder; name the folder of the results",
+        ),
+        (("--junit", "main/x/", "--runs", "main"), "--junit main/x: Is a directory; name another file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    harness: Harness, stores: object, arguments: tuple[str, ...], sentence: str
+) -> None:
+    Path("main/x").mkdir()
+    ran = harness("check", "mine.toml", *arguments)
+    assert (ran.code, ran.err) == (2, f"error: {sentence}\n")
+
+
+def test_a_baseline_of_other_tables_says_what_it_has(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    ran = harness("check", "table5", "--baseline", "b.json", "--runs", "nowhere")
+    assert (ran.code, ran.err) == (4, "warning: b.json has nothing of table5; it has mine\n")
+
+
+def test_settings_of_the_folder_hold_for_the_gate_too(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    Path("harness.toml").write_text('runs = "change"\nbaseline = "b.json"\nbaseline-runs = "main"\nfail-on = "none"\n')
+    assert harness("check", "mine.toml").code == 1
+
+
+def test_the_same_results_give_the_same_bytes(harness: Harness, stores: object) -> None:
+    harness(*BASELINE)
+    first = Path("b.json").read_bytes()
+    harness(*BASELINE)
+    assert Path("b.json").read_bytes() == first
+
+
+# Calibrating.
+
+
+def test_calibrating_measures_what_each_speed_lacks(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine(tmp_path)
+    fake = FakeLauncher()
+    monkeypatch.setattr("harness.launch.LocalLauncher", lambda: fake)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a speed lock of its own
+    command = ("baseline", "mine.toml", "-o", "b.json", "--calibrate", "--device", "cpu", "-q")
+    ran = harness(*command, "--rounds", "4")
+    assert (ran.code, len(fake.batches)) == (0, 4)
+    assert ran.out == (
+        "b.json: 1 cells from 4 runs\nspeeds of one network differ by 0.0% from run to run on this machine\n"
+    )
+    harness(*command, "--rounds", "5")
+    assert len(fake.batches) == 5
+    assert len(read(Path("b.json")).runs) == 5
+
+
+def test_too_few_runs_are_said_once_for_all_speeds(harness: Harness, tmp_path: Path) -> None:
+    keep_speed(Store(tmp_path / "main"), mine(tmp_path), 0, [0.04])
+    ran = harness(*BASELINE)
+    assert ran.code == 0
+    assert ran.err == (
+        "warning: 1 speeds have fewer than 3 undisturbed runs (throughput tiny at 224 has 1) and will not be judged; "
+        "--calibrate measures what they lack\n"
+    )
+
+
+# How fast, and the examples.
+
+
+def test_check_imports_neither_torch_nor_pandas(tmp_path: Path, stores: object) -> None:
+    code = """
+import sys
+from harness.cli import main
+def run(*arguments):
+    sys.argv = ["harness", *arguments]
+    try:
+        main()
+    except SystemExit as left:
+        return left.code
+assert run("baseline", "mine.toml", "--runs", "main", "-o", "b.json") == 0
+assert run("check", "mine.toml", "--runs", "change", "--baseline", "b.json", "--baseline-runs", "main") == 1
+print("heavy:", sorted({"torch", "timm", "pandas", "matplotlib", "scipy.stats"} & sys.modules.keys()))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=surroundings(tmp_path),
+    )
+    assert ran.stdout.splitlines()[-1:] == ["heavy: []"], ran.stderr
+
+
+def test_the_story_of_the_examples_plays(tmp_path: Path) -> None:
+    """The accuracies; the hundred measured repetitions take half an hour and are run by hand."""
+    ran = subprocess.run(
+        [sys.executable, str(EXAMPLES / "gate_story.py"), "--repetitions", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=surroundings(tmp_path),
+        cwd=tmp_path,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "71.70 %, was 72.20 %: 0.50 [0.35, 0.66] points worse; p < 0.0001 on the same 50,000 images" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "the gate behaved"
+
+
+@pytest.mark.parametrize("name", ["github-actions.yml", "gitlab-ci.yml"])
+def test_the_commands_of_the_ci_files_are_ours(name: str) -> None:
+    text = re.sub(r"\\\n\s*|(?<=>-)\n\s*", " ", (EXAMPLES / name).read_text(encoding="utf-8"))
+    commands = re.findall(r"\bharness ((?:baseline|check|reproduce) [^\n]*)", text)
+    assert {line.split()[0] for line in commands} >= {"check", "reproduce"}
+    for line in commands:
+        command, *arguments = shlex.split(line.partition("|")[0])
+        known = cli.commands[command]
+        with click.Context(known) as context:
+            known.make_parser(context).parse_args(args=arguments)
