@@ -161,7 +161,7 @@ def test_a_training_leaves_weights_a_table_of_its_epochs_and_points_for_tensorbo
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
     assert not list(folder.glob("checkpoint-*"))
     with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:
-        assert file.metadata() == {"model": "deit_base_patch16_224", "classes": "10"}
+        assert file.metadata() == {"classes": "10"}
     assert facts["weights"]["sha256"] == digest(tmp_path)
     assert facts["learning_rate"] == {"given": 0.008, "for_batch": 512.0, "set": 0.001}
     assert said[-1].done == said[-1].total == 2 * 20 * 64

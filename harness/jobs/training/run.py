@@ -68,7 +68,8 @@ def _keep(training: Training, path: Path) -> str:
     state = {name: value.detach().cpu().contiguous() for name, value in training.finished.network.state_dict().items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(state, beside, metadata={"model": training.hyper.model, "classes": str(training.images.classes)})
+        # One entry: several have no order of their own, and the same weights would not be the same file.
+        save_file(state, beside, metadata={"classes": str(training.images.classes)})
         digest = hashlib.sha256(beside.read_bytes()).hexdigest()
         beside.replace(path)
     except Exception as error:
