@@ -302,6 +302,44 @@ def test_weights_that_are_not_there_block_their_cells_and_no_others(spec: Spec) 
     assert plan.jobs == ()
 
 
+def shown(plan: Plan, kept: Result, seen: Seen, *, asked: bool = True) -> list[str]:
+    """Say what a command that measured nothing shows of this result in its store."""
+    runner = Runner(
+        store=Store(Path("unused")),
+        launcher=FakeLauncher(),
+        site=Site(device="cpu", machine=LAPTOP, software=VERSIONS),
+        watcher=Still(),
+        seen=seen,
+    )
+    return list(runner.of_these({kept.job.key: kept}, plan.jobs if asked else ()))
+
+
+def test_a_stored_accuracy_of_the_images_and_weights_that_were_given_is_shown(only: tuple[Plan, Job]) -> None:
+    plan, job = only
+    assert shown(plan, evaluated(job, 83.1), SEEN) == [job.key]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
+        Seen(images={"imagenet": WHOLE}, missing={"net.w": "no weights of net.w there"}),
+        Seen(),
+    ],
+    ids=["other images", "weights that are not there", "interrupted before they were looked at"],
+)
+def test_a_stored_accuracy_of_other_images_or_weights_is_not_shown(only: tuple[Plan, Job], seen: Seen) -> None:
+    plan, job = only
+    assert shown(plan, evaluated(job, 83.1), seen) == []
+
+
+def test_a_stored_accuracy_that_was_not_asked_for_is_shown_unless_it_is_of_other_images(only: tuple[Plan, Job]) -> None:
+    plan, job = only
+    kept = evaluated(job, 83.1)
+    assert shown(plan, kept, Seen(), asked=False) == [job.key]
+    assert shown(plan, kept, Seen(images={"imagenet": SAMPLE}), asked=False) == []
+
+
 # What is shown while it goes on.
 
 PASS = "3 networks over imagenet"

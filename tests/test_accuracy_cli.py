@@ -126,6 +126,36 @@ def test_weights_that_are_not_there_are_missing_and_say_what_to_call_the_file(tm
 
 
 @needs_assets
+def test_without_its_weights_an_accuracy_of_an_older_run_is_not_shown(
+    tmp_path: Path, images: Path, weights: Path
+) -> None:
+    before = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    assert "2 not comparable." in before.stdout
+    for path in sorted(images.rglob("*.JPEG"))[:20]:
+        path.unlink()
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
+    assert "2 missing." in ran.stdout
+    assert f"--weights {empty}: no weights of deit_tiny_patch16_224.fb_in1k there" in ran.stdout
+    assert "40 of the 50,000 images" not in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["reproduce", "doctor"])
+def test_a_folder_of_weights_that_is_not_there_is_refused_at_once(tmp_path: Path, command: str) -> None:
+    told = EVALUATE if command == "reproduce" else ("doctor",)
+    ran = harness(tmp_path, *told, "--weights", "gone")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", "error: --weights gone: there is no such folder\n")
+    (tmp_path / "net.pth").touch()
+    ran = harness(tmp_path, *told, "--weights", "net.pth")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (
+        2,
+        "",
+        "error: --weights net.pth: is a file, not a folder; name the folder that it is in\n",
+    )
+
+
+@needs_assets
 def test_weights_with_a_number_that_is_not_finite_fail_with_its_name(
     tmp_path: Path, images: Path, weights: Path
 ) -> None:

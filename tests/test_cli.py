@@ -186,7 +186,7 @@ def test_without_results_a_report_says_what_is_missing(tmp_path: Path, mine: Pat
         "ViT              –  0.4                  –  1000\n"
         "ResNet           –  0.5                  –\n"
         "– missing\n"
-        "– missing: #param., speed of ViT, ResNet: not measured yet; run `harness reproduce mine`\n"
+        "– missing: #param., speed of ViT, ResNet: not measured yet; run `reproduce` with these options\n"
         "4 missing.\n"
     )
     assert not (tmp_path / "runs").exists()
@@ -607,11 +607,12 @@ def test_a_network_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> 
         "✓ match, ! failed",
         f"! failed: #param. of ViT: {reason}",
         "1 match, 1 failed.",
-        "jobs: 2 measured, 0 known already.  runs/",
+        "jobs: 1 measured, 1 failed, 0 known already.  runs/",
     ]
     assert [json.loads(path.read_text())["error"] for path in results(tmp_path)] == [None, reason]
 
 
+INTERRUPTED = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
 GO_ON = "interrupted: what is finished is kept; the same command goes on from here\n"
 
 
@@ -628,6 +629,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
     lines = stdout.splitlines()
     assert lines[0] == "mine  Two tiny networks"
     assert next(line for line in lines if line.startswith("ViT")).split()[:3] == ["ViT", "0.37", "✓"]
+    assert any(line.startswith("– missing: ") and line.endswith(f": {INTERRUPTED}") for line in lines)
+    assert "harness reproduce" not in stdout
     assert lines[-1] == f"jobs: {1 + len(others)} measured, 0 known already.  runs/"
     finished = len(results(tmp_path))  # one more may have been saved before the command heard of it
     assert 1 + len(others) <= finished < 4

@@ -167,19 +167,21 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     site = replace(site, lanes=lanes(site, scale=chosen.scale, jobs=jobs, cores=cores, workers=told["workers"]))
     if not yes:
         _ask_before_training(plan, chosen)
-    store, launcher = Store(runs), LocalLauncher()
-    done = Done()
+    store, launcher, show, done = Store(runs), LocalLauncher(), watcher(quiet=quiet), Done()
+    runner = Runner(store=store, launcher=launcher, site=site, watcher=show, inputs=inputs, done=done)
+    asked = plan.jobs
     interrupted = False
     try:
-        with watcher(quiet=quiet) as show:
+        with show:
             plan, seen = look(plan, launcher, inputs)
-            runner = Runner(
-                store=store, launcher=launcher, site=site, watcher=show, inputs=inputs, seen=seen, done=done
-            )
+            runner = replace(runner, seen=seen)
             runner.run(plan, rerun=rerun)
     except KeyboardInterrupt:
         interrupted = True
-    results = {**stored(plan, store, site.machine), **done.results}
+    results = {**runner.of_these(stored(plan, store, site.machine), asked), **done.results}
+    if interrupted:
+        why = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
+        plan = plan.without({job.key: why for job in plan.jobs if job.key not in results})
     _print_tables(plan, results, verbose=verbose, explain=chosen.explain)
     figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine, chosen)
     _say_where(store, done, figures, interrupted=interrupted)
@@ -277,8 +279,10 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     places = [f"{store.root}/", *map(str, figures)]
-    reused = len(done.results) - len(done.measured)
-    click.echo(f"jobs: {len(done.measured)} measured, {reused} known already.  {'  '.join(places)}")
+    counts = [(len(done.measured) - len(done.failed), "measured"), (len(done.failed), "failed")]
+    counts.append((len(done.results) - len(done.measured), "known already"))
+    said = ", ".join(f"{count} {what}" for count, what in counts if count or what != "failed")
+    click.echo(f"jobs: {said}.  {'  '.join(places)}")
     if interrupted:
         print("interrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)
 
@@ -413,8 +417,6 @@ def _list_weights(folder: Path) -> None:
     from harness.launch import LocalLauncher
     from harness.progress import Inputs
 
-    if not folder.is_dir():
-        raise HarnessError(f"--weights {folder}: there is no such folder")
     jobs = [job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name]
     seen = LocalLauncher().look(Inputs(weights=folder), tuple(jobs))
     click.echo(
