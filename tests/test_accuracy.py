@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 
 from harness.cli import display
-from harness.diff import Finding, Verdict, compare
+from harness.diff import Finding, Verdict, compare, readings
 from harness.errors import HarnessError
 from harness.figure import draw, figure_of, layers_of
 from harness.job import Job
@@ -161,12 +161,28 @@ def test_explain_shows_every_crop_and_marks_what_meets_a_published_value(spec: S
     )
 
 
+def test_a_report_shows_the_crops_that_were_measured_without_being_told_where_the_images_are(spec: Spec) -> None:
+    values = {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}
+    found = judged(spec, values, options=Options(explain=True))
+    assert [(one.crop, one.value) for one in readings(found.filled)] == list(values.items())
+
+
+def test_another_crop_of_other_images_explains_nothing(spec: Spec) -> None:
+    plan = make_plan([spec], replace(GIVEN, explain=True, rows=("net",)))
+    own, *others = plan.jobs
+    results = {own.key: evaluated(own, 82.89)} | {job.key: evaluated(job, 83.1, images=SAMPLE) for job in others}
+    found = compare(fill(plan.specs[0], plan, results)).findings["net", "top1"]
+    assert found.verdict is Verdict.DEVIATES
+    assert [one.crop for one in readings(found.filled)] == [0.875]
+
+
 # What is planned.
 
 
 def test_explaining_plans_the_other_crops_in_the_same_pass(spec: Spec) -> None:
     plan = make_plan([spec], replace(GIVEN, explain=True))
     assert sorted(float(job["crop"]) for job in plan.jobs) == [0.875, 0.9, 0.95, 1.0]
+    assert make_plan([spec], Options(explain=True)).jobs == ()
 
 
 def test_without_images_a_cell_says_which_it_needs(spec: Spec) -> None:
