@@ -1,5 +1,6 @@
 """Accuracies from plan to verdict: what stands for what, what is judged, and what explains a difference."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
@@ -12,13 +13,13 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 
 from harness.cli import display
-from harness.diff import Finding, Verdict, compare, readings
+from harness.diff import Diff, Finding, Verdict, compare, readings
 from harness.errors import HarnessError
 from harness.figure import draw, figure_of, layers_of
 from harness.job import Job
 from harness.plan import Options, Plan, make_plan, needed_by
 from harness.progress import Inputs, Progress, Seen
-from harness.report import render_explanations
+from harness.report import render_explanations, render_json, render_markdown
 from harness.result import Measurement, Result, new_id
 from harness.run import Done, Runner, Site, look
 from harness.spec import Spec, load
@@ -159,6 +160,46 @@ def test_explain_shows_every_crop_and_marks_what_meets_a_published_value(spec: S
         "crop 1      83.11 ✓\n"
         "✓ within the tolerance of a published value; * as the table has it\n"
     )
+
+
+@pytest.fixture
+def explained(spec: Spec) -> Diff:
+    plan = make_plan([spec], replace(GIVEN, explain=True, rows=("net",)))
+    values = {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}
+    results = {job.key: evaluated(job, values[float(job["crop"])]) for job in plan.jobs}
+    return compare(fill(plan.specs[0], plan, results))
+
+
+def test_markdown_folds_away_what_each_crop_gives(explained: Diff) -> None:
+    text = render_markdown(explained, explain=True)
+    assert (
+        "<details><summary>what each crop and head gives</summary>\n"
+        "\n"
+        "**top-1 of Net; published: the paper 83.1**\n"
+        "\n"
+        "|  | % top-1 |\n"
+        "|---|--:|\n"
+        "| crop 0.875 | 82.89\\* |\n"
+        "| crop 0.9 | 82.95 |\n"
+        "| crop 0.95 | 83.00 |\n"
+        "| crop 1 | 83.11 ✓ |\n"
+        "\n"
+        "✓ within the tolerance of a published value; * as the table has it\n"
+        "\n"
+        "</details>\n"
+    ) in text
+    assert "what each crop" not in render_markdown(explained)
+
+
+def test_json_has_what_each_crop_gives_when_it_is_asked_for(explained: Diff) -> None:
+    place = {"row": "net", "column": "top1", "head": None}
+    assert json.loads(render_json([explained], explain=True))["explanations"] == [
+        {**place, "crop": 0.875, "value": 82.89},
+        {**place, "crop": 0.9, "value": 82.95},
+        {**place, "crop": 0.95, "value": 83.0},
+        {**place, "crop": 1.0, "value": 83.108},
+    ]
+    assert "explanations" not in json.loads(render_json([explained]))
 
 
 def test_a_report_shows_the_crops_that_were_measured_without_being_told_where_the_images_are(spec: Spec) -> None:

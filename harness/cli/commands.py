@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from harness import __version__
 from harness.cli import history, options
@@ -330,23 +331,27 @@ def report(  # noqa: PLR0913
     )
     from harness.table import fill, stored
 
+    if told["explain"] and form == "csv":
+        raise HarnessError("--explain has no place in a line a cell; add --format json, or leave it out")
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
-    store = _existing(runs)
+    store = _filled(runs)
     results = stored(planned, store, describe("auto"))
     diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
     width, color = (100, False) if output else _terminal()
     if form == "json":
-        text = render_json(diffs)
+        text = render_json(diffs, explain=told["explain"])
     elif form == "csv":
         text = render_csv(diffs)
     elif form == "markdown":
-        text = "\n".join(render_markdown(diff) for diff in diffs)
+        text = "\n".join(render_markdown(diff, explain=told["explain"]) for diff in diffs)
     else:
         text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
     if limits and form == "terminal":
         text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
     if told["explain"] and form == "terminal":
         text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
+    if not runs.exists():
+        print(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another", file=sys.stderr)
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if output is None:
@@ -359,6 +364,14 @@ def _existing(runs: Path) -> Store:
     if runs.exists() and not runs.is_dir():
         raise HarnessError(f"--runs {runs}: is a file, not a folder; name the folder of the results")
     return Store(runs)
+
+
+def _filled(runs: Path) -> Store:
+    """Find the results to show: a folder that was named is there, the default one need not be."""
+    named = click.get_current_context().get_parameter_source("runs") is not ParameterSource.DEFAULT
+    if named and not runs.exists():
+        raise HarnessError(f"--runs {runs}: there is no such folder; name that of the results")
+    return _existing(runs)
 
 
 def _write(path: Path, text: str) -> None:
@@ -384,7 +397,7 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **told: Any
     if spec.axes is None and not any(cell.kind == "tokens" for cell in spec.cells.values()):
         raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
     path = output or Path("figures") / f"{spec.name}.png"
-    _draw(_stored_table(spec, _existing(runs), describe("auto"), options.options_of(told)), path)
+    _draw(_stored_table(spec, _filled(runs), describe("auto"), options.options_of(told)), path)
     click.echo(f"{path}")
 
 

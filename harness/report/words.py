@@ -218,6 +218,9 @@ def readings_lines(finding: Finding, found: list[Reading]) -> tuple[str, list[tu
     return title, lines
 
 
+READINGS_LEGEND = f"{SIGNS[Verdict.MATCH]} within the tolerance of a published value; * as the table has it"
+
+
 def footnotes(diff: Diff, *, measured_only: bool = False) -> list[Footnote]:
     """Give the footnotes whose marks stand in the table, in order of appearance; or those of measured cells only."""
     marks = dict.fromkeys(
