@@ -102,7 +102,7 @@ def judge(filled: Filled, spec: Spec) -> Finding:
     if result is None:
         return finding(
             Verdict.MISSING,
-            planned.blocked or "not measured yet; run `reproduce` with these options",
+            planned.blocked or "not measured yet; reproduce with these options",
         )
     if result.error is not None:
         return finding(Verdict.FAILED, result.error)

@@ -188,7 +188,7 @@ def test_without_results_a_report_says_what_is_missing(tmp_path: Path, mine: Pat
         "ViT              –  0.4                  –  1000\n"
         "ResNet           –  0.5                  –\n"
         "– missing\n"
-        "– missing: #param., speed of ViT, ResNet: not measured yet; run `reproduce` with these options\n"
+        "– missing: #param., speed of ViT, ResNet: not measured yet; reproduce with these options\n"
         "4 missing.\n"
     )
     assert not (tmp_path / "runs").exists()

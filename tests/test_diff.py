@@ -179,7 +179,7 @@ def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:
     found = finding(tmp_path, "params", values="paper = { params = 12 }")
     assert (found.verdict, found.reason) == (
         "missing",
-        "not measured yet; run `reproduce` with these options",
+        "not measured yet; reproduce with these options",
     )
 
 

@@ -350,14 +350,14 @@ def report(  # noqa: PLR0913
         text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
     if told["explain"] and form == "terminal":
         text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
-    if not runs.exists():
-        print(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another", file=sys.stderr)
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if output is None:
         click.echo(text, nl=False, color=True)
     else:
         _write(output, text)
+    if not runs.exists():
+        print(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another", file=sys.stderr)
 
 
 def _existing(runs: Path) -> Store:
