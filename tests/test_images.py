@@ -437,6 +437,29 @@ def test_a_tar_with_class_folders_gives_what_the_folder_gives(tmp_path: Path) ->
     assert [pixels_of(packed.image(i)) for i in range(3)] == [pixels_of(loose.image(i)) for i in range(3)]
 
 
+@pytest.mark.parametrize("inside", [".", "imagenet"])
+def test_a_tar_with_both_splits_gives_what_the_folder_gives(tmp_path: Path, inside: str) -> None:
+    ours, others = ([f"{split}/{WORDNET[n]}/{n}.JPEG" for n in (999, 5)] for split in ("val", "train"))
+    folder = lay(tmp_path / "imagenet", [*ours, *others, f"train/{WORDNET[7]}/7.JPEG"])
+    with tarfile.open(tmp_path / "imagenet.tar", "w:") as archive:
+        archive.add(folder, arcname=inside)
+    for split in ("test", "train"):
+        loose, packed = (
+            open_images("imagenet", str(tmp_path / name), split=split) for name in ("imagenet", "imagenet.tar")
+        )
+        assert labelled(packed) == labelled(loose)
+        assert packed.fingerprint == loose.fingerprint
+        assert pixels_of(packed.image(0)) == pixels_of(loose.image(0))
+    assert sizes("imagenet", str(tmp_path / "imagenet.tar")) == sizes("imagenet", str(folder))
+
+
+def test_a_tar_with_the_other_split_alone_is_refused_as_the_folder_is(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", [("train/cat/a.jpg", picture())])
+    assert refusal("pets", path) == (
+        f"--data pets={path}: has no folder of test images; it would be called test or val or validation"
+    )
+
+
 def test_a_tar_of_tars_has_a_class_for_each(tmp_path: Path) -> None:
     inner = [pack(tmp_path / f"{WORDNET[n]}.tar", [(f"{n}.JPEG", picture(n))]) for n in (7, 3)]
     path = pack(tmp_path / "all.tar", [(tar.name, tar.read_bytes()) for tar in inner])
