@@ -19,7 +19,7 @@ from harness.figure import draw, figure_of, layers_of
 from harness.job import Job
 from harness.plan import Options, Plan, make_plan, needed_by
 from harness.progress import Inputs, Progress, Seen
-from harness.report import render_explanations, render_json, render_markdown
+from harness.report import render_explanations, render_json, render_markdown, words
 from harness.result import Measurement, Result, new_id
 from harness.run import Done, Runner, Site, look
 from harness.spec import Spec, load
@@ -395,6 +395,19 @@ def test_a_stored_accuracy_that_was_not_asked_for_is_shown_unless_it_is_of_other
     kept = evaluated(job, 83.1)
     assert shown(plan, kept, Seen(), asked=False) == [job.key]
     assert shown(plan, kept, Seen(images={"imagenet": SAMPLE}), asked=False) == []
+
+
+def test_weights_that_several_rows_lack_are_told_in_one_line_that_says_so(spec: Spec) -> None:
+    def why(name: str, nearest: str) -> str:
+        return f"--weights w: no weights of {name} there (looked for {name}.pth, the same as .pt){nearest}"
+
+    plan = make_plan([spec], replace(GIVEN, allow_nearest=True))
+    told = {"net": why("net.w", ""), "near": why("near.v", "; did you mean 'neat'?")}
+    plan = plan.without({job.key: told[str(job["model"])] for job in plan.jobs})
+    diff = compare(fill(spec, plan, {}))
+    assert words.reasons_in_short(diff) == [
+        (Verdict.MISSING, "--weights w: no weights of these networks there (-v shows more)", "top-1 of Net, Gone")
+    ]
 
 
 # What is shown while it goes on.

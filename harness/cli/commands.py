@@ -210,10 +210,15 @@ def _ask_before_training(plan: Plan, chosen: Options) -> None:
 
 def _check_data(plan: Plan, chosen: Options) -> None:
     """Refuse the name of a data set that nothing knows: it would be passed over without a word."""
-    known = {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
+    known = _data_sets(plan)
     for name in chosen.data:
         if name not in known:
             raise HarnessError(f"--data {name}=…: no table has a data set '{name}'{did_you_mean(name, known)}")
+
+
+def _data_sets(plan: Plan) -> set[str]:
+    """Name the data sets that are known, or of which a plan's cells speak."""
+    return {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
 
 
 def _site(device: str) -> "Site":
@@ -411,12 +416,9 @@ def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, 
     """Show versions, devices, which cards this build of torch can run, what is wrong with data or weights."""
     from harness.cli.doctor import findings
 
-    if weights is not None:
-        _list_weights(weights)
-        if not data:
-            return OK
-    if data:
-        sound = [_check_images(name, where) for name, where in data.items()]  # every one, also after a bad one
+    if weights is not None or data:
+        sound = [_list_weights(weights)] if weights is not None else []
+        sound += [_check_images(name, where) for name, where in data.items()]  # every one, also after a bad one
         return OK if all(sound) else SOME_FAILED
     text, healthy = findings()
     click.echo(text, nl=False)
@@ -425,20 +427,26 @@ def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, 
     return OK if healthy else SOME_FAILED
 
 
-def _list_weights(folder: Path) -> None:
-    """Print which weights of the shipped tables are in a folder, and which are not."""
+def _list_weights(folder: Path) -> bool:
+    """Print which weights of the shipped tables are in a folder, and which are not; whether what is there fits."""
     from harness.launch import LocalLauncher
     from harness.progress import Inputs
 
-    jobs = [job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name]
-    seen = LocalLauncher().look(Inputs(weights=folder), tuple(jobs))
-    click.echo(
-        f"weights   {len(seen.weights)} of {len(seen.weights) + len(seen.missing)} that the tables name: {folder}"
-    )
-    for name, digest in seen.weights.items():
+    inputs, launcher = Inputs(weights=folder), LocalLauncher()
+    jobs = {job.weights_name: job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name}
+    seen = launcher.look(inputs, tuple(jobs.values()))
+    absent = [name for name, why in seen.missing.items() if "no weights of" in why]
+    problems = {name: why for name, why in seen.missing.items() if name not in absent}
+    problems |= launcher.unfit(inputs, tuple(jobs[name] for name in seen.weights))
+    found = {name: digest for name, digest in seen.weights.items() if name not in problems}
+    click.echo(f"weights   {len(found)} of {len(jobs)} that the tables name: {folder}")
+    for name, digest in found.items():
         click.echo(f"found     {name}, SHA-256 {str(digest)[:12]}…")
-    for name, why in seen.missing.items():
-        click.echo(f"missing   {name}" if "no weights of" in why else f"problem   {why}")
+    for why in problems.values():
+        click.echo(f"problem   {why}")
+    for name in absent:
+        click.echo(f"missing   {name}")
+    return not problems
 
 
 def _check_images(data: str, where: str) -> bool:
@@ -451,8 +459,16 @@ def _check_images(data: str, where: str) -> bool:
     with counting(f"looking at {data}") as show:
         for found in LocalLauncher().check(Inputs(data={data: where}), data):
             show(found.done, found.total)
-    click.echo("\n".join([f"data      {data}: {where}", *found.lines, *(f"problem   {p}" for p in found.problems)]))
+    notes = [*_strange_name(data), *found.notes]
+    lines = [*found.lines, *(f"note      {note}" for note in notes), *(f"problem   {one}" for one in found.problems)]
+    click.echo("\n".join([f"data      {data}: {where}", *lines]))
     return not found.problems
+
+
+def _strange_name(data: str) -> list[str]:
+    """Say that a name is none of ours: a misspelt one is taken for a data set that nothing is known of."""
+    known = _data_sets(make_plan(Catalog().find(["all"])))
+    return [] if data in known else [f"no shipped table has a data set '{data}'{did_you_mean(data, known)}"]
 
 
 def _measure_ceilings(device: str, runs: Path) -> int:

@@ -125,11 +125,10 @@ def reasons(diff: Diff) -> list[tuple[Verdict, str, str]]:
 
 
 def reasons_in_short(diff: Diff) -> list[tuple[Verdict, str, str]]:
-    """Put reasons into one line that differ only in a detail: between a colon and a semicolon, or an amount (≈ …)."""
+    """Put reasons into one line that differ only in a detail."""
     alike: dict[tuple[Verdict, str], list[tuple[Verdict, str, str]]] = {}
     for entry in reasons(diff):
-        short = re.sub(r" \(≈ [^)]*\)", "", re.sub(r": [^;]*(?=;)", "", entry[1]))
-        alike.setdefault((entry[0], short), []).append(entry)
+        alike.setdefault((entry[0], _in_short(entry[1])), []).append(entry)
     found = []
     for (verdict, short), entries in alike.items():
         if len(entries) == 1:
@@ -139,6 +138,20 @@ def reasons_in_short(diff: Diff) -> list[tuple[Verdict, str, str]]:
         findings = [f for f in diff.findings.values() if f.verdict is verdict and f.reason in full]
         found.append((verdict, f"{short} (-v shows more)", _cells(findings)))
     return found
+
+
+_OPTION = re.compile(r"--\w+ .*?: ")
+_NO_WEIGHTS = re.compile(r"no weights of \S+ there \(looked for .*")
+
+
+def _in_short(reason: str) -> str:
+    """Leave out details: between a colon and a semicolon, an amount (≈ …), which weights a folder lacks.
+
+    The colon behind an option and its value is none of those: what follows says what is wrong with it.
+    """
+    option = found[0] if (found := _OPTION.match(reason)) else ""
+    rest = _NO_WEIGHTS.sub("no weights of these networks there", reason.removeprefix(option))
+    return option + re.sub(r" \(≈ [^)]*\)", "", re.sub(r": [^;]*(?=;)", "", rest))
 
 
 def _cells(findings: list[Finding]) -> str:
