@@ -100,7 +100,10 @@ def judge(filled: Filled, spec: Spec) -> Finding:
     if planned.idle:
         return finding(Verdict.NOT_COMPARABLE, planned.blocked)
     if result is None:
-        return finding(Verdict.MISSING, planned.blocked or f"not measured yet; run `harness reproduce {spec.name}`")
+        return finding(
+            Verdict.MISSING,
+            planned.blocked or "not measured yet; reproduce with these options",
+        )
     if result.error is not None:
         return finding(Verdict.FAILED, result.error)
     if measurement is None:

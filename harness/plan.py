@@ -250,7 +250,7 @@ def _measured(spec: Spec, cell: Cell, options: Options, stages: Stages) -> Plann
             return Planned(table=spec.id, cell=cell, job=stages.resolved(str(cell.settings["recipe"])))
     job = None if missing or cell.kind == "train" else job_of(cell, options)
     blocked = _untrainable(cell, stages) or _blocked(cell, missing, options)
-    others = _other_crops(job) if job and options.explain and job.kind == "evaluate" and not blocked else ()
+    others = _other_crops(job) if job and options.explain and job.kind == "evaluate" else ()
     return Planned(table=spec.id, cell=cell, job=job, blocked=blocked, others=others, other_weights=other_weights)
 
 

@@ -88,10 +88,12 @@ class Progress:
 class Checked:
     """What a thorough look at a set of images found: lines for people, and sentences for what is wrong.
 
-    While it goes on, `done` of `total` images were looked at and there are no lines yet.
+    `notes` say what is not there of a set that is sound as it is.  While it goes on, `done` of `total` images were
+    looked at and there are no lines yet.
     """
 
     lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     done: int = 0
     total: int = 0

@@ -159,9 +159,25 @@ class Runner:
                 self._do(left, number, len(missing))
             number += len(jobs)
 
+    def of_these(self, kept: Mapping[str, Result], asked: Iterable[Job]) -> dict[str, Result]:
+        """Leave out results of other images or weights than those that the user gave now.
+
+        What was neither asked for nor is of images that were looked at is left as it is.
+        """
+        keys = {job.key for job in asked}
+
+        def fits(result: Result) -> bool:
+            data = str(result.job.get("data"))
+            looked_at = data in self.seen.images or train_split(data) in self.seen.images
+            if not _depends_on_inputs(result.job) or not (result.job.key in keys or looked_at):
+                return True
+            return self._stands(result)
+
+        return {key: result for key, result in kept.items() if fits(result)}
+
     def _known(self, job: Job) -> bool:
         """Take the result that the store has, if it may stand for measuring here."""
-        if job.of_images or needed_by(job) or job.needs:
+        if _depends_on_inputs(job):
             known = self.store.latest(job, self._stands)
         else:
             known = self.store.find(job, self.site.machine, self.site.software)
@@ -304,6 +320,11 @@ class Runner:
     def _note(self, result: Result) -> None:
         self.done.add(result)
         self.watcher.finished(result)
+
+
+def _depends_on_inputs(job: Job) -> bool:
+    """Whether the outcome depends on images or weights of the user's, beside the job."""
+    return bool(job.of_images or needed_by(job) or job.needs)
 
 
 def lanes(site: Site, *, scale: str, jobs: int | None, cores: int, workers: int | None) -> tuple[Lane, ...]:

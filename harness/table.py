@@ -76,13 +76,27 @@ def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
         place: Filled(
             planned=planned,
             result=results.get(planned.job.key) if planned.job else None,
-            others=tuple(results[job.key] for job in planned.others if job.key in results),
+            others=_explaining(planned, results),
             repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
         )
         for place, planned in plan.of(spec).items()
     }
     speeds = [f.result.machine for f in cells.values() if f.result and f.result.job.exclusive]
     return Table(spec=spec, machine=speeds[0] if speeds else None, cells=cells)
+
+
+def _explaining(planned: Planned, results: Mapping[str, Result]) -> tuple[Result, ...]:
+    """Take the results that may explain a cell's own: those of the same images, if it has one."""
+    found = [results[job.key] for job in planned.others if job.key in results]
+    own = results.get(planned.job.key) if planned.job else None
+    if own is None or own.error is not None:
+        return tuple(found)
+    return tuple(result for result in found if _images_of(result) == _images_of(own))
+
+
+def _images_of(result: Result) -> str | None:
+    images = result.facts.get("images")
+    return str(images["fingerprint"]) if images else None
 
 
 def stored(plan: Plan, store: Store, here: Machine | None) -> dict[str, Result]:

@@ -1,5 +1,6 @@
 """Accuracies from plan to verdict: what stands for what, what is judged, and what explains a difference."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
@@ -12,13 +13,13 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 
 from harness.cli import display
-from harness.diff import Finding, Verdict, compare
+from harness.diff import Diff, Finding, Verdict, compare, readings
 from harness.errors import HarnessError
 from harness.figure import draw, figure_of, layers_of
 from harness.job import Job
 from harness.plan import Options, Plan, make_plan, needed_by
 from harness.progress import Inputs, Progress, Seen
-from harness.report import render_explanations
+from harness.report import render_explanations, render_json, render_markdown, words
 from harness.result import Measurement, Result, new_id
 from harness.run import Done, Runner, Site, look
 from harness.spec import Spec, load
@@ -161,12 +162,68 @@ def test_explain_shows_every_crop_and_marks_what_meets_a_published_value(spec: S
     )
 
 
+@pytest.fixture
+def explained(spec: Spec) -> Diff:
+    plan = make_plan([spec], replace(GIVEN, explain=True, rows=("net",)))
+    values = {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}
+    results = {job.key: evaluated(job, values[float(job["crop"])]) for job in plan.jobs}
+    return compare(fill(plan.specs[0], plan, results))
+
+
+def test_markdown_folds_away_what_each_crop_gives(explained: Diff) -> None:
+    text = render_markdown(explained, explain=True)
+    assert (
+        "<details><summary>what each crop and head gives</summary>\n"
+        "\n"
+        "**top-1 of Net; published: the paper 83.1**\n"
+        "\n"
+        "|  | % top-1 |\n"
+        "|---|--:|\n"
+        "| crop 0.875 | 82.89\\* |\n"
+        "| crop 0.9 | 82.95 |\n"
+        "| crop 0.95 | 83.00 |\n"
+        "| crop 1 | 83.11 ✓ |\n"
+        "\n"
+        "✓ within the tolerance of a published value; * as the table has it\n"
+        "\n"
+        "</details>\n"
+    ) in text
+    assert "what each crop" not in render_markdown(explained)
+
+
+def test_json_has_what_each_crop_gives_when_it_is_asked_for(explained: Diff) -> None:
+    place = {"row": "net", "column": "top1", "head": None}
+    assert json.loads(render_json([explained], explain=True))["explanations"] == [
+        {**place, "crop": 0.875, "value": 82.89},
+        {**place, "crop": 0.9, "value": 82.95},
+        {**place, "crop": 0.95, "value": 83.0},
+        {**place, "crop": 1.0, "value": 83.108},
+    ]
+    assert "explanations" not in json.loads(render_json([explained]))
+
+
+def test_a_report_shows_the_crops_that_were_measured_without_being_told_where_the_images_are(spec: Spec) -> None:
+    values = {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}
+    found = judged(spec, values, options=Options(explain=True))
+    assert [(one.crop, one.value) for one in readings(found.filled)] == list(values.items())
+
+
+def test_another_crop_of_other_images_explains_nothing(spec: Spec) -> None:
+    plan = make_plan([spec], replace(GIVEN, explain=True, rows=("net",)))
+    own, *others = plan.jobs
+    results = {own.key: evaluated(own, 82.89)} | {job.key: evaluated(job, 83.1, images=SAMPLE) for job in others}
+    found = compare(fill(plan.specs[0], plan, results)).findings["net", "top1"]
+    assert found.verdict is Verdict.DEVIATES
+    assert [one.crop for one in readings(found.filled)] == [0.875]
+
+
 # What is planned.
 
 
 def test_explaining_plans_the_other_crops_in_the_same_pass(spec: Spec) -> None:
     plan = make_plan([spec], replace(GIVEN, explain=True))
     assert sorted(float(job["crop"]) for job in plan.jobs) == [0.875, 0.9, 0.95, 1.0]
+    assert make_plan([spec], Options(explain=True)).jobs == ()
 
 
 def test_without_images_a_cell_says_which_it_needs(spec: Spec) -> None:
@@ -300,6 +357,57 @@ def test_weights_that_are_not_there_block_their_cells_and_no_others(spec: Spec) 
     plan, _ = look(make_plan([spec], GIVEN), launcher, Inputs(data={"imagenet": "x"}))
     assert plan.of(spec)["net", "top1"].blocked == "no weights of net.w there"
     assert plan.jobs == ()
+
+
+def shown(plan: Plan, kept: Result, seen: Seen, *, asked: bool = True) -> list[str]:
+    """Say what a command that measured nothing shows of this result in its store."""
+    runner = Runner(
+        store=Store(Path("unused")),
+        launcher=FakeLauncher(),
+        site=Site(device="cpu", machine=LAPTOP, software=VERSIONS),
+        watcher=Still(),
+        seen=seen,
+    )
+    return list(runner.of_these({kept.job.key: kept}, plan.jobs if asked else ()))
+
+
+def test_a_stored_accuracy_of_the_images_and_weights_that_were_given_is_shown(only: tuple[Plan, Job]) -> None:
+    plan, job = only
+    assert shown(plan, evaluated(job, 83.1), SEEN) == [job.key]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
+        Seen(images={"imagenet": WHOLE}, missing={"net.w": "no weights of net.w there"}),
+        Seen(),
+    ],
+    ids=["other images", "weights that are not there", "interrupted before they were looked at"],
+)
+def test_a_stored_accuracy_of_other_images_or_weights_is_not_shown(only: tuple[Plan, Job], seen: Seen) -> None:
+    plan, job = only
+    assert shown(plan, evaluated(job, 83.1), seen) == []
+
+
+def test_a_stored_accuracy_that_was_not_asked_for_is_shown_unless_it_is_of_other_images(only: tuple[Plan, Job]) -> None:
+    plan, job = only
+    kept = evaluated(job, 83.1)
+    assert shown(plan, kept, Seen(), asked=False) == [job.key]
+    assert shown(plan, kept, Seen(images={"imagenet": SAMPLE}), asked=False) == []
+
+
+def test_weights_that_several_rows_lack_are_told_in_one_line_that_says_so(spec: Spec) -> None:
+    def why(name: str, nearest: str) -> str:
+        return f"--weights w: no weights of {name} there (looked for {name}.pth, the same as .pt){nearest}"
+
+    plan = make_plan([spec], replace(GIVEN, allow_nearest=True))
+    told = {"net": why("net.w", ""), "near": why("near.v", "; did you mean 'neat'?")}
+    plan = plan.without({job.key: told[str(job["model"])] for job in plan.jobs})
+    diff = compare(fill(spec, plan, {}))
+    assert words.reasons_in_short(diff) == [
+        (Verdict.MISSING, "--weights w: no weights of these networks there (-v shows more)", "top-1 of Net, Gone")
+    ]
 
 
 # What is shown while it goes on.

@@ -126,6 +126,36 @@ def test_weights_that_are_not_there_are_missing_and_say_what_to_call_the_file(tm
 
 
 @needs_assets
+def test_without_its_weights_an_accuracy_of_an_older_run_is_not_shown(
+    tmp_path: Path, images: Path, weights: Path
+) -> None:
+    before = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    assert "2 not comparable." in before.stdout
+    for path in sorted(images.rglob("*.JPEG"))[:20]:
+        path.unlink()
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
+    assert "2 missing." in ran.stdout
+    assert f"--weights {empty}: no weights of deit_tiny_patch16_224.fb_in1k there" in ran.stdout
+    assert "40 of the 50,000 images" not in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["reproduce", "doctor"])
+def test_a_folder_of_weights_that_is_not_there_is_refused_at_once(tmp_path: Path, command: str) -> None:
+    told = EVALUATE if command == "reproduce" else ("doctor",)
+    ran = harness(tmp_path, *told, "--weights", "gone")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", "error: --weights gone: there is no such folder\n")
+    (tmp_path / "net.pth").touch()
+    ran = harness(tmp_path, *told, "--weights", "net.pth")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (
+        2,
+        "",
+        "error: --weights net.pth: is a file, not a folder; name the folder that it is in\n",
+    )
+
+
+@needs_assets
 def test_weights_with_a_number_that_is_not_finite_fail_with_its_name(
     tmp_path: Path, images: Path, weights: Path
 ) -> None:
@@ -141,11 +171,37 @@ def test_weights_with_a_number_that_is_not_finite_fail_with_its_name(
 
 
 @needs_assets
-def test_doctor_looks_at_every_image(tmp_path: Path, images: Path) -> None:
+def test_doctor_looks_at_every_image_and_finds_a_sample_sound(tmp_path: Path, images: Path) -> None:
     ran = harness(tmp_path, "doctor", "--data", f"imagenet={images}")
-    assert ran.returncode == 3
+    assert ran.returncode == 0
     assert "40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in ran.stdout
-    assert "problem" in ran.stdout
+    assert "\nnote      40 images instead of 50,000: results are a sample's" in ran.stdout
+    assert "problem" not in ran.stdout
+    next(images.rglob("*.JPEG")).write_bytes(b"")
+    damaged = harness(tmp_path, "doctor", "--data", f"imagenet={images}")
+    assert damaged.returncode == 3
+    assert "\nproblem   1 of 40 images cannot be read (" in damaged.stdout
+
+
+@needs_assets
+def test_doctor_wonders_about_a_data_set_that_no_table_has(tmp_path: Path, images: Path) -> None:
+    ran = harness(tmp_path, "doctor", "--data", f"imagnet={images}")
+    assert "\nnote      no shipped table has a data set 'imagnet'; did you mean 'imagenet'?\n" in ran.stdout
+
+
+@needs_assets
+def test_doctor_reads_the_weights_and_holds_them_against_their_networks(tmp_path: Path, weights: Path) -> None:
+    sound = harness(tmp_path, "doctor", "--weights", str(weights))
+    assert sound.returncode == 0
+    assert "\nfound     deit_tiny_patch16_224.fb_in1k, SHA-256 " in sound.stdout
+    (weights / "deit_small_patch16_224.pth").write_text("no weights at all", encoding="utf-8")
+    (weights / "resnet18.safetensors").symlink_to(weights / "deit_tiny_patch16_224.safetensors")
+    ran = harness(tmp_path, "doctor", "--weights", str(weights))
+    assert ran.returncode == 3
+    found = [line for line in ran.stdout.splitlines() if line.startswith("found")]
+    assert [line.split()[1] for line in found] == ["deit_tiny_patch16_224.fb_in1k,"]
+    assert f"\nproblem   {weights}/deit_small_patch16_224.pth: is not a checkpoint that can be read" in ran.stdout
+    assert f"\nproblem   {weights}/resnet18.safetensors: does not fit resnet18: missing " in ran.stdout
 
 
 def test_a_data_set_that_no_table_has_is_refused_with_the_nearest_name(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def harness(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     )
 
 
+NOTHING_YET = "note: there is no folder runs/, so there are no results; --runs DIR names another\n"
+
 SPEC = """
 [table]
 title = "Two tiny networks"
@@ -168,7 +170,7 @@ def test_all_tables_can_be_planned_and_reported_at_once(tmp_path: Path) -> None:
     ran = harness(tmp_path, "plan", "all", "--device", "cpu")
     assert (ran.returncode, ran.stderr) == (0, "")
     ran = harness(tmp_path, "report", "all")
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, NOTHING_YET)
     titles = [spec.title for spec in Catalog().find(["all"])]
     assert [title for title in titles if title not in ran.stdout] == []
 
@@ -178,7 +180,7 @@ def test_all_tables_can_be_planned_and_reported_at_once(tmp_path: Path) -> None:
 
 def test_without_results_a_report_says_what_is_missing(tmp_path: Path, mine: Path) -> None:
     ran = harness(tmp_path, "report", "mine.toml")
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, NOTHING_YET)
     assert ran.stdout == (
         "mine  Two tiny networks\n"
         "        #param., M  published  speed, im/s  published\n"
@@ -186,7 +188,7 @@ def test_without_results_a_report_says_what_is_missing(tmp_path: Path, mine: Pat
         "ViT              –  0.4                  –  1000\n"
         "ResNet           –  0.5                  –\n"
         "– missing\n"
-        "– missing: #param., speed of ViT, ResNet: not measured yet; run `harness reproduce mine`\n"
+        "– missing: #param., speed of ViT, ResNet: not measured yet; reproduce with these options\n"
         "4 missing.\n"
     )
     assert not (tmp_path / "runs").exists()
@@ -434,6 +436,7 @@ def _read(terminal: int) -> Iterator[bytes]:
 
 
 def test_a_terminal_gets_colours_and_its_own_width(tmp_path: Path, mine: Path) -> None:
+    (tmp_path / "runs").mkdir()
     said = in_a_terminal(tmp_path, "report", "mine.toml")
     assert said.startswith("\x1b[1mmine  Two tiny networks\x1b[0m\n")
     bare = re.sub(r"\x1b\[[\d;]*m", "", said)
@@ -463,6 +466,7 @@ def test_a_pipe_gets_no_escape_codes(tmp_path: Path, mine: Path, form: str) -> N
 
 @pytest.mark.parametrize("arguments", ["list", "plan all --device cpu", "report table5", "report table5 --format json"])
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, arguments: str) -> None:
+    (tmp_path / "runs").mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", *arguments.split()],
         stdout=subprocess.PIPE,
@@ -595,6 +599,22 @@ def test_an_unknown_network_is_refused_before_anything_is_measured(tmp_path: Pat
     assert results(tmp_path) == []
 
 
+def test_explanations_are_refused_where_they_have_no_place(tmp_path: Path, mine: Path) -> None:
+    ran = harness(tmp_path, "report", mine.name, "--explain", "--format", "csv")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (
+        2,
+        "",
+        "error: --explain has no place in a line a cell; add --format json, or leave it out\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["report", "figure"])
+def test_results_that_were_named_and_are_not_there_are_refused(tmp_path: Path, command: str) -> None:
+    ran = harness(tmp_path, command, "figure1", "--runs", "gone")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "error: --runs gone: there is no such folder; name that of the results\n"
+
+
 def test_a_network_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> None:
     mine.write_text(SPEC.replace('"test_vit", res = 160', '"test_vit", res = 50'), encoding="utf-8")
     ran = measure(tmp_path, "--columns", "params")
@@ -607,11 +627,12 @@ def test_a_network_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> 
         "✓ match, ! failed",
         f"! failed: #param. of ViT: {reason}",
         "1 match, 1 failed.",
-        "jobs: 2 measured, 0 known already.  runs/",
+        "jobs: 1 measured, 1 failed, 0 known already.  runs/",
     ]
     assert [json.loads(path.read_text())["error"] for path in results(tmp_path)] == [None, reason]
 
 
+INTERRUPTED = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
 GO_ON = "interrupted: what is finished is kept; the same command goes on from here\n"
 
 
@@ -628,6 +649,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
     lines = stdout.splitlines()
     assert lines[0] == "mine  Two tiny networks"
     assert next(line for line in lines if line.startswith("ViT")).split()[:3] == ["ViT", "0.37", "✓"]
+    assert any(line.startswith("– missing: ") and line.endswith(f": {INTERRUPTED}") for line in lines)
+    assert "harness reproduce" not in stdout
     assert lines[-1] == f"jobs: {1 + len(others)} measured, 0 known already.  runs/"
     finished = len(results(tmp_path))  # one more may have been saved before the command heard of it
     assert 1 + len(others) <= finished < 4

@@ -177,7 +177,10 @@ def test_a_failure_is_shown_with_its_error(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:
     found = finding(tmp_path, "params", values="paper = { params = 12 }")
-    assert (found.verdict, found.reason) == ("missing", "not measured yet; run `harness reproduce spec`")
+    assert (found.verdict, found.reason) == (
+        "missing",
+        "not measured yet; reproduce with these options",
+    )
 
 
 def test_a_metric_that_the_job_does_not_give_is_missing(tmp_path: Path) -> None:

@@ -1167,9 +1167,10 @@ def test_a_head_that_a_network_does_not_have_is_named_with_those_it_has(store: S
     )
 
 
-def test_the_labels_are_not_compared_with_themselves(store: Store) -> None:
-    said = disagreement_refused(store, "labels", "labels")
-    assert said == "the labels agree with themselves; name a network"
+def test_the_labels_agree_with_themselves_on_any_images(store: Store) -> None:
+    metrics, facts, doubts = agreement.work(comparison("labels", "labels"), store)
+    assert metrics == {"disagreement": Measurement(unit="fraction", value=0.0)}
+    assert (facts, doubts) == ({"evaluations": [], "differ": 0}, [])
 
 
 def test_evaluations_over_other_images_are_not_compared(store: Store) -> None:

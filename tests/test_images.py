@@ -437,6 +437,29 @@ def test_a_tar_with_class_folders_gives_what_the_folder_gives(tmp_path: Path) ->
     assert [pixels_of(packed.image(i)) for i in range(3)] == [pixels_of(loose.image(i)) for i in range(3)]
 
 
+@pytest.mark.parametrize("inside", [".", "imagenet"])
+def test_a_tar_with_both_splits_gives_what_the_folder_gives(tmp_path: Path, inside: str) -> None:
+    ours, others = ([f"{split}/{WORDNET[n]}/{n}.JPEG" for n in (999, 5)] for split in ("val", "train"))
+    folder = lay(tmp_path / "imagenet", [*ours, *others, f"train/{WORDNET[7]}/7.JPEG"])
+    with tarfile.open(tmp_path / "imagenet.tar", "w:") as archive:
+        archive.add(folder, arcname=inside)
+    for split in ("test", "train"):
+        loose, packed = (
+            open_images("imagenet", str(tmp_path / name), split=split) for name in ("imagenet", "imagenet.tar")
+        )
+        assert labelled(packed) == labelled(loose)
+        assert packed.fingerprint == loose.fingerprint
+        assert pixels_of(packed.image(0)) == pixels_of(loose.image(0))
+    assert sizes("imagenet", str(tmp_path / "imagenet.tar")) == sizes("imagenet", str(folder))
+
+
+def test_a_tar_with_the_other_split_alone_is_refused_as_the_folder_is(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", [("train/cat/a.jpg", picture())])
+    assert refusal("pets", path) == (
+        f"--data pets={path}: has no folder of test images; it would be called test or val or validation"
+    )
+
+
 def test_a_tar_of_tars_has_a_class_for_each(tmp_path: Path) -> None:
     inner = [pack(tmp_path / f"{WORDNET[n]}.tar", [(f"{n}.JPEG", picture(n))]) for n in (7, 3)]
     path = pack(tmp_path / "all.tar", [(tar.name, tar.read_bytes()) for tar in inner])
@@ -907,10 +930,12 @@ def test_a_quick_check_names_what_headers_tell(tmp_path: Path) -> None:
         "opened    16 of 18 images",
         f"print     {images.fingerprint[:16]}, the fingerprint that results carry",
     )
-    assert checked.problems == (
+    assert checked.notes == (
         "18 images instead of 10,000: results are a sample's, shown and never judged against published ones",
         "1 of 10 classes have no images: 9",
         "1 class folders are empty: j",
+    )
+    assert checked.problems == (
         (
             "2 of 18 images cannot be read (a/0.jpg: the file is empty; b/0.jpg: cannot be read (cannot identify image "
             "file))"
@@ -956,10 +981,11 @@ def test_a_quick_check_of_a_tar_looks_at_headers_too(tmp_path: Path) -> None:
 def test_a_check_names_missing_classes_as_their_folders_are_called(tmp_path: Path) -> None:
     lay(tmp_path / "w", [f"{name}/a.JPEG" for name in WORDNET[2:]])
     checked, _ = seen(open_images("imagenet", str(tmp_path / "w")), thorough=False)
-    assert checked.problems[1] == f"2 of 1,000 classes have no images: {WORDNET[0]}, {WORDNET[1]}"
+    assert checked.notes[1] == f"2 of 1,000 classes have no images: {WORDNET[0]}, {WORDNET[1]}"
     lay(tmp_path / "v2", [f"{number}/a.jpeg" for number in range(10, 1000)])
     checked, _ = seen(open_images("imagenet-v2", str(tmp_path / "v2")), thorough=False)
-    assert checked.problems[1] == "10 of 1,000 classes have no images: 0, 1, 2, 3, 4, and 5 more"
+    assert checked.problems == ()
+    assert checked.notes[1] == "10 of 1,000 classes have no images: 0, 1, 2, 3, 4, and 5 more"
     assert checked.lines[2] == "labels    the class folders are numbers and were sorted as numbers"
 
 
@@ -974,6 +1000,7 @@ def test_more_images_than_were_published_are_no_sample(tmp_path: Path) -> None:
         head=None,
     )
     checked, _ = seen(every, thorough=False)
+    assert checked.notes == ()
     assert checked.problems == (
         (
             "10,010 images instead of 10,000: results are of more images than were published, shown and never judged "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from harness import __version__
 from harness.cli import gating, history, options
@@ -167,19 +168,21 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     site = replace(site, lanes=lanes(site, scale=chosen.scale, jobs=jobs, cores=cores, workers=told["workers"]))
     if not yes:
         _ask_before_training(plan, chosen)
-    store, launcher = Store(runs), LocalLauncher()
-    done = Done()
+    store, launcher, show, done = Store(runs), LocalLauncher(), watcher(quiet=quiet), Done()
+    runner = Runner(store=store, launcher=launcher, site=site, watcher=show, inputs=inputs, done=done)
+    asked = plan.jobs
     interrupted = False
     try:
-        with watcher(quiet=quiet) as show:
+        with show:
             plan, seen = look(plan, launcher, inputs)
-            runner = Runner(
-                store=store, launcher=launcher, site=site, watcher=show, inputs=inputs, seen=seen, done=done
-            )
+            runner = replace(runner, seen=seen)
             runner.run(plan, rerun=rerun)
     except KeyboardInterrupt:
         interrupted = True
-    results = {**stored(plan, store, site.machine), **done.results}
+    results = {**runner.of_these(stored(plan, store, site.machine), asked), **done.results}
+    if interrupted:
+        why = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
+        plan = plan.without({job.key: why for job in plan.jobs if job.key not in results})
     _print_tables(plan, results, verbose=verbose, explain=chosen.explain)
     figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine, chosen)
     _say_where(store, done, figures, interrupted=interrupted)
@@ -207,10 +210,15 @@ def _ask_before_training(plan: Plan, chosen: Options) -> None:
 
 def _check_data(plan: Plan, chosen: Options) -> None:
     """Refuse the name of a data set that nothing knows: it would be passed over without a word."""
-    known = {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
+    known = _data_sets(plan)
     for name in chosen.data:
         if name not in known:
             raise HarnessError(f"--data {name}=…: no table has a data set '{name}'{did_you_mean(name, known)}")
+
+
+def _data_sets(plan: Plan) -> set[str]:
+    """Name the data sets that are known, or of which a plan's cells speak."""
+    return {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
 
 
 def _site(device: str) -> "Site":
@@ -277,8 +285,10 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     places = [f"{store.root}/", *map(str, figures)]
-    reused = len(done.results) - len(done.measured)
-    click.echo(f"jobs: {len(done.measured)} measured, {reused} known already.  {'  '.join(places)}")
+    counts = [(len(done.measured) - len(done.failed), "measured"), (len(done.failed), "failed")]
+    counts.append((len(done.results) - len(done.measured), "known already"))
+    said = ", ".join(f"{count} {what}" for count, what in counts if count or what != "failed")
+    click.echo(f"jobs: {said}.  {'  '.join(places)}")
     if interrupted:
         print("interrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)
 
@@ -307,7 +317,7 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
 )
 @click.option("--limits", is_flag=True, help="Show how close each speed comes to what the machine can do.")
 @click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
-def report(  # noqa: PLR0913
+def report(  # noqa: C901, PLR0913 -- a branch a format
     tables: tuple[str, ...],
     edition: str,
     runs: Path,
@@ -331,21 +341,23 @@ def report(  # noqa: PLR0913
     )
     from harness.table import fill, stored
 
+    if told["explain"] and form == "csv":
+        raise HarnessError("--explain has no place in a line a cell; add --format json, or leave it out")
     if form == "html":
         catalog, chosen = Catalog(edition=edition), options.options_of(told)
-        _report_as_site(catalog, tables, chosen, _existing(runs), output, limits=limits)
+        _report_as_site(catalog, tables, chosen, _filled(runs), output, limits=limits)
         return
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
-    store = _existing(runs)
+    store = _filled(runs)
     results = stored(planned, store, describe("auto"))
     diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
     width, color = (100, False) if output else _terminal()
     if form == "json":
-        text = render_json(diffs)
+        text = render_json(diffs, explain=told["explain"])
     elif form == "csv":
         text = render_csv(diffs)
     elif form == "markdown":
-        text = "\n".join(render_markdown(diff) for diff in diffs)
+        text = "\n".join(render_markdown(diff, explain=told["explain"]) for diff in diffs)
     else:
         text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
     if limits and form == "terminal":
@@ -358,6 +370,8 @@ def report(  # noqa: PLR0913
         click.echo(text, nl=False, color=True)
     else:
         _write(output, text)
+    if not runs.exists():
+        print(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another", file=sys.stderr)
 
 
 def _report_as_site(  # noqa: PLR0913
@@ -394,6 +408,14 @@ def _existing(runs: Path) -> Store:
     return Store(runs)
 
 
+def _filled(runs: Path) -> Store:
+    """Find the results to show: a folder that was named is there, the default one need not be."""
+    named = click.get_current_context().get_parameter_source("runs") is not ParameterSource.DEFAULT
+    if named and not runs.exists():
+        raise HarnessError(f"--runs {runs}: there is no such folder; name that of the results")
+    return _existing(runs)
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -417,7 +439,7 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **told: Any
     if spec.axes is None and not any(cell.kind == "tokens" for cell in spec.cells.values()):
         raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
     path = output or Path("figures") / f"{spec.name}.png"
-    _draw(_stored_table(spec, _existing(runs), describe("auto"), options.options_of(told)), path)
+    _draw(_stored_table(spec, _filled(runs), describe("auto"), options.options_of(told)), path)
     click.echo(f"{path}")
 
 
@@ -431,12 +453,9 @@ def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, 
     """Show versions, devices, which cards this build of torch can run, what is wrong with data or weights."""
     from harness.cli.doctor import findings
 
-    if weights is not None:
-        _list_weights(weights)
-        if not data:
-            return OK
-    if data:
-        sound = [_check_images(name, where) for name, where in data.items()]  # every one, also after a bad one
+    if weights is not None or data:
+        sound = [_list_weights(weights)] if weights is not None else []
+        sound += [_check_images(name, where) for name, where in data.items()]  # every one, also after a bad one
         return OK if all(sound) else SOME_FAILED
     text, healthy = findings()
     click.echo(text, nl=False)
@@ -445,22 +464,26 @@ def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, 
     return OK if healthy else SOME_FAILED
 
 
-def _list_weights(folder: Path) -> None:
-    """Print which weights of the shipped tables are in a folder, and which are not."""
+def _list_weights(folder: Path) -> bool:
+    """Print which weights of the shipped tables are in a folder, and which are not; whether what is there fits."""
     from harness.launch import LocalLauncher
     from harness.progress import Inputs
 
-    if not folder.is_dir():
-        raise HarnessError(f"--weights {folder}: there is no such folder")
-    jobs = [job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name]
-    seen = LocalLauncher().look(Inputs(weights=folder), tuple(jobs))
-    click.echo(
-        f"weights   {len(seen.weights)} of {len(seen.weights) + len(seen.missing)} that the tables name: {folder}"
-    )
-    for name, digest in seen.weights.items():
+    inputs, launcher = Inputs(weights=folder), LocalLauncher()
+    jobs = {job.weights_name: job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name}
+    seen = launcher.look(inputs, tuple(jobs.values()))
+    absent = [name for name, why in seen.missing.items() if "no weights of" in why]
+    problems = {name: why for name, why in seen.missing.items() if name not in absent}
+    problems |= launcher.unfit(inputs, tuple(jobs[name] for name in seen.weights))
+    found = {name: digest for name, digest in seen.weights.items() if name not in problems}
+    click.echo(f"weights   {len(found)} of {len(jobs)} that the tables name: {folder}")
+    for name, digest in found.items():
         click.echo(f"found     {name}, SHA-256 {str(digest)[:12]}…")
-    for name, why in seen.missing.items():
-        click.echo(f"missing   {name}" if "no weights of" in why else f"problem   {why}")
+    for why in problems.values():
+        click.echo(f"problem   {why}")
+    for name in absent:
+        click.echo(f"missing   {name}")
+    return not problems
 
 
 def _check_images(data: str, where: str) -> bool:
@@ -473,8 +496,16 @@ def _check_images(data: str, where: str) -> bool:
     with counting(f"looking at {data}") as show:
         for found in LocalLauncher().check(Inputs(data={data: where}), data):
             show(found.done, found.total)
-    click.echo("\n".join([f"data      {data}: {where}", *found.lines, *(f"problem   {p}" for p in found.problems)]))
+    notes = [*_strange_name(data), *found.notes]
+    lines = [*found.lines, *(f"note      {note}" for note in notes), *(f"problem   {one}" for one in found.problems)]
+    click.echo("\n".join([f"data      {data}: {where}", *lines]))
     return not found.problems
+
+
+def _strange_name(data: str) -> list[str]:
+    """Say that a name is none of ours: a misspelt one is taken for a data set that nothing is known of."""
+    known = _data_sets(make_plan(Catalog().find(["all"])))
+    return [] if data in known else [f"no shipped table has a data set '{data}'{did_you_mean(data, known)}"]
 
 
 def _measure_ceilings(device: str, runs: Path) -> int:

@@ -62,6 +62,14 @@ def _data(_context: click.Context, _parameter: click.Parameter, values: tuple[st
     return found
 
 
+def _folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a folder of weights that is not there, before results of other weights are shown in their place."""
+    if value is not None and not value.is_dir():
+        what = "is a file, not a folder; name the folder that it is in" if value.exists() else "there is no such folder"
+        raise HarnessError(f"--weights {value}: {what}")
+    return value
+
+
 def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options):
@@ -169,6 +177,7 @@ data = _option(
 
 weights = _option(
     "--weights",
+    callback=_folder,
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder of weights, files named after timm's models  [default: timm's hub]",

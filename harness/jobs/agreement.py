@@ -26,8 +26,8 @@ def work(job: Job, store: Store) -> tuple[dict[str, Measurement], dict[str, Any]
     predictions = [found for found, _, _ in sides if found is not None]
     if len({found.names for found in predictions}) > 1:
         raise JobError(f"{job['first']} and {job['second']} were evaluated over different images; run with --rerun")
-    if not predictions:
-        raise JobError("the labels agree with themselves; name a network")
+    if not predictions:  # the labels with themselves, on whatever images
+        return {"disagreement": Measurement(unit="fraction", value=0.0)}, {"evaluations": [], "differ": 0}, []
     guesses = [predictions[0].labels if found is None else found.heads[head].top[:, 0] for found, head, _ in sides]
     # An image that could not be read has no guess, and two without a guess do not agree.
     apart: NDArray[np.bool_] = (guesses[0] != guesses[1]) | (guesses[0] < 0)

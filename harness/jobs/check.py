@@ -26,9 +26,10 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What was found: `lines` for people, `problems` in sentences, and both as `facts`."""
+    """What was found: `lines` for people, `notes` on what a sample lacks, `problems`, and all of it as `facts`."""
 
     lines: tuple[str, ...]
+    notes: tuple[str, ...]
     problems: tuple[str, ...]
     facts: Mapping[str, Any]
 
@@ -85,10 +86,13 @@ def check(images: Images, *, thorough: bool, report: Report = lambda _done, _tot
             *([] if images.streamed and not thorough else [readable]),
             f"print     {facts['fingerprint'][:16]}, the fingerprint that results carry",
         ),
-        problems=(
-            *_short_of(facts),
+        notes=(
+            *_fewer(facts),
             *_said(f"{len(absent):,} of {images.classes:,} classes have no images", absent),
             *_said(f"{len(empty)} class folders are empty", empty),
+        ),
+        problems=(
+            *_more_than_published(facts),
             *([_unread(images, found.broken)] if found.broken else []),
             *_said(f"{len(found.twice)} pictures are there more than once", [" = ".join(same) for same in found.twice]),
         ),
@@ -102,21 +106,21 @@ def check(images: Images, *, thorough: bool, report: Report = lambda _done, _tot
     )
 
 
-def thorough(images: Images, report: Report) -> tuple[list[str], list[str]]:
-    """Read and decode every image: lines for people, and sentences for what is wrong."""
-    checked = check(images, thorough=True, report=report)
-    return list(checked.lines), list(checked.problems)
+def _fewer(facts: Mapping[str, Any]) -> list[str]:
+    return [_instead(facts, "a sample's")] if facts["of"] and facts["images"] < facts["of"] else []
 
 
-def _short_of(facts: Mapping[str, Any]) -> list[str]:
-    if facts["of"] in (None, facts["images"]):
+def _more_than_published(facts: Mapping[str, Any]) -> list[str]:
+    if not facts["of"] or facts["images"] <= facts["of"]:
         return []
-    kind = "a sample's" if facts["images"] < facts["of"] else "of more images than were published"
-    problem = (
+    return [_instead(facts, "of more images than were published")]
+
+
+def _instead(facts: Mapping[str, Any], kind: str) -> str:
+    return (
         f"{facts['images']:,} images instead of {facts['of']:,}: results are {kind}, shown and never judged against "
         "published ones"
     )
-    return [problem]
 
 
 def _absent(images: Images) -> list[str]:

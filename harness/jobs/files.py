@@ -11,6 +11,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.utils.misc import natural_key
 
+from harness.errors import JobError
 from harness.jobs import labelling, tars
 from harness.jobs.sources import Listing, Source, few
 
@@ -40,8 +41,12 @@ def split_folder(source: Source, root: Path) -> Path | None:
 def _folder(source: Source, root: Path) -> Path:
     folder = split_folder(source, root)
     if folder is None:
-        raise source.wrong(f"has no folder of {source.split} images; it would be called {' or '.join(source.folders)}")
+        raise _no_folder(source)
     return folder
+
+
+def _no_folder(source: Source) -> JobError:
+    return source.wrong(f"has no folder of {source.split} images; it would be called {' or '.join(source.folders)}")
 
 
 def in_folder(source: Source, root: Path) -> Listing:
@@ -147,16 +152,38 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def in_tar(source: Source, path: Path) -> Listing:
-    """List the images in a tar, in class folders or, as ImageNet's validation images are packed, in none."""
-    _only_test(source, path)
+    """List the images in a tar, in class folders or, as ImageNet's validation images are packed, in none.
+
+    Where it holds both splits, those of the one are listed as in a folder.
+    """
     endings = _endings()
     found = [member for member in tars.members(path) if member.name.lower().endswith(endings)]
     if not found:
         raise source.wrong(f"no images in {path}")
+    folder = _split_in_tar(source, path, [member.name for member in found])
+    found = [one._replace(name=one.name.removeprefix(folder)) for one in found if one.name.startswith(folder)]
     found.sort(key=lambda member: natural_key(member.name))  # type: ignore[no-untyped-call]
     names = [member.name for member in found]
     pieces = _Pieces([path], [(0, member.offset, member.size) for member in found])
     return _labelled(source, names, pieces.sizes, path, read=pieces.read, head=pieces.head)
+
+
+def _split_in_tar(source: Source, path: Path, names: Sequence[str]) -> str:
+    """Find the folder of a split among the names in a tar, or in the one folder that holds all of them.
+
+    It ends in a slash, and is empty where there is a folder for neither split.
+    """
+    first = names[0].partition("/")[0] + "/"
+    for root in ("", first) if all(name.startswith(first) for name in names) else ("",):
+        below = [name.removeprefix(root) for name in names]
+        there = {name.partition("/")[0] for name in below if "/" in name}
+        found = next((name for name in source.folders if name in there), None)
+        if found is not None:
+            return f"{root}{found}/"
+        if there.intersection(source.known.train if source.split == "test" else source.known.test):
+            raise _no_folder(source)
+    _only_test(source, path)
+    return ""
 
 
 class _Pieces:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from harness.datasets import DATASETS
 from harness.errors import JobError
 from harness.job import Job
 from harness.jobs import weights
@@ -44,6 +45,20 @@ def _images_of(job: Job) -> list[tuple[str, str]]:
     if not data:
         return []
     return [(data, "train"), (data, "test")] if job.kind == "train" else [(data, "test")]
+
+
+def unfit(inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:
+    """Read the weights that these jobs measure, and say which are not what their file's name says, by `MODEL.TAG`."""
+    problems: dict[str, str] = {}
+    for job in jobs:
+        model, _, tag = job.weights_name.partition(".")
+        known = DATASETS.get(str(job["data"]))
+        try:
+            found = weights.find(model, tag, inputs.weights)
+            weights.read(model, res=int(job["res"]), classes=known.classes if known else None, found=found)
+        except JobError as error:
+            problems[job.weights_name] = str(error)
+    return problems
 
 
 def _weights(model: str, tag: str, inputs: Inputs) -> str | None:

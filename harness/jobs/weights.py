@@ -225,13 +225,22 @@ def load(model: str, *, res: int, classes: int, found: Found) -> nn.Module:
     Every name and shape must fit, but that position embeddings are resized as timm does for another size of image.
     Raises `JobError` for a file that is no checkpoint, holds code, does not fit, or holds numbers that are not finite.
     """
+    state = read(model, res=res, classes=classes, found=found)
+    built = network.blank(model, res, classes=classes)
+    built.load_state_dict(state, strict=True)
+    return built.float().eval()
+
+
+def read(model: str, *, res: int, classes: int | None, found: Found) -> State:
+    """Read the weights that `load` puts into the network, and hold them against it; None: of timm's own classes.
+
+    Raises `JobError` as `load` does.
+    """
     bare = network.skeleton(model, res, classes=classes)
     state = _fitted(model, bare, _read(found.path))
     _check_fit(model, found.path, bare, state)
     _check_finite(found.path, state)
-    built = network.blank(model, res, classes=classes)
-    built.load_state_dict(state, strict=True)
-    return built.float().eval()
+    return state
 
 
 def _read(path: Path) -> State:

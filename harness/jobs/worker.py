@@ -16,7 +16,7 @@ from harness import predictions
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.jobs import agreement, ceilings, count, dataset, evaluate, network, recipe, seen, throughput, tokens, train
-from harness.jobs.check import thorough
+from harness.jobs.check import check as check_images
 from harness.jobs.fresh import die_with_parent, sentence
 from harness.jobs.images import open_images
 from harness.jobs.training.loop import Stopped
@@ -62,6 +62,16 @@ def look(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
     pipe.close()
 
 
+def unfit(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
+    """Answer which weights of these jobs cannot be read or do not fit, with a sentence each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    found = seen.unfit(inputs, jobs)
+    with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
+        pipe.send(found)
+    pipe.close()
+
+
 def check(inputs: Inputs, data: str, pipe: Connection) -> None:
     """Look at every image of a data set, and say what is found as it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -75,10 +85,11 @@ def check(inputs: Inputs, data: str, pipe: Connection) -> None:
             pipe.send(Checked(done=done, total=total))
 
     try:
-        lines, problems = thorough(open_images(data, inputs.where(data)), report)
+        found = check_images(open_images(data, inputs.where(data)), thorough=True, report=report)
+        last_word = Checked(lines=found.lines, notes=found.notes, problems=found.problems)
     except HarnessError as error:
-        lines, problems = [], [str(error)]
-    pipe.send(Checked(lines=tuple(lines), problems=tuple(problems)))
+        last_word = Checked(problems=(str(error),))
+    pipe.send(last_word)
     pipe.close()
 
 

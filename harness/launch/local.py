@@ -72,6 +72,10 @@ class LocalLauncher:
         """Ask what is there of the data and weights that these jobs need."""
         return self._ask("look", inputs, jobs)  # type: ignore[no-any-return]
 
+    def unfit(self, inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:
+        """Ask which weights of these jobs cannot be read or do not fit: a sentence for each, by `MODEL.TAG`."""
+        return self._ask("unfit", inputs, jobs)  # type: ignore[no-any-return]
+
     def check(self, inputs: Inputs, data: str) -> Iterator[Checked]:
         """Look at every image of a data set; the last thing said is what was found."""
         ours, theirs = self._context.Pipe(duplex=False)

@@ -3,15 +3,15 @@
 import json
 from typing import Any
 
-from harness.diff import Diff, Finding
+from harness.diff import Diff, Finding, readings
 from harness.report.effects import as_data
 
 SCHEMA = 1
 
 
-def render_json(diffs: list[Diff]) -> str:
-    """Write one table as an object, several as a list of them."""
-    tables = [_table(diff) for diff in diffs]
+def render_json(diffs: list[Diff], *, explain: bool = False) -> str:
+    """Write one table as an object, several as a list of them; `explain` adds what each crop and head gives."""
+    tables = [_table(diff) | ({"explanations": _explanations(diff)} if explain else {}) for diff in diffs]
     return json.dumps(tables[0] if len(tables) == 1 else tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -65,6 +65,20 @@ def _table(diff: Diff) -> dict[str, Any]:
         ],
         "effects": [as_data(effects) for effects in diff.effects],
     }
+
+
+def _explanations(diff: Diff) -> list[dict[str, Any]]:
+    return [
+        {
+            "row": finding.filled.cell.row.key,
+            "column": finding.filled.cell.column.key,
+            "crop": one.crop,
+            "head": one.head or None,
+            "value": one.value,
+        }
+        for finding in diff.findings.values()
+        for one in readings(finding.filled)
+    ]
 
 
 def _cell(finding: Finding) -> dict[str, Any]:

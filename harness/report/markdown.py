@@ -1,13 +1,17 @@
 """`Diff` -> Markdown that a pull request shows well."""
 
+from collections.abc import Iterable
 from html import escape
 
-from harness.diff import Diff, Finding, Shape
+from harness.diff import Diff, Finding, Shape, readings
 from harness.report import effects, words
 
 
-def render_markdown(diff: Diff) -> str:
-    """Write the table and what its order says; ratios, reasons, footnotes and doubts fold away below."""
+def render_markdown(diff: Diff, *, explain: bool = False) -> str:
+    """Write the table and what its order says; ratios, reasons, footnotes and doubts fold away below.
+
+    `explain` adds what each crop and head gives.
+    """
     lines = [f"### {_escaped(words.title(diff))}", ""]
     if diff.table.machine:
         lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
@@ -24,6 +28,7 @@ def render_markdown(diff: Diff) -> str:
     ]
     notes = [f"- \\[{note.mark}\\] {_escaped(note.text)}" for note in words.footnotes(diff, measured_only=True)]
     lines += _folded("why cells are not plain matches", reasons)
+    lines += _folded("what each crop and head gives", _explanations(diff)) if explain else []
     lines += _folded("footnotes", notes)
     lines += _folded("doubts", [f"- {_escaped(doubt)}" for doubt in words.doubts_in_short(diff)])
     return "\n".join(lines).rstrip() + "\n"
@@ -56,6 +61,22 @@ def _ratios(shape: Shape) -> list[str]:
             for r in ratios
         ]
     return lines
+
+
+def _explanations(diff: Diff) -> list[str]:
+    lines: list[str] = []
+    for finding in diff.findings.values():
+        found = readings(finding.filled)
+        if found:
+            title, (heading, *rows) = words.readings_lines(finding, found)
+            lines += [*([""] if lines else []), f"**{_escaped(title)}**", ""]
+            lines += [_line(heading), f"|---|{'--:|' * (len(heading) - 1)}", *map(_line, rows)]
+    return [*lines, "", words.READINGS_LEGEND] if lines else []
+
+
+def _line(parts: Iterable[str]) -> str:
+    # An asterisk would set the rest in italics.
+    return f"| {' | '.join(_escaped(part.strip()).replace('*', chr(92) + '*') for part in parts)} |"
 
 
 def _table(diff: Diff) -> list[str]:

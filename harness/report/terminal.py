@@ -199,7 +199,7 @@ def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
     text = _text(console)
     if not text.strip():
         return ""
-    return text + f"{words.SIGNS[Verdict.MATCH]} within the tolerance of a published value; * as the table has it\n"
+    return f"{text}{words.READINGS_LEGEND}\n"
 
 
 def _console(*, width: int, color: bool) -> Console:

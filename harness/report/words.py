@@ -140,9 +140,18 @@ def reasons_in_short(diff: Diff) -> list[tuple[Verdict, str, str]]:
     return found
 
 
+_OPTION = re.compile(r"--\w+ .*?: ")
+_NO_WEIGHTS = re.compile(r"no weights of \S+ there \(looked for .*")
+
+
 def in_short(reason: str) -> str:
-    """Leave out of a reason what differs from cell to cell: between a colon and a semicolon, or an amount (≈ …)."""
-    return re.sub(r" \(≈ [^)]*\)", "", re.sub(r": [^;]*(?=;)", "", reason))
+    """Leave out details: between a colon and a semicolon, an amount (≈ …), which weights a folder lacks.
+
+    The colon behind an option and its value is none of those: what follows says what is wrong with it.
+    """
+    option = found[0] if (found := _OPTION.match(reason)) else ""
+    rest = _NO_WEIGHTS.sub("no weights of these networks there", reason.removeprefix(option))
+    return option + re.sub(r" \(≈ [^)]*\)", "", re.sub(r": [^;]*(?=;)", "", rest))
 
 
 def _cells(findings: list[Finding]) -> str:
@@ -220,6 +229,9 @@ def readings_lines(finding: Finding, found: list[Reading]) -> tuple[str, list[tu
     crops = sorted({one.crop for one in found})
     lines += [(f"crop {crop:g}", *(written_one(crop, head) for head in heads)) for crop in crops]
     return title, lines
+
+
+READINGS_LEGEND = f"{SIGNS[Verdict.MATCH]} within the tolerance of a published value; * as the table has it"
 
 
 def footnotes(diff: Diff, *, measured_only: bool = False) -> list[Footnote]:
