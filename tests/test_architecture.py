@@ -22,7 +22,7 @@ LAYERS = (
     {"jobs", "launch"},
     {"run"},
     {"table"},
-    {"diff", "limits", "compare"},
+    {"diff", "limits", "compare", "charts"},
     {"report", "figure"},
     {"cli"},
     {"__main__"},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from harness import __version__
+from harness.charts import CHARTS, POINTS, STYLES, chart_of
 from harness.cli import history, options
 from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
@@ -239,10 +240,10 @@ def _stored_table(spec: Spec, store: Store, machine: Machine, chosen: Options | 
     return fill(spec, plan, stored(plan, store, machine))
 
 
-def _draw(table: "Table", path: Path) -> None:
+def _draw(table: "Table", path: Path, **how: str) -> None:
     from harness.figure import draw
 
-    draw(table, path)
+    draw(table, path, **how)
 
 
 def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted: bool) -> None:  # noqa: ANN401
@@ -341,16 +342,35 @@ def _write(path: Path, text: str) -> None:
 @options.measuring
 @options.edition
 @options.runs
+@click.option("--chart", type=click.Choice(tuple(CHARTS)), help="What to draw  [default: what the table is drawn as]")
+@click.option(
+    "--points",
+    type=click.Choice(POINTS),
+    default="both",
+    show_default=True,
+    help="Ours over the published, or either.",
+)
+@click.option("--style", type=click.Choice(STYLES), default="paper", show_default=True, help="Where it is to be seen.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="png, svg or pdf by its suffix  [default: figures/NAME.png]"
 )
-def figure(name: str, edition: str, runs: Path, output: Path | None, **told: Any) -> None:  # noqa: ANN401
-    """Draw a figure from the results there are: over the published points, or the cosine of the two tokens by layer."""
+def figure(  # noqa: PLR0913
+    name: str,
+    edition: str,
+    runs: Path,
+    *,
+    chart: str | None,
+    points: str,
+    style: str,
+    output: Path | None,
+    **told: Any,  # noqa: ANN401
+) -> None:
+    """Draw a figure from the results there are: over the published points, by epochs, layer by layer, or of speeds."""
     spec = Catalog(edition=edition).find([name])[0]
-    if spec.axes is None and not any(cell.kind == "tokens" for cell in spec.cells.values()):
-        raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
-    path = output or Path("figures") / f"{spec.name}.png"
-    _draw(_stored_table(spec, _existing(runs), describe("auto"), options.options_of(told)), path)
+    chosen = chart_of(spec, chart)
+    path = output or Path("figures") / f"{spec.name}{f'-{chart}' if chart else ''}.png"
+    table = _stored_table(spec, _existing(runs), describe("auto"), options.options_of(told))
+    _draw(table, path, chart=chosen, points=points, style=style)
     click.echo(f"{path}")
 
 
