@@ -21,6 +21,7 @@ from harness.spec import Catalog, Spec
 from harness.store import Store
 
 if TYPE_CHECKING:
+    from harness.diff import Diff
     from harness.run import Site
     from harness.table import Table
 
@@ -266,11 +267,19 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("terminal", "markdown", "csv", "json")),
+    type=click.Choice(("terminal", "markdown", "csv", "json", "latex", "pytest-benchmark")),
     default="terminal",
     show_default=True,
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; otherwise it is printed.")
+@click.option(
+    "--diff",
+    "published",
+    type=click.Choice(("beside", "below")),
+    is_flag=False,
+    flag_value="below",
+    help="In LaTeX, set the published value in grey beside or below ours  [alone: below]",
+)
 @click.option("--limits", is_flag=True, help="Show how close each speed comes to what the machine can do.")
 @click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
 def report(  # noqa: PLR0913
@@ -280,46 +289,64 @@ def report(  # noqa: PLR0913
     form: str,
     output: Path | None,
     *,
+    published: str | None,
     limits: bool,
     verbose: bool,
     **told: Any,  # noqa: ANN401
 ) -> None:
     """Print tables from the results there are, measuring nothing."""
     from harness.diff import compare
-    from harness.limits import limits_of
-    from harness.report import (
-        render_csv,
-        render_explanations,
-        render_json,
-        render_limits,
-        render_markdown,
-        render_terminal,
-    )
     from harness.table import fill, stored
 
+    if published and form != "latex":
+        raise HarnessError(f"--diff: is for --format latex; --format {form} has the published values in any case")
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
     store = _existing(runs)
     results = stored(planned, store, describe("auto"))
     diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
-    width, color = (100, False) if output else _terminal()
-    if form == "json":
-        text = render_json(diffs)
-    elif form == "csv":
-        text = render_csv(diffs)
-    elif form == "markdown":
-        text = "\n".join(render_markdown(diff) for diff in diffs)
+    if form == "terminal":
+        width, color = (100, False) if output else _terminal()
+        text = _for_terminal(
+            diffs, store, width=width, color=color, verbose=verbose, limits=limits, explain=told["explain"]
+        )
     else:
-        text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
-    if limits and form == "terminal":
-        text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
-    if told["explain"] and form == "terminal":
-        text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
+        text = _for_others(diffs, form, published)
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if output is None:
         click.echo(text, nl=False, color=True)
     else:
         _write(output, text)
+
+
+def _for_terminal(  # noqa: PLR0913 -- one parameter an option
+    diffs: list["Diff"], store: Store, *, width: int, color: bool, verbose: bool, limits: bool, explain: bool
+) -> str:
+    from harness.limits import limits_of
+    from harness.report import render_explanations, render_limits, render_terminal
+
+    text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
+    if limits:
+        text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
+    if explain:
+        text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
+    return text
+
+
+def _for_others(diffs: list["Diff"], form: str, published: str | None) -> str:
+    """Write tables for other programs and for papers."""
+    from harness import report
+
+    if form == "latex":
+        return report.render_latex(diffs, published)
+    if form == "markdown":
+        return "\n".join(report.render_markdown(diff) for diff in diffs)
+    renderers = {
+        "json": report.render_json,
+        "csv": report.render_csv,
+        "pytest-benchmark": report.render_pytest_benchmark,
+    }
+    return renderers[form](diffs)
 
 
 def _existing(runs: Path) -> Store:
