@@ -17,6 +17,7 @@ PLACES = ("beside", "below")
 # A float that is longer than this is set in such small type that nobody can read it.
 MOST_LINES = 60
 LONG = 28  # characters after which a text is broken into lines
+BROKEN = ">{\\raggedright\\arraybackslash}p{4cm}"
 
 SIGNS = {
     Verdict.MATCH: r"\checkmark",
@@ -29,10 +30,10 @@ SIGNS = {
 }
 
 BEGIN = r"""% Compiles as it stands.  In a paper, \input this file; the preamble then needs
-% \usepackage{booktabs,graphicx,xcolor,amssymb}
+% \usepackage{array,booktabs,graphicx,xcolor,amssymb}
 \ifx\maketitle\undefined % no document has begun: be one
   \documentclass{article}
-  \usepackage{booktabs,graphicx,xcolor,amssymb}
+  \usepackage{array,booktabs,graphicx,xcolor,amssymb}
   \usepackage[margin=2cm]{geometry}
   \begin{document}
   \def\harnessend{\end{document}}
@@ -54,6 +55,7 @@ BEGIN = r"""% Compiles as it stands.  In a paper, \input this file; the preamble
     \ifdim\wd\harnesscells>\linewidth
       \sbox{\harnesscells}{\resizebox{\linewidth}{!}{\usebox{\harnesscells}}}\fi
     \dimen0=\dimexpr\textheight-\ht\harnessnotes-\dp\harnessnotes-7\baselineskip\relax
+    \ifdim\dimen0<.3\textheight \dimen0=.3\textheight\fi
     \ifdim\dimexpr\ht\harnesscells+\dp\harnesscells\relax>\dimen0
       \sbox{\harnesscells}{\resizebox*{!}{\dimen0}{\usebox{\harnesscells}}}\fi
     \usebox{\harnesscells}\par\smallskip\usebox{\harnessnotes}}
@@ -133,7 +135,7 @@ def _layout(diff: Diff, column: Column, *, twice: bool) -> str:
     """Align numbers to the right, words to the left; long ones are broken into lines."""
     texts = [text for row in diff.spec.rows for text in _plain(diff.findings[row.key, column.key])]
     if any(len(text) > LONG for text in texts):
-        return "p{4cm}p{4cm}" if twice else "p{4cm}"
+        return BROKEN * 2 if twice else BROKEN
     if any(diff.findings[row.key, column.key].filled.cell.text for row in diff.spec.rows):
         return "ll" if twice else "l"
     return "r@{\\hspace{.4em}}l" if twice else "r"
@@ -144,8 +146,8 @@ def _plain(finding: Finding) -> tuple[str, str]:
 
 
 def _printed(finding: Finding) -> str:
-    """Give what the paper prints, or where that is nothing, what another source has."""
-    references = finding.filled.cell.references
+    """Give what the paper prints; of a statement that nothing measures, what its own source says."""
+    references = finding.filled.cell.references if finding.filled.planned.idle else ()
     return words.written(finding).published or (references[0].printed.text if references else "")
 
 
@@ -167,6 +169,8 @@ def _lines(diff: Diff, row: Row, published: str | None) -> list[str]:
     label = escaped(row.label)
     if published is None:
         return [_line([label, *(_alone(finding) for finding in findings)])]
+    if all(finding.filled.planned.idle for finding in findings) and published == "below":
+        return [_line([label, *map(_theirs, findings)])]
     if published == "beside":
         return [_line([label, *(part for f in findings for part in (_ours(f), _theirs(f)))])]
     return [_line([label, *map(_ours, findings)]), _line(["", *map(_theirs, findings)])]
