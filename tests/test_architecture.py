@@ -35,6 +35,8 @@ HOMES = {
     "pynvml": {"machine"},
     "matplotlib": {"figure"},
     "pandas": {"table", "figure", "report"},
+    "pyarrow": {"report"},
+    "mlflow": {"report"},
     "rich": {"report", "cli"},
     "click": {"cli"},
     "multiprocessing": {"jobs", "launch"},
