@@ -25,6 +25,8 @@ LAYERS = (
     {"diff", "limits", "compare", "charts"},
     {"report", "figure"},
     {"cli"},
+    {"gauge"},
+    {"pytest_plugin"},
     {"__main__"},
 )
 
@@ -37,6 +39,7 @@ HOMES = {
     "pandas": {"table", "figure", "report"},
     "pyarrow": {"report"},
     "mlflow": {"report"},
+    "pytest": {"pytest_plugin"},
     "rich": {"report", "cli"},
     "click": {"cli"},
     "multiprocessing": {"jobs", "launch"},

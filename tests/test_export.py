@@ -174,8 +174,10 @@ def test_without_pyarrow_one_sentence_says_what_to_install(
     assert (ran.code, ran.out, ran.err) == (
         2,
         "",
-        "error: -o all.parquet: Parquet needs pyarrow, which is not installed; "
-        "`pip install 'deit-harness[parquet]'`, or write a .csv\n",
+        (
+            "error: -o all.parquet: Parquet needs pyarrow, which is not installed; "
+            "`pip install 'deit-harness[parquet]'`, or write a .csv\n"
+        ),
     )
     assert not Path("all.parquet").exists()
 

@@ -339,9 +339,8 @@ def _for_others(diffs: list["Diff"], form: str, published: str | None) -> str:
 
     if form == "latex":
         return report.render_latex(diffs, published)
-    if form == "markdown":
-        return "\n".join(report.render_markdown(diff) for diff in diffs)
     renderers = {
+        "markdown": report.render_comment,
         "json": report.render_json,
         "csv": report.render_csv,
         "pytest-benchmark": report.render_pytest_benchmark,
