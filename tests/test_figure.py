@@ -429,6 +429,9 @@ def test_ratios_stand_family_by_family_with_a_wrong_print_hollow_and_left_out_of
     bars = [line for line in axes.lines if line.get_alpha() == 0.35]
     assert np.asarray(bars[0].get_xdata())[0] == pytest.approx((0.01530 + 0.01660) / 2, abs=1e-5)
     assert len(bars) == 6
+    rights = [row.key for row in table5.spec.rows if row.family == "efficientnet" and row.key != "efficientnet_b5_ra"]
+    ratios = [ratio_of(table5.cell(row, "throughput"))[0] for row in rights]
+    assert (len(ratios), np.asarray(bars[2].get_xdata())[0]) == (10, np.median(ratios))
 
 
 @pytest.mark.parametrize("chart", [runs_of, ratios_of])
@@ -526,6 +529,24 @@ def test_colours_are_told_apart_whatever_cones_one_has(sight: str) -> None:
 def test_49_lines_differ_in_colour_or_marker() -> None:
     assert len({look(number) for number in range(49)}) == 49
     assert len(COLORS) == len(MARKERS) == 7
+
+
+# Names.
+
+
+def test_no_name_is_a_formula_or_pushes_the_drawing_aside(tmp_path: Path) -> None:
+    nasty = r"<b>x</b> $\\frac{ $ & " + 60 * "long "
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE.replace('"One"', f'"{nasty}"').replace('"Mine"', f'"{nasty}"'), encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    table = fill(spec, plan, {job.key: result_of(job, value=50.0) for job in plan.jobs})
+    for chart in ("points", "runs", "ratios"):
+        draw(table, tmp_path / f"{chart}.png", chart=chart)
+    (axes,) = ratios_of(table).axes
+    (label,) = axes.get_yticklabels()
+    assert label.get_text() == r"<b>x</b> $\frac{ $ & long long long long long l…"
+    assert axes.get_position().width > 0.3
 
 
 # Files.

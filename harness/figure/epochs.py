@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from harness.diff import Verdict, judge
 from harness.errors import HarnessError
-from harness.figure.looks import PAPER, Style, look, remark, sheet, title_of
+from harness.figure.looks import PAPER, Style, look, remark, sheet, short, title_of
 from harness.figure.points import nothing_of_ours, sources
 from harness.spec import Cell, Row
 from harness.table import Filled, Table
@@ -56,7 +56,7 @@ def epochs_of(table: Table, style: Style = PAPER, points: str = "both") -> Figur
     axes.margins(x=0.05, y=0.08)
     drawn_rows = {line.row.key for line in (*published, *ours)}
     handles = [
-        Line2D([], [], color=looks[row.key][0], marker=looks[row.key][1], linestyle="none", label=row.label)
+        Line2D([], [], color=looks[row.key][0], marker=looks[row.key][1], linestyle="none", label=short(row.label))
         for row in table.spec.rows
         if row.key in drawn_rows
     ]

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from harness.errors import HarnessError
-from harness.figure.looks import GREY, PAPER, Style, looks_of, sheet, title_of
+from harness.figure.looks import GREY, PAPER, Style, looks_of, sheet, short, title_of
 from harness.report.words import number
 from harness.result import Measurement, Result
 from harness.spec import Reference
@@ -160,7 +160,7 @@ def _lanes(table: Table) -> list[Lane]:
     several = len({column for _, column in speeds}) > 1
     return [
         Lane(
-            label=f"{filled.cell.row.label}, {filled.cell.column.label}" if several else filled.cell.row.label,
+            label=short(f"{filled.cell.row.label}, {filled.cell.column.label}" if several else filled.cell.row.label),
             family=family if (family := filled.cell.row.family or "") in table.spec.families else "",
             filled=filled,
         )
@@ -196,7 +196,7 @@ def _said(filled: Filled) -> str:
 
 
 def _machine(table: Table) -> str:
-    return table.machine.label if table.machine else "an unknown machine"
+    return short(table.machine.label) if table.machine else "an unknown machine"
 
 
 def _dot(axes: Axes, place: int, lane: Lane, table: Table, style: Style) -> None:
@@ -239,7 +239,7 @@ def _include_one(axes: Axes) -> None:
 
 def _families(table: Table, lanes: Sequence[Lane], style: Style) -> list[Line2D]:
     shown, looks = {lane.family for lane in lanes}, looks_of(table)
-    labels = {**{key: family.label for key, family in table.spec.families.items()}, "": "other"}
+    labels = {**{key: short(family.label) for key, family in table.spec.families.items()}, "": "other"}
     return [
         Line2D([], [], color=color, marker=marker, linestyle="none", markersize=style.marker, label=labels[key])
         for key, (color, marker) in looks.items()

@@ -47,6 +47,7 @@ class Style:
             "svg.hashsalt": "harness",
             "svg.fonttype": "path",
             "pdf.fonttype": 42,
+            "text.parse_math": False,  # a name with two $ is no formula
         }
 
 
@@ -91,10 +92,16 @@ def sheet(style: Style, *, width: float | None = None, height: float | None = No
     return figure, axes
 
 
+def short(text: str, most: int = 48) -> str:
+    """Give a name on one line, cut where it would push the drawing aside."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 def title_of(table: Table, more: str = "") -> str:
     """Name a figure as its edition does."""
     name = table.spec.numbers.get(table.spec.edition, table.spec.name)
-    return f"{name}. {more or table.spec.title}"
+    return short(f"{name}. {more or table.spec.title}", 90)
 
 
 def remark(figure: Figure, sentences: Iterable[str], style: Style) -> None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from harness.errors import HarnessError
-from harness.figure.looks import GREY, PAPER, Style, looks_of, remark, sheet, title_of
+from harness.figure.looks import GREY, PAPER, Style, looks_of, remark, sheet, short, title_of
 from harness.spec import Row
 from harness.table import Filled, Table
 
@@ -67,7 +67,7 @@ def figure_of(table: Table, style: Style = PAPER, points: str = "both") -> Figur
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.06, y=0.08)
     machine = f" ({column[x].machine})" if column[x].machine else ""
-    here = f" ({table.machine.label})" if table.machine else ""
+    here = f" ({short(table.machine.label)})" if table.machine else ""
     whose = sources(
         f"published{machine}" if points != "ours" else "",
         f"measured{here}" if ours else "",
@@ -132,7 +132,7 @@ def _families(points: Iterable[Point]) -> dict[str, list[Point]]:
 def _legend(axes: Axes, table: Table, drawn: Sequence[Point], whose: Sequence[Line2D], style: Style) -> None:
     shown, looks = _families(drawn), looks_of(table)
     handles = [
-        Line2D([], [], color=looks[key][0], marker=looks[key][1], linestyle="none", label=family.label)
+        Line2D([], [], color=looks[key][0], marker=looks[key][1], linestyle="none", label=short(family.label))
         for key, family in table.spec.families.items()
         if key in shown
     ]
@@ -184,7 +184,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], *, black: int, s
 
 def _short(row: Row) -> str:
     """Leave out what the legend says already: "EfficientNet: B0" is B0."""
-    return row.label.rpartition(": ")[2]
+    return short(row.label.rpartition(": ")[2])
 
 
 def _place(text: Annotation, taken: list[Bbox], bounds: Bbox, scale: float) -> bool:
