@@ -90,7 +90,7 @@ def test_the_published_value_stands_below_in_grey_with_difference_and_verdict(tm
         *("", r"\published{Ann}", r"\published{12 +1008.0}", r"\published{1000 +20}"),
         *(r"\published{2000 $\times$0.510}", r"\published{71.2}"),
     ]
-    assert found[5][2] == "--"
+    assert found[5][2] == r"$\circ$"
     assert found[6][2] == r"\published{60\textsuperscript{B1}}"
 
 
@@ -109,7 +109,7 @@ def test_marks_are_explained_below_and_signs_too(tmp_path: Path) -> None:
     assert notes.splitlines() == [
         (
             r"\published{Grey: as published.} 1 match, 1 deviates, 1 not comparable, 13 missing: \checkmark match, "
-            r"$\neq$ deviates, $\cdot$ not comparable, -- missing.\par"
+            r"$\neq$ deviates, $\cdot$ not comparable, $\circ$ missing.\par"
         ),
         r"\textsuperscript{B1} Counted without the \textless{}head\textgreater{}.\par",
         r"\textsuperscript{w} A slip \textbar{} of the pen.",
@@ -164,7 +164,7 @@ def test_blanks_of_the_paper_stay_blank() -> None:
     # timm has values where the paper prints none: EfficientNet-B7's on V2, for one.
     (diff,) = reference("table5")
     line = next(line for line in rows(render_latex([diff], "beside")) if line[0] == "EfficientNet-B7")
-    assert line[-4:] == ["--", "", "--", ""]
+    assert line[-4:] == [r"$\circ$", "", r"$\circ$", ""]
 
 
 def test_what_nothing_measures_shows_what_its_own_source_says() -> None:

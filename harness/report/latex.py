@@ -25,7 +25,7 @@ SIGNS = {
     Verdict.DEVIATES: r"$\neq$",
     Verdict.EXPLAINED: r"$\ast$",
     Verdict.NOT_COMPARABLE: r"$\cdot$",
-    Verdict.MISSING: "--",
+    Verdict.MISSING: r"$\circ$",  # a dash before a published value would be a minus
     Verdict.FAILED: "!",
 }
 
@@ -185,7 +185,7 @@ def _alone(finding: Finding) -> str:
     cell = words.written(finding)
     if finding.filled.planned.idle:
         return escaped(_printed(finding).partition("[")[0])
-    return _measured(cell.measured) or SIGNS[Verdict.MISSING]
+    return _measured(cell.measured) or "--"
 
 
 def _ours(finding: Finding) -> str:
