@@ -1,4 +1,8 @@
-"""How fast the harness itself is.  `tox -e bench` runs this; nothing here is part of the test-suite."""
+"""How fast the harness itself is.  `tox -e bench` runs this; nothing here is part of the test-suite.
+
+pytest-benchmark keeps what is timed here: a first `tox -e bench -- --benchmark-autosave`, then
+`tox -e bench -- --benchmark-compare --benchmark-compare-fail=median:30%` fails on a slower harness.
+"""
 
 import subprocess
 import sys
@@ -98,7 +102,22 @@ def test_a_check_of_all_tables_against_a_baseline_takes_at_most_2_seconds(
     assert median(benchmark, run, rounds=7) <= 2.0
 
 
-def test_a_job_in_the_fork_server_saves_the_import_that_a_fresh_python_costs(tmp_path: Path) -> None:
+def test_an_export_of_10000_results_takes_at_most_10_seconds(
+    benchmark: BenchmarkFixture, tmp_path: Path, ten_thousand: Path
+) -> None:
+    run = command("runs", "export", "-o", "all.csv", "--runs", str(ten_thousand), folder=tmp_path)
+    assert median(benchmark, run, rounds=3) <= 10
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure3"])
+def test_a_figure_takes_at_most_5_seconds(benchmark: BenchmarkFixture, tmp_path: Path, name: str) -> None:
+    run = command("figure", name, "-o", "drawn.png", folder=tmp_path)
+    assert median(benchmark, run, rounds=3) <= 5
+
+
+def test_a_job_in_the_fork_server_saves_the_import_that_a_fresh_python_costs(
+    benchmark: BenchmarkFixture, tmp_path: Path
+) -> None:
     """Print what a process costs from either; the ratio is the point, the seconds are this machine's."""
     machine = describe("cpu")
     batch = Batch(
@@ -120,6 +139,14 @@ def test_a_job_in_the_fork_server_saves_the_import_that_a_fresh_python_costs(tmp
             times[launcher is served].append(time.perf_counter() - start)
     print(f"\nfork server {min(times[True]):.2f} s, fresh Python {min(times[False]):.2f} s a job")
     assert min(times[False]) > 5 * min(times[True])
+    places = iter(range(100))
+
+    def a_job() -> None:
+        folder = tmp_path / f"again-{next(places)}"
+        folder.mkdir()
+        list(served.run(replace(batch, runs=folder)))
+
+    benchmark.pedantic(a_job, rounds=7, warmup_rounds=1)
 
 
 def test_the_harness_measures_what_the_bare_loop_measures() -> None:

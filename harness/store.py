@@ -93,9 +93,11 @@ class Store:
     def every(self) -> Iterator[Result]:
         """Give all results of all jobs, newest first.
 
-        What is no result, or lies where none of its name belongs, is named in `damaged` and left as it is: whoever
-        looks at everything also meets files that are none of ours.  Raises `StoreError` if the root is a file.
+        What is no result, lies where none of its name belongs, or claims a run that another claims too, is named in
+        `damaged` and left as it is: whoever looks at everything also meets files that are none of ours.  Raises
+        `StoreError` if the root is a file.
         """
+        first: dict[str, Path] = {}
         for path in self._files("*"):
             try:
                 result = read(path)
@@ -103,7 +105,13 @@ class Store:
                 self.damaged.append(f"{error}; left as it is")
                 continue
             if path == self.path_of(result):
-                yield result
+                other = first.setdefault(result.id, path)
+                if other == path:
+                    yield result
+                else:
+                    self.damaged.append(
+                        f"{path}: claims to be run {result.id}, as {other} does; left as it is and not used"
+                    )
             else:
                 self.damaged.append(f"{path}: belongs in {self.path_of(result)}; left as it is and not used")
 
@@ -115,6 +123,9 @@ class Store:
         found = [path for path in self._files(f"{glob.escape(text)}*") if not self._is_copy(path)]
         if not found:
             raise StoreError(f"no run '{text}' in {self.root}/; `harness runs list` shows what there is")
+        if len({path.name for path in found}) == 1 < len(found):
+            claims = " and ".join(map(str, found))
+            raise StoreError(f"{claims} claim to be the same run {found[0].stem}; remove all but the right one")
         if len(found) > 1:
             few = ", ".join(path.stem for path in found[:NAMED]) + (", …" if len(found) > NAMED else "")
             raise StoreError(f"{len(found)} runs in {self.root}/ begin with '{text}' ({few}); write more of the id")
@@ -152,7 +163,7 @@ class Store:
         if self.root.is_file():
             raise StoreError(f"--runs {self.root}: is a file, not a folder; name the folder of the results")
         found = (path for path in self.root.glob(f"*/{name}.json") if not path.name.startswith("."))
-        return sorted(found, key=lambda path: path.name, reverse=True)
+        return sorted(sorted(found), key=lambda path: path.name, reverse=True)
 
     def _is_copy(self, path: Path) -> bool:
         """Whether a result lies where none of its name belongs, so that `every` leaves it out too."""

@@ -500,5 +500,11 @@ def test_the_tokens_are_drawn_layer_by_layer(tmp_path: Path) -> None:
 
 def test_a_table_without_axes_or_measured_tokens_is_not_drawn(tmp_path: Path, spec: Spec) -> None:
     table = fill(spec, make_plan([spec]), {})
-    with pytest.raises(HarnessError, match=r"^'spec' has no axes and no measured tokens, so there is nothing to draw$"):
+    with pytest.raises(HarnessError) as refused:
         draw(table, tmp_path / "x.png")
+    assert str(refused.value) == "'spec' has no axes, so it is not drawn; `harness report spec` prints it"
+    (tmp_path / "tokens.toml").write_text(TOKENS, encoding="utf-8")
+    tokens = load(tmp_path / "tokens.toml")
+    with pytest.raises(HarnessError) as refused:
+        draw(fill(tokens, make_plan([tokens]), {}), tmp_path / "x.png")
+    assert str(refused.value) == "'tokens' has no axes and no measured tokens, so there is nothing to draw"

@@ -25,10 +25,12 @@ LAYERS = (
     {"jobs", "launch"},
     {"run"},
     {"newest", "table"},
-    {"diff", "limits", "compare", "effects", "paired", "baseline", "baseline_file"},
+    {"diff", "limits", "compare", "effects", "paired", "baseline", "baseline_file", "charts"},
     {"gate"},
     {"report", "figure"},
     {"cli"},
+    {"gauge"},
+    {"pytest_plugin"},
     {"__main__"},
 )
 
@@ -39,6 +41,9 @@ HOMES = {
     "pynvml": {"machine"},
     "matplotlib": {"figure"},
     "pandas": {"table", "figure", "report"},
+    "pyarrow": {"report"},
+    "mlflow": {"report"},
+    "pytest": {"pytest_plugin"},
     "rich": {"report", "cli"},
     "jinja2": {"report"},
     "click": {"cli"},

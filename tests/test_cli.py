@@ -293,7 +293,28 @@ def test_icmls_table_6_is_arxivs_table_7(tmp_path: Path) -> None:
         ),
         ("report bad.toml", "bad.toml:24: unknown column 'speeed'; did you mean 'speed'?"),
         ("report mine.toml -o folder", "-o folder: Is a directory; name another file"),
-        ("figure table5", "'table5' has no axes, so it is not drawn; `harness report table5` prints it"),
+        (
+            "figure table5",
+            (
+                "'table5' has no axes, so it is not drawn; `harness report table5` prints it, "
+                "--chart runs or ratios draws its speeds"
+            ),
+        ),
+        (
+            "figure table5 --chart layers",
+            "--chart layers: 'table5' has not what that shows; it can be drawn as runs or ratios",
+        ),
+        (
+            "figure table5 --chart runs",
+            "no speed of 'table5' was measured yet; run `harness reproduce table5 --throughput-only`",
+        ),
+        (
+            "figure figure3 --points ours",
+            (
+                "nothing of 'figure3' was measured yet, so there is nothing of ours to draw; "
+                "run `harness reproduce figure3`, or draw the paper's with --points published"
+            ),
+        ),
         (
             "figure figure1 -o figure1.jpg",
             "-o figure1.jpg: a figure is written as .png, .svg, .pdf; choose one by the suffix",

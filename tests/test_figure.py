@@ -14,13 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
+from harness.charts import CHARTS, POINTS, chart_of, charts_of
+from harness.charts import STYLES as STYLE_NAMES
 from harness.errors import HarnessError
-from harness.figure import STYLE, draw, figure_of
+from harness.figure import COLORS, MARKERS, SLIDES, STYLE, STYLES, draw, epochs_of, figure_of, ratios_of, runs_of
+from harness.figure.lanes import ratio_of, speeds_of
+from harness.figure.looks import look
+from harness.job import Job
 from harness.machine import Machine
 from harness.plan import make_plan
-from harness.result import Measurement
+from harness.result import Measurement, Result
 from harness.spec import Catalog, Spec, load
-from harness.table import Table, fill
+from harness.store import Store
+from harness.table import Table, fill, stored
 from tests.fakes import H200, LAPTOP, V100, result_of
 
 REMARK = "The accuracy of {} is the published one: it was not measured."
@@ -74,6 +80,12 @@ def drawn(table: Table) -> tuple[Figure, Axes]:
 
 def labels(axes: Axes) -> list[Annotation]:
     return [text for text in axes.texts if isinstance(text, Annotation)]
+
+
+def legend_of(axes: Axes) -> list[str]:
+    legend = axes.get_legend()
+    assert legend
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def overlapping(boxes: Mapping[str, Bbox]) -> list[tuple[str, str]]:
@@ -271,6 +283,271 @@ def test_a_long_name_at_the_edge_stays_inside(tmp_path: Path) -> None:
     _, axes = drawn(fill(spec, plan, results))
     (label,) = (label for label in labels(axes) if label.get_text() == name)
     assert label.get_window_extent().x1 <= axes.get_window_extent().x1
+
+
+# One side alone.
+
+
+def test_the_paper_s_figure_is_drawn_from_either_side(figure1: Spec) -> None:
+    speeds = {row: laptop(value) for row, value in ON_V100.items() if row != "deit_s"}
+    table = filled(figure1, speeds)
+    both = drawn(table)[1]
+    with mpl.rc_context(STYLE):
+        ours, published = (figure_of(table, points=points).axes[0] for points in ("ours", "published"))
+    assert points(ours, hollow=True) == points(published, hollow=True) == set()
+    assert points(ours, hollow=False) == points(both, hollow=False)
+    assert points(published, hollow=False) == points(both, hollow=True)
+    assert legend_of(published)[-1] == "published (V100 16GB)"
+    assert legend_of(ours)[-1] == "measured (Some Processor, 4 cores)"
+
+
+def test_nothing_of_ours_cannot_be_drawn_alone(figure1: Spec) -> None:
+    with pytest.raises(HarnessError) as refused:
+        figure_of(filled(figure1, {}), points="ours")
+    assert str(refused.value) == (
+        "nothing of 'figure1' was measured yet, so there is nothing of ours to draw; run `harness reproduce figure1`, "
+        "or draw the paper's with --points published"
+    )
+
+
+# Figure 3.
+
+
+@pytest.fixture(scope="module")
+def figure3() -> Spec:
+    return Catalog().find(["figure3"])[0]
+
+
+def trained(spec: Spec, accuracies: Mapping[tuple[str, str], float], **facts: object) -> Table:
+    plan = make_plan([spec])
+    results = {}
+    for place, value in accuracies.items():
+        job = plan.of(spec)[place].job
+        assert job
+        metrics = {"top1": Measurement(unit="%", value=value)}
+        results[job.key] = replace(result_of(job), metrics=metrics, facts=facts)
+    return fill(spec, plan, results)
+
+
+def by_epochs(axes: Axes, *, hollow: bool) -> list[list[tuple[float, float]]]:
+    lines = [line for line in axes.lines if (line.get_markerfacecolor() == "white") is hollow]
+    return [[(x, y) for x, y in np.asarray(line.get_xydata()).tolist()] for line in lines]
+
+
+def test_figure_3_has_a_line_a_row_over_the_epochs_of_the_columns(figure3: Spec) -> None:
+    (axes,) = epochs_of(trained(figure3, {})).axes
+    assert by_epochs(axes, hollow=True) == [
+        [(300, 82.2), (500, 82.2), (800, 82.2), (1000, 82.2)],
+        [(300, 81.8), (500, 82.2), (800, 81.6), (1000, 81.8)],
+        [(300, 83.0), (500, 83.8), (800, 84.1), (1000, 84.1)],
+        [(300, 83.4), (500, 84.1), (800, 84.2), (1000, 84.2)],
+        [(300, 84.5), (500, 84.9), (800, 85.1), (1000, 85.2)],
+    ]
+    assert by_epochs(axes, hollow=False) == []
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["300", "500", "800", "1000"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("epochs", "accuracy (% top-1)")
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 5
+
+
+def test_our_trainings_are_filled_over_the_published_points(figure3: Spec) -> None:
+    table = trained(figure3, {("hard_distillation", "e500"): 83.6, ("hard_distillation", "e300"): 83.1})
+    (axes,) = epochs_of(table).axes
+    assert by_epochs(axes, hollow=False) == [[(300, 83.1), (500, 83.6)]]
+    assert len(by_epochs(axes, hollow=True)) == 5
+    (alone,) = epochs_of(table, points="ours").axes
+    assert by_epochs(alone, hollow=False) == [[(300, 83.1), (500, 83.6)]]
+    assert by_epochs(alone, hollow=True) == []
+    assert legend_of(alone) == ["Hard distillation", "measured"]
+
+
+def test_a_training_on_other_images_is_not_drawn_and_the_figure_says_so(figure3: Spec) -> None:
+    images = {"whole": False, "said": "10 of the 50,000 images of ImageNet"}
+    table = trained(figure3, {("hard_distillation", "e500"): 40.0}, images=images)
+    figure = epochs_of(table)
+    assert by_epochs(figure.axes[0], hollow=False) == []
+    assert figure.get_supxlabel() == (
+        "1 of our 1 values are not comparable and not drawn: measured on 10 of the 50,000 images of ImageNet."
+    )
+    with pytest.raises(HarnessError, match=r"^nothing of 'figure3' was measured yet"):
+        epochs_of(table, points="ours")
+
+
+# Speeds: every run, and over the published ones.
+
+REFERENCE = Path(__file__).parent.parent / "runs" / "reference" / "cpu-xeon-2-cores-2026-11-21"
+
+
+@pytest.fixture(scope="module")
+def table5() -> Table:
+    (spec,) = Catalog().find(["table5"])
+    plan = make_plan([spec])
+    return fill(spec, plan, stored(plan, Store(REFERENCE), None))
+
+
+def spread(job: Job, seconds: tuple[float, ...]) -> Result:
+    result = result_of(job)
+    speed = Measurement(
+        unit="im/s", value=4 * len(seconds) / sum(seconds), low=90.0, high=110.0, samples=seconds, sample_unit="s"
+    )
+    return replace(result, metrics={"throughput": speed})
+
+
+def test_each_run_is_drawn_as_a_share_of_the_mean(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
+    spec = load(tmp_path / "mine.toml")
+    plan = make_plan([spec])
+    jobs = [job for job in plan.jobs if job.kind == "throughput"]
+    # Four images in 40 and in 60 ms: 100 and 66.7 im/s, 80 together, which is 125 and 83.3 %.
+    table = fill(spec, plan, {job.key: spread(job, (0.04, 0.06)) for job in jobs})
+    speeds = speeds_of(table.cell("one", "speed"))
+    assert list(speeds.shares) == pytest.approx([1.25, 5 / 6])
+    assert (speeds.low, speeds.high) == (90 / 80, 110 / 80)
+    (axes,) = runs_of(table).axes
+    dots = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "."]
+    assert dots == [[pytest.approx(1.25), pytest.approx(5 / 6)]] * 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["One", "Two"]
+    ratios = ratios_of(table).axes[0]
+    assert [label.get_text() for label in ratios.get_yticklabels()] == ["One"]  # nobody published the other
+    assert ratio_of(table.cell("one", "speed")) == (0.8, 0.9, 1.1)
+
+
+def test_rows_that_share_a_job_share_a_lane_of_runs_but_not_of_ratios(table5: Table) -> None:
+    (runs,), (ratios,) = runs_of(table5).axes, ratios_of(table5).axes
+    assert (len(runs.get_yticks()), len(ratios.get_yticks())) == (26, 32)
+    names = [label.get_text() for label in runs.get_yticklabels()]
+    assert names.index("EfficientNet-B5") < names.index("EfficientNet-B6") < names.index("KDforAA-B8")
+
+
+def test_ratios_stand_family_by_family_with_a_wrong_print_hollow_and_left_out_of_the_median(table5: Table) -> None:
+    (axes,) = ratios_of(table5).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    (wrong,) = hollow
+    assert names[int(np.asarray(wrong.get_ydata())[0])] == "EfficientNet-B5 RA"
+    families = [str(row.family) for name in names for row in table5.spec.rows if row.label == name]
+    assert families == sorted(families, key=list(table5.spec.families).index)
+    # ResNets: 61.29/4458.4, 18.76/1226.1, 13.06/753.6 and 8.740/526.4; the middle of the second and the fourth.
+    bars = [line for line in axes.lines if line.get_alpha() == 0.35]
+    assert np.asarray(bars[0].get_xdata())[0] == pytest.approx((0.01530 + 0.01660) / 2, abs=1e-5)
+    assert len(bars) == 6
+    rights = [row.key for row in table5.spec.rows if row.family == "efficientnet" and row.key != "efficientnet_b5_ra"]
+    ratios = [ratio_of(table5.cell(row, "throughput"))[0] for row in rights]
+    assert (len(ratios), np.asarray(bars[2].get_xdata())[0]) == (10, np.median(ratios))
+
+
+@pytest.mark.parametrize("chart", [runs_of, ratios_of])
+def test_speeds_that_were_not_measured_are_not_drawn(figure1: Spec, chart: Callable[[Table], Figure]) -> None:
+    with pytest.raises(HarnessError) as refused:
+        chart(filled(figure1, {}))
+    assert str(refused.value) == (
+        "no speed of 'figure1' was measured yet; run `harness reproduce figure1 --throughput-only`"
+    )
+
+
+# Which figure a table gives, and for whom.
+
+
+def test_a_table_says_which_figures_it_gives() -> None:
+    found = {name: charts_of(Catalog().find([name])[0]) for name in ("figure1", "figure3", "text", "table5", "table2")}
+    assert found == {
+        "figure1": ("points", "runs", "ratios"),
+        "figure3": ("epochs",),
+        "text": ("layers",),
+        "table5": ("runs", "ratios"),
+        "table2": (),
+    }
+    assert chart_of(Catalog().find(["figure1"])[0], "ratios") == "ratios"
+    with pytest.raises(
+        HarnessError, match=r"^--chart runs: 'table2' has not what that shows; it cannot be drawn at all$"
+    ):
+        chart_of(Catalog().find(["table2"])[0], "runs")
+
+
+def test_every_name_of_the_command_line_is_drawn(tmp_path: Path, table5: Table, figure1: Spec, figure3: Spec) -> None:
+    assert tuple(STYLES) == STYLE_NAMES
+    tables = {"points": filled(figure1, ON_V100), "epochs": trained(figure3, {}), "runs": table5, "ratios": table5}
+    assert {*tables, "layers"} == set(CHARTS)
+    for style in STYLE_NAMES:
+        for chart, table in tables.items():
+            draw(table, tmp_path / f"{chart}-{style}.svg", chart=chart, style=style)
+    for shown in POINTS:
+        draw(tables["points"], tmp_path / f"{shown}.svg", points=shown)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2 * 4 + 3 - 1  # `both` is what is usual
+
+
+def test_slides_fill_a_screen_with_type_of_twice_the_size(figure1: Spec) -> None:
+    with mpl.rc_context(SLIDES.rc):
+        figure = figure_of(filled(figure1, ON_V100), SLIDES)
+        width, height = figure.get_size_inches() * SLIDES.dpi
+        assert (round(width / 10), round(height)) == (192, 1080)
+        legend = figure.axes[0].get_legend()
+    assert legend
+    assert {text.get_fontsize() for text in legend.get_texts()} == {15}
+
+
+def test_labels_do_not_overlap_on_slides_either(figure1: Spec) -> None:
+    with mpl.rc_context(SLIDES.rc):
+        figure = figure_of(filled(figure1, {row: laptop(v) for row, v in ON_V100.items()}), SLIDES)
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    named = {f"{label.get_text()} {number}": label.get_window_extent() for number, label in enumerate(labels(axes))}
+    assert len(named) == 28
+    assert overlapping(named) == []
+
+
+# Colours.
+
+# Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as one without one kind of cones sees it.
+BLIND = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "none": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+}
+
+
+def seen(color: str, matrix: list[list[float]]) -> np.ndarray:
+    """CIE Lab of a colour, D65, after the matrix."""
+    channels = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    r = np.clip(np.array(matrix) @ linear, 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ r
+    x, y, z = (np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in xyz / np.array([0.9505, 1.0, 1.089]))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", BLIND)
+def test_colours_are_told_apart_whatever_cones_one_has(sight: str) -> None:
+    apart = {
+        (one, other): float(np.linalg.norm(seen(one, BLIND[sight]) - seen(other, BLIND[sight])))
+        for one, other in combinations(COLORS, 2)
+    }
+    # Ten is five times what can just be told apart side by side.
+    assert min(apart.values()) > 10, min(apart, key=apart.__getitem__)
+    assert all(np.linalg.norm(seen(color, BLIND[sight]) - seen("#ffffff", BLIND[sight])) > 25 for color in COLORS)
+
+
+def test_49_lines_differ_in_colour_or_marker() -> None:
+    assert len({look(number) for number in range(49)}) == 49
+    assert len(COLORS) == len(MARKERS) == 7
+
+
+# Names.
+
+
+def test_no_name_is_a_formula_or_pushes_the_drawing_aside(tmp_path: Path) -> None:
+    nasty = r"<b>x</b> $\\frac{ $ & " + 60 * "long "
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE.replace('"One"', f'"{nasty}"').replace('"Mine"', f'"{nasty}"'), encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    table = fill(spec, plan, {job.key: result_of(job, value=50.0) for job in plan.jobs})
+    for chart in ("points", "runs", "ratios"):
+        draw(table, tmp_path / f"{chart}.png", chart=chart)
+    (axes,) = ratios_of(table).axes
+    (label,) = axes.get_yticklabels()
+    assert label.get_text() == r"<b>x</b> $\frac{ $ & long long long long long l…"
+    assert axes.get_position().width > 0.3
 
 
 # Files.

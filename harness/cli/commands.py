@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from harness import __version__
+from harness.charts import CHARTS, POINTS, STYLES, chart_of
 from harness.cli import gating, history, options
 from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
@@ -21,6 +22,7 @@ from harness.spec import Catalog, Spec
 from harness.store import Store
 
 if TYPE_CHECKING:
+    from harness.diff import Diff
     from harness.run import Site
     from harness.table import Table
 
@@ -275,10 +277,10 @@ def _stored_table(spec: Spec, store: Store, machine: Machine, chosen: Options | 
     return fill(spec, plan, stored(plan, store, machine))
 
 
-def _draw(table: "Table", path: Path) -> None:
+def _draw(table: "Table", path: Path, **how: str) -> None:
     from harness.figure import draw
 
-    draw(table, path)
+    draw(table, path, **how)
 
 
 def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted: bool) -> None:  # noqa: ANN401
@@ -305,44 +307,45 @@ def _say_where(store: Store, done: Any, figures: Iterable[Path], *, interrupted:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("terminal", "markdown", "csv", "json", "html")),
+    type=click.Choice(("terminal", "markdown", "csv", "json", "latex", "pytest-benchmark", "html")),
     default="terminal",
     show_default=True,
 )
 @click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File to write, for html a folder; otherwise it is printed.",
+    "-o", "--output", type=click.Path(path_type=Path), help="File to write, for html a folder; otherwise it is printed."
+)
+@click.option(
+    "--diff",
+    "published",
+    type=click.Choice(("beside", "below")),
+    is_flag=False,
+    flag_value="below",
+    help="In LaTeX, set the published value in grey beside or below ours  [alone: below]",
 )
 @click.option("--limits", is_flag=True, help="Show how close each speed comes to what the machine can do.")
 @click.option("-v", "--verbose", is_flag=True, help="Give the reason of every verdict.")
-def report(  # noqa: C901, PLR0913 -- a branch a format
+def report(  # noqa: PLR0913 -- a branch a format
     tables: tuple[str, ...],
     edition: str,
     runs: Path,
     form: str,
     output: Path | None,
     *,
+    published: str | None,
     limits: bool,
     verbose: bool,
     **told: Any,  # noqa: ANN401
 ) -> None:
     """Print tables from the results there are, measuring nothing."""
     from harness.diff import compare
-    from harness.limits import limits_of
-    from harness.report import (
-        render_csv,
-        render_explanations,
-        render_json,
-        render_limits,
-        render_markdown,
-        render_terminal,
-    )
     from harness.table import fill, stored
 
     if told["explain"] and form == "csv":
         raise HarnessError("--explain has no place in a line a cell; add --format json, or leave it out")
+    if form in ("latex", "html") and told["scale"] != "full":
+        raise HarnessError(f"--format {form} shows no stand-ins; a small scale is shown by terminal, markdown and json")
+    if published and form != "latex":
+        raise HarnessError(f"--diff: is for --format latex; --format {form} has the published values in any case")
     if form == "html":
         catalog, chosen = Catalog(edition=edition), options.options_of(told)
         _report_as_site(catalog, tables, chosen, _filled(runs), output, limits=limits)
@@ -351,19 +354,13 @@ def report(  # noqa: C901, PLR0913 -- a branch a format
     store = _filled(runs)
     results = stored(planned, store, describe("auto"))
     diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
-    width, color = (100, False) if output else _terminal()
-    if form == "json":
-        text = render_json(diffs, explain=told["explain"])
-    elif form == "csv":
-        text = render_csv(diffs)
-    elif form == "markdown":
-        text = "\n".join(render_markdown(diff, explain=told["explain"]) for diff in diffs)
+    if form == "terminal":
+        width, color = (100, False) if output else _terminal()
+        text = _for_terminal(
+            diffs, store, width=width, color=color, verbose=verbose, limits=limits, explain=told["explain"]
+        )
     else:
-        text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
-    if limits and form == "terminal":
-        text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
-    if told["explain"] and form == "terminal":
-        text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
+        text = _for_others(diffs, form, published, explain=told["explain"])
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if output is None:
@@ -402,6 +399,37 @@ def _report_as_site(  # noqa: PLR0913
     click.echo(f"{folder / 'index.html'}")
 
 
+def _for_terminal(  # noqa: PLR0913 -- one parameter an option
+    diffs: list["Diff"], store: Store, *, width: int, color: bool, verbose: bool, limits: bool, explain: bool
+) -> str:
+    from harness.limits import limits_of
+    from harness.report import render_explanations, render_limits, render_terminal
+
+    text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
+    if limits:
+        text += "".join("\n" + render_limits(limits_of(d.table, store), width=width, color=color) for d in diffs)
+    if explain:
+        text += "".join(render_explanations(diff, width=width, color=color) for diff in diffs)
+    return text
+
+
+def _for_others(diffs: list["Diff"], form: str, published: str | None, *, explain: bool) -> str:
+    """Write tables for other programs and for papers."""
+    from harness import report
+
+    if form == "latex":
+        return report.render_latex(diffs, published)
+    if form == "markdown":
+        return report.render_comment(diffs, explain=explain)
+    if form == "json":
+        return report.render_json(diffs, explain=explain)
+    renderers = {
+        "csv": report.render_csv,
+        "pytest-benchmark": report.render_pytest_benchmark,
+    }
+    return renderers[form](diffs)
+
+
 def _existing(runs: Path) -> Store:
     if runs.exists() and not runs.is_dir():
         raise HarnessError(f"--runs {runs}: is a file, not a folder; name the folder of the results")
@@ -430,16 +458,35 @@ def _write(path: Path, text: str) -> None:
 @options.measuring
 @options.edition
 @options.runs
+@click.option("--chart", type=click.Choice(tuple(CHARTS)), help="What to draw  [default: what the table is drawn as]")
+@click.option(
+    "--points",
+    type=click.Choice(POINTS),
+    default="both",
+    show_default=True,
+    help="Ours over the published, or either.",
+)
+@click.option("--style", type=click.Choice(STYLES), default="paper", show_default=True, help="Where it is to be seen.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="png, svg or pdf by its suffix  [default: figures/NAME.png]"
 )
-def figure(name: str, edition: str, runs: Path, output: Path | None, **told: Any) -> None:  # noqa: ANN401
-    """Draw a figure from the results there are: over the published points, or the cosine of the two tokens by layer."""
+def figure(  # noqa: PLR0913
+    name: str,
+    edition: str,
+    runs: Path,
+    *,
+    chart: str | None,
+    points: str,
+    style: str,
+    output: Path | None,
+    **told: Any,  # noqa: ANN401
+) -> None:
+    """Draw a figure from the results there are: over the published points, by epochs, layer by layer, or of speeds."""
     spec = Catalog(edition=edition).find([name])[0]
-    if spec.axes is None and not any(cell.kind == "tokens" for cell in spec.cells.values()):
-        raise HarnessError(f"'{name}' has no axes, so it is not drawn; `harness report {name}` prints it")
-    path = output or Path("figures") / f"{spec.name}.png"
-    _draw(_stored_table(spec, _filled(runs), describe("auto"), options.options_of(told)), path)
+    chosen = chart_of(spec, chart)
+    path = output or Path("figures") / f"{spec.name}{f'-{chart}' if chart else ''}.png"
+    table = _stored_table(spec, _existing(runs), describe("auto"), options.options_of(told))
+    _draw(table, path, chart=chosen, points=points, style=style)
     click.echo(f"{path}")
 
 

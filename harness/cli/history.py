@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import options
+from harness.cli import filters, options
 from harness.errors import HarnessError
 from harness.kinds import KINDS
 from harness.result import Measurement, Result
@@ -66,15 +66,21 @@ def runs(context: click.Context) -> None:
 
 @runs.command("list")
 @options.runs
+@filters.options
 @click.option("--limit", type=click.IntRange(min=1), help="Runs to list at most  [default: all]")
-def list_runs(runs: Path, *, limit: int | None) -> None:
-    """List all runs, newest first: id, age, what it came to, job and machine."""
+def list_runs(runs: Path, *, limit: int | None, **told: Any) -> None:  # noqa: ANN401 -- the filter
+    """List runs, newest first: id, age, what it came to, job and machine."""
     store = Store(runs)
     now, width = datetime.now(tz=UTC), _width()
-    newest = islice(store.every(), limit)
+    chosen = filters.filter_of(told)
+    newest = islice(chosen.of(store.every()), limit)
     found = [(one.id, _age(now - one.started), _came_to(one), str(one.job), one.machine.label) for one in newest]
-    click.echo("".join(f"{line}\n" for line in _laid_out(found, width)) or f"no runs in {runs}/\n", nl=False)
+    click.echo("".join(f"{line}\n" for line in _laid_out(found, width)) or _none(runs, chosen), nl=False)
     _name_damaged(store)
+
+
+def _none(runs: Path, chosen: filters.Filter) -> str:
+    return f"no runs in {runs}/\n" if chosen == filters.Filter() else f"no such runs in {runs}/\n"
 
 
 @runs.command()
@@ -88,17 +94,20 @@ def show(run: str, runs: Path) -> None:
 
 @runs.command()
 @options.runs
+@filters.options
 @click.option("--dry-run", is_flag=True, help="Only list what would go.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def prune(runs: Path, *, dry_run: bool, yes: bool) -> None:
+def prune(runs: Path, *, dry_run: bool, yes: bool, **told: Any) -> None:  # noqa: ANN401 -- the filter
     """Remove failed runs and those that a newer one stands for, with their predictions.
 
-    What stays is the newest good run of each job on each machine, for the same software, images and weights.
+    A filter spares all others.  What stays is the newest good run of each job on each machine, for the same software,
+    images and weights.
     """
     store = Store(runs)
     results = list(store.every())
     newer = superseded(results)
-    gone = [result for result in results if result.error is not None or result.id in newer]
+    chosen = filters.filter_of(told)
+    gone = [one for one in results if (one.error is not None or one.id in newer) and chosen.takes(one)]
     _name_damaged(store)
     for result in gone:
         why = f"{newer[result.id].id} is newer" if result.id in newer else _came_to(result)
@@ -113,6 +122,26 @@ def prune(runs: Path, *, dry_run: bool, yes: bool) -> None:
     for result in gone:
         store.remove(result)
     click.echo(f"removed {said}")
+
+
+@runs.command()
+@options.runs
+@filters.options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A .csv or .parquet file; for MLflow a folder, or a .db file.",
+)
+@click.option("--mlflow", is_flag=True, help="Add the runs to MLflow's store at -o, those that are not there yet.")
+def export(runs: Path, output: Path, *, mlflow: bool, **told: Any) -> None:  # noqa: ANN401 -- the filter
+    """Write runs for other programs: a line for each metric, as CSV or Parquet, or as runs of MLflow."""
+    from harness.cli.exporting import write
+
+    store = Store(runs)
+    click.echo(write(list(filters.filter_of(told).of(store.every())), output, mlflow=mlflow))
+    _name_damaged(store)
 
 
 def _agreed(question: str) -> bool:

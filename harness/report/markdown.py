@@ -1,14 +1,57 @@
 """`Diff` -> Markdown that a pull request shows well."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from html import escape
 
-from harness.diff import Diff, Finding, Shape, readings
+from harness.diff import Diff, Finding, Shape, Verdict, readings
 from harness.report import effects, words
 
+# What GitHub takes as one comment, in characters.
+LONGEST_COMMENT = 65_536
 
-def render_markdown(diff: Diff, *, explain: bool = False) -> str:
-    """Write the table and what its order says; ratios, reasons, footnotes and doubts fold away below.
+
+def render_comment(diffs: Sequence[Diff], *, longest: int = LONGEST_COMMENT, explain: bool = False) -> str:
+    """Write tables so that they fit into one comment of a pull request: several begin with an overview and fold away.
+
+    What would not fit is left out and named: first what folds away within each table, then whole tables, last first.
+    """
+    whole = _together(diffs, [render_markdown(diff, explain=explain) for diff in diffs])
+    if len(whole) <= longest:
+        return whole
+    short = [render_markdown(diff, details=False) for diff in diffs]
+    for kept in range(len(diffs), -1, -1):
+        text = f"{_together(diffs, short[:kept])}\n{_left_out(diffs[kept:], longest)}\n"
+        if len(text) <= longest:
+            return text
+    return f"{_left_out(diffs, longest)}\n"
+
+
+def _together(diffs: Sequence[Diff], texts: Sequence[str]) -> str:
+    if len(diffs) == 1:
+        return "".join(texts)
+    verdicts = [verdict for verdict in Verdict if any(diff.counts[verdict] for diff in diffs)]
+    lines = [f"| table | {' | '.join(f'{words.SIGNS[v]} {v}' for v in verdicts)} |", f"|---|{'--:|' * len(verdicts)}"]
+    for diff in diffs:
+        found = " | ".join(str(diff.counts[verdict] or "") for verdict in verdicts)
+        lines.append(f"| {_escaped(words.title(diff))} | {found} |")
+    folded = [
+        line
+        for diff, text in zip(diffs, texts, strict=False)
+        for line in _folded(f"{words.title(diff)}: {words.counts(diff)}", [text.rstrip()])
+    ]
+    return "\n".join([*lines, "", *folded]).rstrip() + "\n"
+
+
+def _left_out(diffs: Sequence[Diff], longest: int) -> str:
+    names = " ".join(diff.spec.name for diff in diffs)
+    tables = f" and the tables {names}" if diffs else ""
+    said = f"Reasons, footnotes and doubts{tables} are left out: a comment takes {longest:,} characters"
+    return f"{said}; `harness report {names or 'TABLE'}` prints them."
+
+
+def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False) -> str:
+    """Write the table and what its order says; ratios, reasons, notes and doubts fold away below.
 
     `explain` adds what each crop and head gives.
     """
@@ -21,7 +64,11 @@ def render_markdown(diff: Diff, *, explain: bool = False) -> str:
         lines += [*_table(diff), "", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
     for shape in diff.shapes:
         lines += [f"**{_escaped(shape.column.label)}**: {words.shape_sentence(shape)}.", ""]
+        if not details:
+            continue
         lines += _folded(f"{shape.column.label} relative to one network of the family", _ratios(shape))
+    if not details:
+        return "\n".join(lines).rstrip() + "\n"
     reasons = [
         f"- {words.SIGNS[verdict]} **{verdict}**: {_escaped(cells)}: {_escaped(reason)}"
         for verdict, reason, cells in words.reasons(diff)
@@ -97,16 +144,17 @@ def _cell(finding: Finding) -> str:
     cell = words.written(finding)
     if finding.filled.planned.idle:
         return _escaped(cell.published)
-    beside = ", ".join(filter(None, (cell.published, cell.difference)))
+    beside = ", ".join(filter(None, (_escaped(cell.published), cell.difference)))
     parts = (
-        f"**{cell.measured}**" if cell.measured else "",
+        f"**{_escaped(cell.measured)}**" if cell.measured else "",
         cell.batch and f"`{cell.batch}`",
         cell.sign,
         f"({beside})" if beside else "",
     )
-    return _escaped(" ".join(filter(None, parts)))
+    return " ".join(filter(None, parts))
 
 
 def _escaped(text: str) -> str:
-    """Keep a label from breaking the table or becoming a link."""
-    return text.replace("|", "\\|").replace("[", "\\[").replace("]", "\\]").replace("\n", " ").replace("<", "&lt;")
+    """Keep a label from breaking the table, becoming a link or another type, or calling somebody by name."""
+    plain = re.sub(r"([\\|\[\]*]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.splitlines()))
+    return re.sub(r"@(?=\w)|#(?=\d)", "\\g<0>\u200b", plain).replace("<", "&lt;")

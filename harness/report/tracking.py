@@ -1,0 +1,132 @@
+"""`Result`s -> MLflow: a run of ours is a run of theirs, in a folder or a database on this machine."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.result import Result, to_json
+
+EXPERIMENT = "harness"
+ID = "harness.run"  # the tag by which a run is known that was exported before
+
+# What MLflow takes at once, and how long a value of a parameter may be in every version.
+MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 250
+
+
+def export_to_mlflow(results: Iterable[Result], path: Path) -> int:
+    """Write runs that are not there yet, and give their number.
+
+    `path` is a folder, MLflow's file store, or a `.db` file, its SQLite database, whose files lie beside it.  Raises
+    `HarnessError` where MLflow is not installed or refuses the place.
+    """
+    try:
+        from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 -- an extra
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from mlflow.tracking import MlflowClient  # noqa: PLC0415
+    except ImportError as error:
+        raise HarnessError(
+            f"-o {path}: MLflow is not installed; `pip install 'deit-harness[mlflow]'`, or write a .csv"
+        ) from error
+    with _file_store_allowed():
+        try:
+            client = MlflowClient(tracking_uri=_uri(path))
+            experiment = _experiment(client, path)
+            known = set(_known(client, experiment))
+            added = 0
+            for result in results:
+                if result.id in known:
+                    continue
+                began = int(result.started.timestamp() * 1000)
+                run = client.create_run(experiment, start_time=began, run_name=str(result.job))
+                number = run.info.run_id
+                metrics = [Metric(name, value, began, step) for name, value, step in _metrics(result)]
+                for start in range(0, len(metrics), MOST_METRICS):
+                    client.log_batch(number, metrics=metrics[start : start + MOST_METRICS])
+                parameters = [Param(name, value) for name, value in _parameters(result).items()]
+                for start in range(0, len(parameters), MOST_PARAMETERS):
+                    client.log_batch(number, params=parameters[start : start + MOST_PARAMETERS])
+                client.log_text(number, to_json(result), "result.json")
+                # Last: a run that was interrupted before is written again, not taken for whole.
+                client.log_batch(number, tags=[RunTag(name, value) for name, value in _tags(result).items()])
+                ended = result.started + timedelta(seconds=result.seconds)
+                client.set_terminated(number, "FAILED" if result.error else "FINISHED", int(ended.timestamp() * 1000))
+                added += 1
+        except MlflowException as error:
+            raise HarnessError(f"-o {path}: MLflow refuses it: {' '.join(str(error).split())}") from error
+    return added
+
+
+@contextmanager
+def _file_store_allowed() -> Iterator[None]:
+    """MLflow 3 wants to be told that a folder is meant; earlier versions do not look."""
+    name = "MLFLOW_ALLOW_FILE_STORE"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _uri(path: Path) -> str:
+    whole = path.absolute()
+    if path.suffix == ".db":
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{whole}"
+    return whole.as_uri()
+
+
+def _experiment(client: Any, path: Path) -> str:  # noqa: ANN401 -- MLflow has no types where it is not installed
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    files = path.absolute().with_suffix(".files").as_uri() if path.suffix == ".db" else None
+    return str(client.create_experiment(EXPERIMENT, artifact_location=files))
+
+
+def _known(client: Any, experiment: str) -> Iterator[str]:  # noqa: ANN401
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        yield from (run.data.tags[ID] for run in page if ID in run.data.tags)
+        token = page.token
+        if not token:
+            return
+
+
+def _metrics(result: Result) -> Iterator[tuple[str, float, int]]:
+    """Give each number, the ends of its interval, and its samples as steps."""
+    for name, found in result.metrics.items():
+        if isinstance(found.value, str):
+            continue
+        yield name, float(found.value), 0
+        ends = {"low": found.low, "high": found.high}
+        yield from ((f"{name}.{end}", value, 0) for end, value in ends.items() if value is not None)
+        yield from ((f"{name}.samples", sample, step) for step, sample in enumerate(found.samples))
+    yield "seconds", result.seconds, 0
+
+
+def _parameters(result: Result) -> Mapping[str, str]:
+    told = {"kind": result.job.kind, "revision": result.job.revision, **dict(result.job.settings)}
+    return {name: str(value)[:LONGEST] for name, value in told.items()}
+
+
+def _tags(result: Result) -> Mapping[str, str]:
+    tags = {
+        ID: result.id,
+        "harness.job": result.job.key,
+        "harness.machine": result.machine.label,
+        **{f"harness.{name}": version for name, version in result.software.items()},
+        **{f"harness.unit.{name}": found.unit for name, found in result.metrics.items() if found.unit},
+        **{f"harness.words.{n}": m.value for n, m in result.metrics.items() if isinstance(m.value, str)},
+    }
+    if result.error is not None:
+        tags["harness.error"] = result.error[:LONGEST]
+    return tags
