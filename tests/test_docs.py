@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli.commands import cli
 from harness.diff import Verdict, compare
-from harness.plan import make_plan
+from harness.plan import Options, make_plan
 from harness.report import render_markdown
 from harness.report.words import SIGNS
 from harness.spec import Catalog
@@ -51,6 +51,14 @@ def test_the_table_in_the_readme_is_the_one_that_the_reference_results_give() ->
     assert store.damaged == []
     command = f"harness report table5 --runs {REFERENCE.relative_to(ROOT)} --format markdown"
     assert block("reference").strip() == rendered.strip(), f"renew it with `{command}`"
+
+
+def test_the_proxy_of_table_8_in_the_readme_is_the_one_that_its_reference_results_give() -> None:
+    runs = ROOT / "runs" / "reference" / "proxy-digits-cpu-2026-11-21"
+    spec = Catalog().find(["table8"])[0]
+    plan = make_plan([spec], Options(train=True, scale="proxy"))
+    rendered = render_markdown(compare(fill(spec, plan, stored(plan, Store(runs), None))))
+    assert block("proxy").strip() == rendered.strip(), "renew it with `harness report table8 --train --scale proxy`"
 
 
 def test_the_reference_results_fill_every_cell_that_needs_no_images() -> None:
