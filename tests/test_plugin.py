@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -42,18 +43,18 @@ class Ran:
 def run_pytest(folder: Path, text: str, *options: str) -> Ran:
     """Run a test file of somebody else's in a folder of its own, with a lock that no other test holds."""
     (folder / "test_mine.py").write_text(text, encoding="utf-8")
-    (folder / "tmp").mkdir(exist_ok=True)
     plugin = () if INSTALLED else ("-p", "harness.pytest_plugin")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
-    told = {**environment, "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *plugin, "-q", "-s", "-p", "no:cacheprovider", *options, "test_mine.py"],
-        cwd=folder,
-        env=told,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # Not in `folder`, whose name is too long for the socket of a fork server.
+    with tempfile.TemporaryDirectory(prefix="p") as temporary:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", *plugin, "-q", "-s", "-p", "no:cacheprovider", *options, "test_mine.py"],
+            cwd=folder,
+            env={**environment, "TMPDIR": temporary, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     return Ran(code=ran.returncode, out=ran.stdout + ran.stderr)
 
 
