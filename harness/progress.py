@@ -24,7 +24,7 @@ class Inputs:
 
     def where(self, data: str) -> str:
         """Say where a data set is: where the user has it, or in the package that brings it along."""
-        return self.data.get(data) or EMBEDDED[data]
+        return self.data[data] if data in self.data else EMBEDDED[data]
 
     def has(self, data: str) -> bool:
         """Whether a data set is there."""

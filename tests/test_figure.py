@@ -22,7 +22,7 @@ from harness.figure.lanes import ratio_of, speeds_of
 from harness.figure.looks import look
 from harness.job import Job
 from harness.machine import Machine
-from harness.plan import make_plan
+from harness.plan import Options, make_plan
 from harness.result import Measurement, Result
 from harness.spec import Catalog, Spec, load
 from harness.store import Store
@@ -319,7 +319,7 @@ def figure3() -> Spec:
 
 
 def trained(spec: Spec, accuracies: Mapping[tuple[str, str], float], **facts: object) -> Table:
-    plan = make_plan([spec])
+    plan = make_plan([spec], Options(train=True, data=frozenset({"imagenet"})))
     results = {}
     for place, value in accuracies.items():
         job = plan.of(spec)[place].job

@@ -76,7 +76,7 @@ def test_a_small_deit_learns_the_digits(teacher: tuple[Job, Path, dict[str, Any]
     assert history[-1]["loss"] < 0.6 * history[0]["loss"]
 
 
-def test_a_distilled_student_agrees_more_with_its_teacher(
+def test_a_distilled_student_answers_more_like_its_teacher(
     teacher: tuple[Job, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     job, runs, _ = teacher
@@ -85,15 +85,15 @@ def test_a_distilled_student_agrees_more_with_its_teacher(
     alone = smoke(**common)
     taught = smoke(**common, distillation="soft", soft_weight=0.9)
     taught = Job.of("train", dict(taught.settings), {"teacher": job})
-    agreement = {}
+    apart = {}
     for name, student in (("alone", alone), ("taught", taught)):
         folder = tmp_path / name
         folder.mkdir()
         if student.needs:
             _leave_for_students(job, runs, into=folder)
         trained(student, folder)
-        agreement[name] = _agreement(student, folder, job, runs)
-    assert agreement["taught"] > agreement["alone"] + 0.03
+        apart[name] = _divergence(student, folder, job, runs)
+    assert apart["taught"] < 0.9 * apart["alone"]  # 0.72 to 0.79 with other seeds
 
 
 def _leave_for_students(job: Job, runs: Path, into: Path | None = None) -> None:
@@ -112,25 +112,28 @@ def _leave_for_students(job: Job, runs: Path, into: Path | None = None) -> None:
     store.weights_of(result).write_bytes((runs / "weights.safetensors").read_bytes())
 
 
-def _agreement(one: Job, folder: Path, other: Job, runs: Path) -> float:
+def _divergence(student: Job, folder: Path, teacher: Job, runs: Path) -> float:
+    """Take the mean divergence (Kullback-Leibler, in nats) of a student's answers from its teacher's."""
     from harness.jobs import trained as weights_of
 
     tests = open_images("digits", "sklearn/digits")
     answers = []
-    for job, where in ((one, folder), (other, runs)):
+    for job, where in ((teacher, runs), (student, folder)):
         built = Student(weights_of.network(job, where / "weights.safetensors", res=32))
         view = Hyperparameters.of(job)
         answers.append(_answers(built, tests, view))
-    return float(np.mean(answers[0] == answers[1]))
+    truth, said = answers
+    return float((truth * (truth.log() - said.log())).sum(dim=1).mean())
 
 
 @torch.inference_mode()
-def _answers(student: Student, tests: Any, hyper: Hyperparameters) -> Any:  # noqa: ANN401
+def _answers(student: Student, tests: Any, hyper: Hyperparameters) -> torch.Tensor:  # noqa: ANN401
     from harness.jobs.preprocess import View, normalised
 
     cut = View(res=hyper.res, crop=hyper.crop, interpolation=hyper.interpolation).transform()
     pixels = torch.from_numpy(np.stack([cut(tests.image(place)) for place in range(len(tests))]))
-    return student.eval()(normalised(pixels, hyper.norm))[0].argmax(dim=1).numpy()
+    answers: torch.Tensor = student.eval()(normalised(pixels, hyper.norm))[0].softmax(dim=1)
+    return answers
 
 
 def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right(tmp_path: Path) -> None:
@@ -141,7 +144,8 @@ def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right
     tests = open_images("digits", "sklearn/digits")
     built = Student(weights_of.network(job, tmp_path / "weights.safetensors", res=32))
     found = accuracies(built, tests, Hyperparameters.of(job), World(), device="cpu", workers=0)
-    right = (_answers(built, tests, Hyperparameters.of(job)) == tests.labels).mean()
+    guesses = _answers(built, tests, Hyperparameters.of(job)).argmax(dim=1).numpy()
+    right = np.mean(guesses == tests.labels)
     assert found == {"top1": pytest.approx(100 * right)}
 
 

@@ -485,7 +485,7 @@ def figure(  # noqa: PLR0913
     spec = Catalog(edition=edition).find([name])[0]
     chosen = chart_of(spec, chart)
     path = output or Path("figures") / f"{spec.name}{f'-{chart}' if chart else ''}.png"
-    table = _stored_table(spec, _existing(runs), describe("auto"), options.options_of(told))
+    table = _stored_table(spec, _filled(runs), describe("auto"), options.options_of(told))
     _draw(table, path, chart=chosen, points=points, style=style)
     click.echo(f"{path}")
 

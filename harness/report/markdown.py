@@ -122,8 +122,7 @@ def _explanations(diff: Diff) -> list[str]:
 
 
 def _line(parts: Iterable[str]) -> str:
-    # An asterisk would set the rest in italics.
-    return f"| {' | '.join(_escaped(part.strip()).replace('*', chr(92) + '*') for part in parts)} |"
+    return f"| {' | '.join(_escaped(part.strip()) for part in parts)} |"
 
 
 def _table(diff: Diff) -> list[str]:
