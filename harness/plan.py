@@ -250,8 +250,20 @@ def _measured(spec: Spec, cell: Cell, options: Options, stages: Stages) -> Plann
             return Planned(table=spec.id, cell=cell, job=stages.resolved(str(cell.settings["recipe"])))
     job = None if missing or cell.kind == "train" else job_of(cell, options)
     blocked = _untrainable(cell, stages) or _blocked(cell, missing, options)
+    if cell.training and (cell.kind == "train" or (cell.kind == "evaluate" and cell.unreleased)):
+        job = _trained_before(cell, stages) or job
     others = _other_crops(job) if job and options.explain and job.kind == "evaluate" else ()
     return Planned(table=spec.id, cell=cell, job=job, blocked=blocked, others=others, other_weights=other_weights)
+
+
+def _trained_before(cell: Cell, stages: Stages) -> Job | None:
+    """Make the job of a cell that is not to be trained now, at the published scale: it may have been trained before."""
+    if stages.scale:
+        return None
+    try:
+        return _fills(cell, stages, FIRST_SEED)
+    except HarnessError:
+        return None  # no mistake until training is asked for
 
 
 def _untrainable(cell: Cell, stages: Stages) -> str:

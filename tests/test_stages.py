@@ -61,6 +61,14 @@ def test_what_is_trained_is_evaluated_and_that_fills_the_cell() -> None:
     assert (job.kind, job["weights"], job["data"], job["crop"]) == ("evaluate", TRAINED, "imagenet", 0.875)
 
 
+def test_what_was_trained_before_still_fills_the_cell_when_no_training_is_asked_for() -> None:
+    asked, idle = (make_plan(Catalog().find(["table8"]), Options(data=HERE, train=train)) for train in (True, False))
+    before, now = ({p.cell.column.key: p for p in plan.cells if p.cell.row.key == "none"} for plan in (asked, idle))
+    assert now["finetuned"].job == before["finetuned"].job
+    assert "needs --train" in now["finetuned"].blocked
+    assert [job for job in idle.jobs if job.kind == "train"] == []
+
+
 def test_cells_share_the_stage_that_they_have_in_common() -> None:
     plan = make_plan(Catalog().find(["table8"]), Options(data=HERE, train=True))
     trainings = [job for job in plan.jobs if job.kind == "train"]
