@@ -24,6 +24,7 @@ LAYERS = (
     {"progress"},
     {"jobs", "launch"},
     {"run"},
+    {"cluster"},
     {"table"},
     {"diff", "limits", "compare", "effects"},
     {"report", "figure"},
@@ -40,6 +41,7 @@ HOMES = {
     "pandas": {"table", "figure", "report"},
     "rich": {"report", "cli"},
     "click": {"cli"},
+    "submitit": {"launch", "cluster"},
     "multiprocessing": {"jobs", "launch"},
 }
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,8 +104,10 @@ def _side_by_side(  # noqa: PLR0913, PLR0917 -- what a training needs
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *(f"--nproc-per-node={count}", "-m", "harness.jobs.training.process", str(path)),
         ]
-        with listening() as asked:
+        # What starts the processes would die of a signal that they themselves listen to.
+        with _ignoring(signal.SIGUSR2):
             running = subprocess.Popen(command, env=_environment())  # noqa: S603 -- our own command
+        with listening() as asked:
             try:
                 for progress in _told(path.with_name(process.PROGRESS), running, asked):
                     report(replace(progress, job=job))
@@ -121,6 +126,19 @@ def _side_by_side(  # noqa: PLR0913, PLR0917 -- what a training needs
         if "error" in found:
             raise JobError(found["error"])
         return found
+
+
+@contextmanager
+def _ignoring(one: signal.Signals) -> Iterator[None]:
+    """Have processes that are started meanwhile ignore a signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(one, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(one, before)
 
 
 def _environment() -> dict[str, str]:

@@ -37,6 +37,17 @@ class LocalLauncher:
         for process in list(self._running):
             process.terminate()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is in hand."""
+        return bool(self._running)
+
+    def warm(self) -> None:
+        """Start the process that all others are forked from, which inherits what is set in this one now."""
+        if self._context.get_start_method() == "forkserver":
+            resource_tracker.ensure_running()
+            forkserver.ensure_running()
+
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         """Do a batch and pass on what it says.
 
