@@ -174,6 +174,7 @@ class Controller:
             workers=self.workers,
             gpus=resources.gpus,
             place=place_of(self.settings),
+            notice=resources.notice,
         )
 
     def resources(self, job: Job, plan: Plan) -> Resources:

@@ -22,7 +22,6 @@ from harness.cluster.ledger import Mark, read_marks, write_mark, written
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.launch import Crashed, LocalLauncher
-from harness.launch.slurm import NOTICE
 from harness.plan import needed_by
 from harness.progress import Batch, Inputs, Progress, Saved, Seen
 from harness.result import Result
@@ -44,7 +43,7 @@ class Task:
     """Jobs for one node, and where they belong: the `index`th task of an array, whose folder this is.
 
     `workers` are the processes that read images (None: as many as the node has cores to spare), `gpus` those that were
-    asked for, `place` names the kind of node.
+    asked for, `place` names the kind of node, `notice` is the seconds from the signal to the end.
     """
 
     jobs: tuple[Job, ...]
@@ -56,6 +55,7 @@ class Task:
     workers: int | None
     gpus: int
     place: str
+    notice: float = 120.0
     _launcher: LocalLauncher | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Task:
         except KeyboardInterrupt:
             # The training was told to stop before this process was: whoever told it has a word for this one, too.
             self._note("stopped")
-            time.sleep(NOTICE)
+            time.sleep(self.notice)
             raise HarnessError("it was told to stop, and stands in a checkpoint") from None
 
     def checkpoint(self) -> Any:  # noqa: ANN401 -- submitit has its own word for it
@@ -122,7 +122,7 @@ class Task:
         if launcher is not None:
             launcher.stop()
             if any(job.kind == "train" for job in self.jobs):
-                end = time.monotonic() + NOTICE - 10
+                end = time.monotonic() + 0.9 * self.notice
                 while launcher.busy and time.monotonic() < end:
                     time.sleep(0.1)
         self._note("stopped")

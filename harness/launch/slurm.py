@@ -17,8 +17,9 @@ from typing import Any
 
 from harness.errors import HarnessError
 
-# Seconds between the signal that asks to stop and the end: a training writes its checkpoint in between.
-NOTICE = 120
+# Seconds between the signal that asks to stop and the end, in which a training writes its checkpoint, and the share of
+# a short limit that this may be.
+NOTICE, SHARE = 120, 0.25
 
 # Seconds that Slurm's own tools may take to answer; a busy controller answers late.
 PATIENCE = 120
@@ -76,6 +77,11 @@ class Resources:
     nodes: int
     memory: int
     alone: bool = False
+
+    @property
+    def notice(self) -> int:
+        """Give the seconds from the signal to the end."""
+        return round(min(NOTICE, SHARE * 60 * self.minutes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +258,7 @@ def _parameters(name: str, resources: Resources, settings: Settings, after: list
         "mem": f"{math.ceil(resources.memory / 2**20)}M" if resources.memory else None,
         "exclusive": resources.alone or None,
         "dependency": f"afterany:{':'.join(after)}" if after else None,
-        "signal_delay_s": NOTICE,
+        "signal_delay_s": resources.notice,
         "array_parallelism": settings.side_by_side or 256,
         "setup": list(settings.setup) or None,
         "wckey": None,  # submitit's own is refused where these are accounted
