@@ -249,12 +249,13 @@ class Controller:
         with self.ledger.locked():
             now = standings(self.ledger, self.slurm, locked=True)
             way = self._way(now)
+            newest = {job.key: one.name for one in now for job in one.jobs}
             for one in now:
                 if one.name not in sure or not self._is_lost(one, left):
                     continue
                 tried = one.array.attempts[one.index]
                 for job in one.left:
-                    if job.key in way or job.key not in left:
+                    if job.key in way or job.key not in left or newest[job.key] != one.name:
                         continue
                     if tried < AGAIN and _not_its_fault(one, job):
                         again[job.key], tries[job.key] = job, tried + 1
