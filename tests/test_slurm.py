@@ -130,10 +130,11 @@ def test_a_teacher_its_student_and_the_evaluation_follow_each_other_while_nobody
 def test_the_same_command_waits_for_what_is_on_its_way(shell: Shell) -> None:
     shell.reproduce(*CHAIN, "--detach")
     again = shell.reproduce(*CHAIN, "--detach")
-    assert again.stdout.startswith("0 jobs submitted, 3 on their way already.")
+    assert re.match(r"0 jobs submitted, [1-3] on their way already\.", again.stdout), again.stdout
     after = shell.reproduce(*CHAIN)
     assert after.returncode == 0, after.stderr
-    assert "jobs: 3 measured, 0 known already." in after.stdout
+    assert re.search(r"^jobs: [0-3] measured, [0-3] known already\.", after.stdout, re.MULTILINE), after.stdout
+    assert len(list(shell.folder.glob("runs/.slurm/arrays/*.json"))) == 3
     assert len(shell.results("train")) == 2
 
 
@@ -172,6 +173,15 @@ def test_a_training_that_is_preempted_or_loses_its_node_ends_with_the_same_weigh
     assert weights(shell) == weights(alone)
     result = shell.results("train")[0]
     assert result["facts"]["resumed"] >= 1
+
+
+def test_a_training_over_two_nodes_is_one_training(shell: Shell) -> None:
+    ran = shell.reproduce(*ALONE, "--nodes", "2")
+    assert ran.returncode == 0, ran.stderr
+    (result,) = shell.results("train")
+    assert (result["error"], result["facts"]["processes"]) == (None, 2)
+    log = "".join(path.read_text() for path in shell.folder.glob("runs/.slurm/arrays/harness-train-*/0.started"))
+    assert log.count("began") == 1
 
 
 def test_a_training_that_runs_into_its_time_limit_goes_on_by_itself(

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from harness.cluster.ledger import Mark, read_marks, write_mark, written
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.launch import Crashed, LocalLauncher
+from harness.launch.local import take_part
 from harness.plan import needed_by
 from harness.progress import Batch, Inputs, Progress, Saved, Seen
 from harness.result import Result
@@ -64,6 +66,21 @@ class Task:
 
     def __call__(self) -> None:
         """Do what is not done yet."""
+        if int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1:
+            # Every node of the allocation calls the task; the first leads, and each restart meets in a new folder.
+            shared = self._file(f"work-{os.environ.get('SLURM_RESTART_COUNT', '0')}")
+            if os.environ["SLURM_PROCID"] != "0":
+                take_part(shared, max(1, self.gpus))
+                return
+            _invite(shared)
+            try:
+                self._lead()
+            finally:
+                (shared / "over").touch()
+        else:
+            self._lead()
+
+    def _lead(self) -> None:
         done = {mark.key for mark in read_marks(self._file("done")) if not mark.unmet}
         left = [job for job in self.jobs if job.key not in done]
         store, marks = Store(self.runs), Marks(self._file("done"), self._file("progress"))
@@ -276,6 +293,18 @@ def _workers(wanted: int | None, site: Site) -> int:
 
 def _described(site: Site) -> dict[str, Any]:
     return {"machine": asdict(site.machine), "software": dict(site.software)}
+
+
+def _invite(folder: Path) -> None:
+    """Say where the nodes of a training meet: at a free port of this one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as one:
+        one.bind(("", 0))
+        port = one.getsockname()[1]
+    told = {"nodes": int(os.environ["SLURM_JOB_NUM_NODES"]), "endpoint": f"{socket.gethostname()}:{port}"}
+    identity = f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    written(folder / "rendezvous.json", {**told, "id": identity})
+    os.environ["HARNESS_SHARED_WORK"] = str(folder)
 
 
 def _not_requeued() -> type[Exception]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from harness.job import Job
@@ -126,6 +127,11 @@ class LocalLauncher:
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         process.start()
+
+
+def take_part(folder: Path, count: int) -> None:
+    """Have `count` processes of this node take part in a training that another node leads."""
+    _call("follow", folder, count)
 
 
 def _context(*, preload: bool) -> Any:  # noqa: ANN401 -- the contexts share no typed base
