@@ -232,7 +232,7 @@ def test_a_wrong_partition_is_one_sentence(shell: Shell) -> None:
 
 
 def test_what_slurm_refuses_is_one_sentence_and_leaves_nothing(shell: Shell) -> None:
-    ran = shell.reproduce("table5", "--only", "count", "--rows", "resnet18", "--cpus", "64", "--detach")
+    ran = shell.reproduce("table5", "--only", "count", "--rows", "resnet18", "--job-memory", "900GiB", "--detach")
     assert ran.returncode == 2
     assert re.fullmatch(
         r"error: Slurm refused the jobs: .*Requested node configuration is not available; "
@@ -241,6 +241,15 @@ def test_what_slurm_refuses_is_one_sentence_and_leaves_nothing(shell: Shell) -> 
     ), ran.stderr
     assert shell.queue() == []
     assert list(shell.folder.glob("runs/.slurm/arrays/*.json")) == []
+
+
+def test_what_will_never_begin_says_so(shell: Shell) -> None:
+    shell.reproduce("table5", "--only", "count", "--rows", "resnet18", "--cpus", "64", "--detach")
+    shell.until(lambda: "PartitionConfig" in shell.harness("status").stdout)
+    assert (
+        "count resnet18 at 224: it will never begin (PartitionConfig): no node there has what it asks for; "
+        "ask for less with --cpus, --gpus or --job-memory, after `harness cancel`\n"
+    ) in shell.harness("status").stdout
 
 
 def test_cards_that_are_not_there_are_the_reason_of_the_cell(shell: Shell) -> None:

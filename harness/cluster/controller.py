@@ -58,6 +58,7 @@ class Controller:
     _not_taken: list[Job] = field(default_factory=list)
     _why: str = ""
     _lost: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(runs=self.runner.store.root.absolute())
@@ -240,6 +241,11 @@ class Controller:
 
         Only what was lost twice in a row: for a moment a job may be in neither list of Slurm's.
         """
+        for why in {
+            f"Slurm job {one.array.number}: {one.why}" for one in standing if one.ended == "NEVER"
+        } - self._said:
+            self._said.add(why)
+            self.runner.watcher.waits(why)
         lost = {one.name for one in standing if self._is_lost(one, left)}
         sure, self._lost = lost & self._lost, lost
         if not sure:

@@ -36,7 +36,10 @@ class State(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How one task stands: `why` it waits or how it ended, in a clause; `ended` is Slurm's word for a lost one."""
+    """How one task stands: `why` it waits or how it ended, in a clause.
+
+    `ended` is Slurm's word for how a lost one ended, or `NEVER` for one that waits in vain.
+    """
 
     array: Array
     index: int
@@ -125,7 +128,9 @@ def _standing(  # noqa: PLR0913, PLR0917 -- all that is known of it
         errors = [mark.error for mark in marks if mark.error]
         return told(State.FAILED, "; ".join(dict.fromkeys(errors))) if errors else told(State.DONE)
     if seen is not None and (seen.waits or seen.runs):
-        return told(State.PENDING if seen.waits else State.RUNNING, seen.why)
+        return told(
+            State.PENDING if seen.waits else State.RUNNING, seen.never or seen.why, "NEVER" if seen.never else ""
+        )
     if array.cancelled:
         return told(State.CANCELLED, "cancelled")
     if array.over:

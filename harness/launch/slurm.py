@@ -28,6 +28,18 @@ PATIENCE = 120
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 RUNNING = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING", "STAGE_OUT", "PREEMPTED"}
 
+# Why a job waits that will never begin as it was submitted: many clusters take it all the same.
+_NEVER = {
+    "PartitionConfig": "no node there has what it asks for; ask for less with --cpus, --gpus or --job-memory",
+    "BadConstraints": "no node has what it asks for; check --constraint",
+    "PartitionTimeLimit": "the partition allows less time; ask for less with --hours",
+    "QOSMaxWallDurationPerJobLimit": "the quality of service allows less time; ask for less with --hours",
+    "AssocMaxWallDurationPerJobLimit": "the account allows less time; ask for less with --hours",
+    "PartitionNodeLimit": "the partition allows fewer nodes; ask for less with --nodes",
+    "InvalidAccount": "the cluster knows no such account; check --account",
+    "InvalidQOS": "the cluster knows no such quality of service; check --qos",
+}
+
 _FULL = re.compile(r"MaxSubmit|temporarily unable to accept|Resource temporarily", re.IGNORECASE)
 
 
@@ -91,6 +103,12 @@ class Seen:
     state: str
     why: str = ""
     node: str = ""
+
+    @property
+    def never(self) -> str:
+        """Say why it will never begin; empty if it may."""
+        hint = _NEVER.get(self.why, "") if self.waits else ""
+        return f"it will never begin ({self.why}): {hint}, after `harness cancel`" if hint else ""
 
     @property
     def waits(self) -> bool:
