@@ -200,6 +200,8 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     _print_tables(plan, results, verbose=verbose, explain=chosen.explain)
     figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine, chosen)
     _say_where(store, done, figures, interrupted=interrupted)
+    if interrupted and remote is not None:
+        print("the jobs on the cluster go on; `harness cancel` ends them", file=sys.stderr)
     if interrupted:
         return INTERRUPTED
     return SOME_FAILED if done.failed else OK

@@ -84,9 +84,10 @@ class Task:
         done = {mark.key for mark in read_marks(self._file("done")) if not mark.unmet}
         left = [job for job in self.jobs if job.key not in done]
         store, marks = Store(self.runs), Marks(self._file("done"), self._file("progress"))
-        with contextlib.suppress(KeyError):
-            # Libraries that know nothing of Slurm would start a thread for each core of the node.
-            os.environ.setdefault("OMP_NUM_THREADS", os.environ["SLURM_CPUS_PER_TASK"])
+        if "SLURM_CPUS_PER_TASK" in os.environ:
+            # Libraries that know nothing of Slurm would start a thread for each core of the node, in each process.
+            each = int(os.environ["SLURM_CPUS_PER_TASK"]) // max(1, self.gpus)
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, each)))
         try:
             site, doubt = self._site(), self._given_up()
         except HarnessError as error:
