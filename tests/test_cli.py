@@ -31,7 +31,7 @@ from harness.spec.catalog import shipped_specs
 from harness.store import Store
 from tests.fakes import result_of
 
-COMMANDS = ("compare", "doctor", "figure", "list", "plan", "report", "reproduce", "runs")
+COMMANDS = ("cancel", "compare", "doctor", "figure", "list", "plan", "report", "reproduce", "runs", "status")
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
