@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.launch import Crashed
-from harness.machine import Machine
+from harness.machine import Machine, describe, gpu_index, gpus, software
 from harness.plan import Plan, needed_by
 from harness.progress import Batch, Inputs, Progress, Saved, Seen, train_split
 from harness.result import Result, new_id
@@ -104,6 +104,19 @@ class Done:
         self.measured.append(result)
 
 
+def site_of(device: str) -> Site:
+    """Find the device that `--device` names and what is behind it.
+
+    Raises `HarnessError` for a device that is not there.
+    """
+    machine = describe(device)
+    index = 0 if device in ("auto", "cpu") else gpu_index(device)
+    name = f"cuda:{index}" if machine.device == "cuda" else "cpu"
+    every = device in ("auto", "cuda") and machine.device == "cuda"
+    devices = tuple(f"cuda:{gpu.index}" for gpu in gpus() if gpu.name == machine.name) if every else (name,)
+    return Site(device=name, machine=machine, software=software(machine), devices=devices)
+
+
 def look(plan: Plan, launcher: Launcher, inputs: Inputs) -> tuple[Plan, Seen]:
     """Find out what is there of the data and weights that a plan needs; cells whose weights are not there are blocked.
 
@@ -138,12 +151,18 @@ class Runner:
         `HarnessError` for a network that timm does not know, before anything is measured, and `StoreError` if results
         cannot be kept.
         """
-        missing = [job for job in plan.jobs if rerun or not self._known(job)]
+        missing = self.missing(plan, rerun=rerun)
+        if missing:
+            self.measure(missing, rerun=rerun)
+        return self.done
+
+    def missing(self, plan: Plan, *, rerun: bool = False) -> list[Job]:
+        """Find what is to be measured, and make sure that it can be.  Raises as `run` does."""
+        missing = [job for job in plan.jobs if rerun or not self.known(job)]
         if missing:
             self.store.prepare()
             _check_models(plan, missing, self.launcher)
-            self.measure(missing, rerun=rerun)
-        return self.done
+        return missing
 
     def measure(self, missing: Sequence[Job], *, rerun: bool = False) -> None:
         """Measure these jobs, each speed with the machine to itself.  The store is to be prepared."""
@@ -155,7 +174,7 @@ class Runner:
         for jobs in _batches(job for job in missing if job.kind != "train"):
             with _the_machine_to_itself(self.watcher, self.site.lock if jobs[0].exclusive else None):
                 # Another process may have measured it since this one looked.
-                left = [job for job in jobs if rerun or not self._known(job)]
+                left = [job for job in jobs if rerun or not self.known(job)]
                 self._do(left, number, len(missing))
             number += len(jobs)
 
@@ -175,7 +194,7 @@ class Runner:
 
         return {key: result for key, result in kept.items() if fits(result)}
 
-    def _known(self, job: Job) -> bool:
+    def known(self, job: Job) -> bool:
         """Take the result that the store has, if it may stand for measuring here."""
         if _depends_on_inputs(job):
             known = self.store.latest(job, self._stands)
@@ -258,7 +277,7 @@ class Runner:
         if isinstance(message, Progress):
             self.watcher.progress(message)
         elif isinstance(message, Saved):
-            self._take(message)
+            self.take(message)
         elif isinstance(message, Crashed):
             self._fail(job, crew.began[job.key], str(message))
         elif job.key not in self.done.results:
@@ -279,7 +298,7 @@ class Runner:
         return False
 
     def _fail(self, job: Job, started: datetime, why: str) -> None:
-        result = _failed(job, self.site, started, why)
+        result = failure(job, self.site, started, why)
         self.store.save(result)
         self._note(result)
 
@@ -304,13 +323,13 @@ class Runner:
                         self.watcher.progress(message)
                         continue
                     left.remove(message.job)
-                    self._take(message)
+                    self.take(message)
                     if left:
                         self.watcher.starts(left[0], before + len(jobs) - len(left) + 1, total)
             except Crashed as crash:
                 self._fail(left.pop(0), started, str(crash))
 
-    def _take(self, saved: Saved) -> None:
+    def take(self, saved: Saved) -> None:
         """Fetch a result that a child has just put into the store."""
         result = self.store.latest(saved.job, lambda result: result.id == saved.id)
         if result is None:
@@ -410,7 +429,7 @@ def _batches(jobs: Iterable[Job]) -> list[list[Job]]:
     return list(together.values())
 
 
-def _failed(job: Job, site: Site, started: datetime, error: str) -> Result:
+def failure(job: Job, site: Site, started: datetime, error: str) -> Result:
     """Write down the end of a job whose process could not."""
     return Result(
         id=new_id(started),

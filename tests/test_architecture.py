@@ -24,6 +24,7 @@ LAYERS = (
     {"progress"},
     {"jobs", "launch"},
     {"run"},
+    {"cluster"},
     {"newest", "table"},
     {"diff", "limits", "compare", "effects", "paired", "baseline", "baseline_file", "charts"},
     {"gate"},
@@ -47,6 +48,7 @@ HOMES = {
     "rich": {"report", "cli"},
     "jinja2": {"report"},
     "click": {"cli"},
+    "submitit": {"launch", "cluster"},
     "multiprocessing": {"jobs", "launch"},
 }
 

@@ -31,7 +31,20 @@ from harness.spec.catalog import shipped_specs
 from harness.store import Store
 from tests.fakes import result_of
 
-COMMANDS = ("baseline", "check", "compare", "doctor", "figure", "list", "plan", "report", "reproduce", "runs")
+COMMANDS = tuple("baseline cancel check compare doctor figure list plan report reproduce runs status".split())
+    "baseline",
+    "cancel",
+    "check",
+    "compare",
+    "doctor",
+    "figure",
+    "list",
+    "plan",
+    "report",
+    "reproduce",
+    "runs",
+    "status",
+)
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:

@@ -13,17 +13,17 @@ from click.core import ParameterSource
 
 from harness import __version__
 from harness.charts import CHARTS, POINTS, STYLES, chart_of
-from harness.cli import gating, history, options
+from harness.cli import cluster, gating, history, options
 from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
-from harness.machine import Machine, describe, gpu_index, gpus, software
+from harness.machine import Machine, describe, software
 from harness.plan import Options, Plan, make_plan
 from harness.spec import Catalog, Spec
 from harness.store import Store
 
 if TYPE_CHECKING:
     from harness.diff import Diff
-    from harness.run import Site
+    from harness.launch.slurm import Settings
     from harness.table import Table
 
 OK, USAGE, SOME_FAILED, INTERRUPTED = 0, 2, 3, 130
@@ -135,6 +135,7 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **told:
 @options.training
 @options.device
 @options.jobs
+@options.cluster
 @options.edition
 @options.runs
 @click.option("--yes", is_flag=True, help="Train at full scale without asking.")
@@ -156,8 +157,10 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
 ) -> int:
     """Run what is missing, then print the tables."""
     from harness.cli.display import watcher
+    from harness.cluster import Controller
     from harness.launch import LocalLauncher
-    from harness.run import Done, Runner, lanes, look
+    from harness.launch.slurm import Slurm
+    from harness.run import Done, Runner, lanes, look, site_of
     from harness.table import stored
 
     catalog = Catalog(edition=edition)
@@ -166,8 +169,12 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     _check_data(plan, chosen)
     cores = len(os.sched_getaffinity(0))
     inputs = options.inputs_of(told, cores=cores)
-    site = _site(device)
-    site = replace(site, lanes=lanes(site, scale=chosen.scale, jobs=jobs, cores=cores, workers=told["workers"]))
+    remote = _remote(told, device=device, jobs=jobs)
+    if remote is None:
+        site = site_of(device)
+        site = replace(site, lanes=lanes(site, scale=chosen.scale, jobs=jobs, cores=cores, workers=told["workers"]))
+    else:
+        site = cluster.site_of_nodes(remote, runs)
     if not yes:
         _ask_before_training(plan, chosen)
     store, launcher, show, done = Store(runs), LocalLauncher(), watcher(quiet=quiet), Done()
@@ -178,9 +185,19 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
         with show:
             plan, seen = look(plan, launcher, inputs)
             runner = replace(runner, seen=seen)
-            runner.run(plan, rerun=rerun)
+            if remote is None:
+                runner.run(plan, rerun=rerun)
+            else:
+                said = Controller(runner=runner, slurm=Slurm(), settings=remote, workers=told["workers"]).run(
+                    plan, rerun=rerun, detach=told["detach"]
+                )
     except KeyboardInterrupt:
         interrupted = True
+    if told["detach"] and not interrupted:
+        click.echo(f"{said}.  `harness status` shows how they stand; the same command waits for them.")
+        return OK
+    if remote is not None:
+        site = cluster.site_of_nodes(remote, runs)  # now it is known what is behind the partition
     results = {**runner.of_these(stored(plan, store, site.machine), asked), **done.results}
     if interrupted:
         why = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
@@ -188,9 +205,20 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     _print_tables(plan, results, verbose=verbose, explain=chosen.explain)
     figures = [] if interrupted else _draw_figures(catalog, plan, store, site.machine, chosen)
     _say_where(store, done, figures, interrupted=interrupted)
+    if interrupted and remote is not None:
+        print("the jobs on the cluster go on; `harness cancel` ends them", file=sys.stderr)
     if interrupted:
         return INTERRUPTED
     return SOME_FAILED if done.failed else OK
+
+
+def _remote(told: dict[str, Any], **more: Any) -> "Settings | None":  # noqa: ANN401 -- what click gives
+    """Give what a cluster is told; None for this machine."""
+    if told["launcher"] == "slurm":
+        return cluster.settings_of({**told, **more})
+    if told["detach"]:
+        raise HarnessError("--detach is about a cluster; add --launcher slurm")
+    return None
 
 
 def _ask_before_training(plan: Plan, chosen: Options) -> None:
@@ -221,18 +249,6 @@ def _check_data(plan: Plan, chosen: Options) -> None:
 def _data_sets(plan: Plan) -> set[str]:
     """Name the data sets that are known, or of which a plan's cells speak."""
     return {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
-
-
-def _site(device: str) -> "Site":
-    """Find the device that `--device` names and what is behind it."""
-    from harness.run import Site
-
-    machine = describe(device)
-    index = 0 if device in ("auto", "cpu") else gpu_index(device)
-    name = f"cuda:{index}" if machine.device == "cuda" else "cpu"
-    every = device in ("auto", "cuda") and machine.device == "cuda"
-    devices = tuple(f"cuda:{gpu.index}" for gpu in gpus() if gpu.name == machine.name) if every else (name,)
-    return Site(device=name, machine=machine, software=software(machine), devices=devices)
 
 
 def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool, explain: bool) -> None:
@@ -559,12 +575,12 @@ def _measure_ceilings(device: str, runs: Path) -> int:
     from harness.cli.display import watcher
     from harness.launch import LocalLauncher
     from harness.limits import PRECISION, ceilings_job
-    from harness.run import Done, Runner
+    from harness.run import Done, Runner, site_of
 
     store, done = Store(runs), Done()
     store.prepare()
     with watcher(quiet=False) as show:
-        runner = Runner(store=store, launcher=LocalLauncher(), site=_site(device), watcher=show, done=done)
+        runner = Runner(store=store, launcher=LocalLauncher(), site=site_of(device), watcher=show, done=done)
         runner.measure([ceilings_job(precision) for precision in PRECISION.values()], rerun=True)
     for result in done.measured:
         found = ", ".join(f"{name} {m.value:.3g} {m.unit}" for name, m in result.metrics.items())
@@ -576,3 +592,5 @@ cli.add_command(gating.check)
 cli.add_command(gating.baseline)
 cli.add_command(history.compare)
 cli.add_command(history.runs)
+cli.add_command(cluster.status)
+cli.add_command(cluster.cancel)

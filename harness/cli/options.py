@@ -167,6 +167,55 @@ training = _stack(
     ),
 )
 
+
+def _amount(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "all":
+        raise click.BadParameter("memory 'all' is not an amount; write it as 32GiB")
+    return _memory(_context, _parameter, value)
+
+
+def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        if not name or not text:
+            raise click.BadParameter(f"'{value}' is not NAME=VALUE, as reservation=deit")
+        found[name] = text
+    return found
+
+
+cluster = _stack(
+    _option(
+        "--launcher",
+        type=click.Choice(("local", "slurm")),
+        default="local",
+        show_default=True,
+        help="Measure on this machine, or on the nodes of a Slurm cluster.",
+    ),
+    _option("--detach", is_flag=True, help="Slurm: return when the jobs are submitted."),
+    _option("--partition", metavar="NAME", help="Slurm: partition  [default: the cluster's]"),
+    _option("--account", metavar="NAME", help="Slurm: account."),
+    _option("--qos", metavar="NAME", help="Slurm: quality of service."),
+    _option("--constraint", metavar="FEATURE", help="Slurm: features that a node must have."),
+    _option("--container", metavar="IMAGE", help="Slurm: image to run in, where the cluster has pyxis."),
+    _option(
+        "--hours",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Slurm: most hours at a time; training goes on after  [default: as estimated]",
+    ),
+    _option("--gpus", type=click.IntRange(min=0), help="Slurm: GPUs of each node  [default: 1 with --device cuda]"),
+    _option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Slurm: nodes of a training."),
+    _option("--cpus", type=click.IntRange(min=1), help="Slurm: processor cores of a job  [default: 8 a GPU, else 1]"),
+    _option(
+        "--job-memory",
+        callback=_amount,
+        metavar="32GiB",
+        help="Slurm: memory of each node  [default: 64GiB a GPU, else 3GiB]",
+    ),
+    _option("--setup", multiple=True, metavar="COMMAND", help="Slurm: shell command before a job."),
+    _option("--sbatch", callback=_pairs, multiple=True, metavar="NAME=VALUE", help="Slurm: another option of sbatch."),
+)
+
 data = _option(
     "--data",
     callback=_data,

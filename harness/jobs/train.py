@@ -1,12 +1,16 @@
 """A train job -> its weights beside the result, and its numbers; on one device here, on several through torchrun."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,10 +57,12 @@ def work(  # noqa: PLR0913 -- what a training needs
         runs=runs,
     )
     batch = int(job["batch_size"])
-    if batch % count:
-        raise JobError(f"a batch of {batch} cannot be shared by {count} devices; choose fewer with --device")
+    if batch % (count * nodes()):
+        raise JobError(
+            f"a batch of {batch} cannot be shared by {count * nodes()} devices; choose fewer with --device or --nodes"
+        )
     weights.parent.mkdir(parents=True, exist_ok=True)
-    if count == 1:
+    if count * nodes() == 1:
         facts = train(job, inputs, place=place, world=World(), path=weights, report=report)
     else:
         facts = _side_by_side(job, inputs, place, weights, count, report)
@@ -90,19 +96,59 @@ def _doubts(facts: dict[str, Any]) -> list[str]:
 
 # Several processes.
 
+# The file that says what is to be done, and the variable that names its folder where several nodes share the work.
+WORK, SHARED = "work.json", "HARNESS_SHARED_WORK"
+
+
+def launch(path: Path, count: int) -> list[str]:
+    """Give the command that starts `count` processes on this node, beside those of the other nodes if there are any."""
+    where = path.with_name("rendezvous.json")
+    joined = ["--standalone"]
+    if where.exists():
+        told = json.loads(where.read_text(encoding="utf-8"))
+        joined = [f"--nnodes={told['nodes']}", "--rdzv-backend=c10d"]
+        joined += [f"--rdzv-endpoint={told['endpoint']}", f"--rdzv-id={told['id']}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *joined, f"--nproc-per-node={count}"]
+    return [*command, "-m", "harness.jobs.training.process", str(path)]
+
+
+def follow(folder: Path, count: int) -> None:
+    """Take part in a training that another node leads, once it says what is to be done."""
+    while not (folder / WORK).exists():
+        if (folder / "over").exists():
+            return
+        time.sleep(0.2)
+    with _ignoring(signal.SIGUSR2):
+        running = subprocess.Popen(launch(folder / WORK, count), env=_environment())  # noqa: S603 -- our own command
+    running.wait()
+
+
+def _folder() -> contextlib.AbstractContextManager[str]:
+    shared = os.environ.get(SHARED)
+    return contextlib.nullcontext(shared) if shared else tempfile.TemporaryDirectory(prefix="harness-train-")
+
+
+def nodes() -> int:
+    """Count the nodes that share the training."""
+    shared = os.environ.get(SHARED)
+    if not shared:
+        return 1
+    return int(json.loads((Path(shared) / "rendezvous.json").read_text(encoding="utf-8"))["nodes"])
+
 
 def _side_by_side(  # noqa: PLR0913, PLR0917 -- what a training needs
     job: Job, inputs: Inputs, place: Place, weights: Path, count: int, report: Report
 ) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="harness-train-") as folder:
-        path = Path(folder) / "work.json"
-        path.write_text(json.dumps(process.described(job, inputs, place, weights)), encoding="utf-8")
-        command = [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *(f"--nproc-per-node={count}", "-m", "harness.jobs.training.process", str(path)),
-        ]
-        with listening() as asked:
+    with _folder() as folder:
+        path = Path(folder) / WORK
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(process.described(job, inputs, place, weights)), encoding="utf-8")
+        beside.replace(path)  # other nodes wait for it
+        command = launch(path, count)
+        # What starts the processes would die of a signal that they themselves listen to.
+        with _ignoring(signal.SIGUSR2):
             running = subprocess.Popen(command, env=_environment())  # noqa: S603 -- our own command
+        with listening() as asked:
             try:
                 for progress in _told(path.with_name(process.PROGRESS), running, asked):
                     report(replace(progress, job=job))
@@ -123,11 +169,26 @@ def _side_by_side(  # noqa: PLR0913, PLR0917 -- what a training needs
         return found
 
 
+@contextmanager
+def _ignoring(one: signal.Signals) -> Iterator[None]:
+    """Have processes that are started meanwhile ignore a signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(one, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(one, before)
+
+
 def _environment() -> dict[str, str]:
     """Let the children find this very package, and share the cores."""
     package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    # Without the variable a restart with gloo fails now and then (pytorch issue 135712).
+    steady = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {**os.environ, **steady, "PYTHONPATH": path, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
 def _told(path: Path, running: "subprocess.Popen[bytes]", asked: Callable[[], bool]) -> Iterator[Progress]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,6 +71,11 @@ def unfit(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
     with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
         pipe.send(found)
     pipe.close()
+
+
+def follow(folder: Path, count: int) -> None:
+    """Take part in a training that another node leads."""
+    train.follow(folder, count)
 
 
 def check(inputs: Inputs, data: str, pipe: Connection) -> None:

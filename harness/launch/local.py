@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from harness.job import Job
@@ -36,6 +37,17 @@ class LocalLauncher:
         """End what runs: a training first writes where it stands."""
         for process in list(self._running):
             process.terminate()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is in hand."""
+        return bool(self._running)
+
+    def warm(self) -> None:
+        """Start the process that all others are forked from, which inherits what is set in this one now."""
+        if self._context.get_start_method() == "forkserver":
+            resource_tracker.ensure_running()
+            forkserver.ensure_running()
 
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         """Do a batch and pass on what it says.
@@ -119,6 +131,11 @@ class LocalLauncher:
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         process.start()
+
+
+def take_part(folder: Path, count: int) -> None:
+    """Have `count` processes of this node take part in a training that another node leads."""
+    _call("follow", folder, count)
 
 
 def _context(*, preload: bool) -> Any:  # noqa: ANN401 -- the contexts share no typed base

@@ -60,7 +60,8 @@ def opened(data: str, inputs: Inputs, split: str) -> Images:
 
 def _threads(place: Place, world: World) -> int:
     """Share the cores between the processes of a machine and those that read images for them."""
-    return max(1, place.cores // world.size - place.workers)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    return max(1, place.cores // here - place.workers)
 
 
 def _keep(training: Training, path: Path) -> str:

@@ -1,0 +1,423 @@
+"""What is submitted, waited for and tried again, with a Slurm that is played; and what a task does alone."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cluster import Controller, Ledger, standings
+from harness.cluster.controller import FULL
+from harness.cluster.ledger import Mark, numbered
+from harness.cluster.standing import GRACE
+from harness.cluster.task import DEATHS, STANDSTILLS, Task, killed_for_memory
+from harness.errors import HarnessError
+from harness.job import Job
+from harness.launch.slurm import QueueFull, Resources, Seen, Settings, Slurm
+from harness.plan import Options, Plan, make_plan
+from harness.progress import Inputs
+from harness.progress import Seen as Inside
+from harness.run import Runner, Site
+from harness.spec import Catalog, load
+from harness.store import Store
+from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of
+from tests.test_run import SPEC, Notes
+
+
+@dataclass
+class FakeSlurm(Slurm):
+    """Keeps arrays in a queue.  `room` is how many arrays it takes, `acts` what happens at each look at the queue."""
+
+    room: int = 10**9
+    longest: int = 1000
+    queue: dict[str, Seen] = field(default_factory=dict)
+    accounts: dict[str, Seen] = field(default_factory=dict)
+    submitted: list[tuple[str, tuple[str, ...], list[Task]]] = field(default_factory=list)
+    resources: list[Resources] = field(default_factory=list)
+    acts: list[Callable[[], None]] = field(default_factory=list)
+    looks: int = 0
+    accounted: int = 0
+
+    def check(self, settings: Settings) -> None:
+        pass
+
+    def longest_array(self) -> int:
+        return self.longest
+
+    def submit(
+        self,
+        tasks: Sequence[Callable[[], Any]],
+        *,
+        name: str,
+        folder: Path,
+        resources: Resources,
+        settings: Settings,
+        after: Iterable[str] = (),
+        timeouts: int = 3,
+    ) -> str:
+        if len(self.submitted) >= self.room:
+            raise QueueFull("QOSMaxSubmitJobPerUserLimit")
+        number = str(100 + len(self.submitted))
+        self.submitted.append((number, tuple(after), [task for task in tasks if isinstance(task, Task)]))
+        self.resources.append(resources)
+        numbers = [number] if len(tasks) == 1 else [f"{number}_{index}" for index in range(len(tasks))]
+        self.queue |= dict.fromkeys(numbers, Seen(state="PENDING", why="Priority"))
+        folder.mkdir(parents=True)
+        return number
+
+    def look(self, ids: Iterable[str], name: str = "") -> dict[str, Seen]:
+        self.looks += 1
+        if self.acts:
+            self.acts.pop(0)()
+        return dict(self.queue)
+
+    def ended(self, ids: Iterable[str]) -> dict[str, Seen]:
+        self.accounted += bool(set(ids))
+        return dict(self.accounts)
+
+    def cancel(self, numbers: Sequence[str]) -> None:
+        for number in numbers:
+            del self.queue[number]
+
+
+def finish(slurm: FakeSlurm, store: Store, number: str, error: str | None = None) -> None:
+    """Do all jobs of an array, as its tasks would."""
+    for submitted, _, tasks in slurm.submitted:
+        if submitted == number:
+            for index, task in enumerate(tasks):
+                for job in task.jobs:
+                    result = result_of(job, error=error)
+                    store.save(result)
+                    ledger = Ledger(runs=store.root)
+                    array = next(array for array in ledger.arrays() if array.number == number)
+                    ledger.mark(array, index, Mark(key=job.key, id=result.id, error=error))
+                slurm.queue.pop(number, None)
+                slurm.queue.pop(f"{number}_{index}", None)
+
+
+class Clock:
+    """Time passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
+        assert self.at < 3600, "it waits for ever"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    path = tmp_path / "two.toml"
+    path.write_text(SPEC, encoding="utf-8")
+    return make_plan([load(path)])
+
+
+def controller(tmp_path: Path, slurm: Slurm, **settings: Any) -> Controller:  # noqa: ANN401
+    site = Site(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "speed.lock")
+    runner = Runner(store=Store(tmp_path / "runs"), launcher=FakeLauncher(), site=site, watcher=Notes())
+    clock = Clock()
+    return Controller(runner=runner, slurm=slurm, settings=Settings(**settings), now=clock, sleep=clock.sleep)
+
+
+def told(slurm: FakeSlurm) -> list[tuple[tuple[str, ...], list[list[str]]]]:
+    return [(after, [[str(job) for job in task.jobs] for task in tasks]) for _, after, tasks in slurm.submitted]
+
+
+# Submitting.
+
+
+def test_counts_share_a_task_and_each_speed_has_one_of_its_own(tmp_path: Path, plan: Plan) -> None:
+    slurm = FakeSlurm()
+    said = controller(tmp_path, slurm).run(plan, detach=True)
+    assert said == "4 jobs submitted"
+    assert told(slurm) == [
+        ((), [["count one at 224", "count two at 224"]]),
+        ((), [["throughput one at 224"], ["throughput two at 224"]]),
+    ]
+    assert [one.alone for one in slurm.resources] == [False, True]
+
+
+def test_a_second_command_submits_nothing_and_says_what_is_on_its_way(tmp_path: Path, plan: Plan) -> None:
+    slurm = FakeSlurm()
+    controller(tmp_path, slurm).run(plan, detach=True)
+    assert controller(tmp_path, slurm).run(plan, detach=True) == "0 jobs submitted, 4 on their way already"
+    assert len(slurm.submitted) == 2
+
+
+def test_arrays_are_no_longer_than_the_cluster_allows(tmp_path: Path, plan: Plan) -> None:
+    slurm = FakeSlurm(longest=1)
+    controller(tmp_path, slurm).run(plan, detach=True)
+    assert [len(tasks) for _, _, tasks in slurm.submitted] == [1, 1, 1]
+
+
+def test_a_student_waits_for_its_teacher_and_its_evaluation_for_it(tmp_path: Path) -> None:
+    options = Options(train=True, scale="smoke", rows=("hard_distillation",), columns=("ti_224",))
+    plan = make_plan(Catalog().find(["table3"]), options)
+    slurm = FakeSlurm()
+    controller(tmp_path, slurm).run(plan, detach=True)
+    assert [(after, [job.kind for task in tasks for job in task.jobs]) for _, after, tasks in slurm.submitted] == [
+        ((), ["train"]),
+        (("100",), ["train"]),
+        (("101",), ["evaluate"]),
+    ]
+
+
+def test_a_training_at_the_published_scale_asks_for_the_published_hours(tmp_path: Path) -> None:
+    options = Options(
+        train=True, rows=("no_distillation",), columns=("b_224",), data=frozenset({"imagenet"}), retrain=True
+    )
+    plan = make_plan(Catalog().find(["table3"]), options)
+    job = next(job for job in plan.jobs if job.kind == "train")
+    asked = controller(tmp_path, FakeSlurm(), gpus=4, nodes=2).resources(job, plan)
+    # DeiT-B: 53 hours on eight cards (section 6), with half as much again.
+    assert asked == Resources(minutes=round(53 * 60 * 1.5), cpus=32, gpus=4, nodes=2, memory=4 * 64 * 2**30)
+    assert asked.notice == 120
+    bounded = controller(tmp_path, FakeSlurm(), gpus=8, hours=24.0, cpus=40, memory=2**38).resources(job, plan)
+    assert bounded == Resources(minutes=1440, cpus=40, gpus=8, nodes=1, memory=2**38)
+
+
+def test_a_full_queue_takes_the_rest_later(tmp_path: Path, plan: Plan) -> None:
+    slurm = FakeSlurm(room=1)
+    said = controller(tmp_path, slurm).run(plan, detach=True)
+    assert said == ("2 jobs submitted, 2 not taken (QOSMaxSubmitJobPerUserLimit): give the same command again later")
+    one = controller(tmp_path, slurm)
+    store = Store(tmp_path / "runs")
+
+    def more() -> None:
+        slurm.room = 2
+
+    slurm.acts = [lambda: None, lambda: finish(slurm, store, "100"), more]
+    slurm.acts += [lambda: None] * int(FULL / 5) + [lambda: finish(slurm, store, "101")]
+    assert one.run(plan) == "2 jobs submitted, 2 on their way already"
+    assert sorted(one.runner.done.results) == sorted(job.key for job in plan.jobs)
+
+
+def test_an_array_whose_submitter_died_is_found_again_by_its_name(tmp_path: Path, plan: Plan) -> None:
+    slurm = FakeSlurm()
+    one = controller(tmp_path, slurm)
+    one.run(plan, detach=True)
+    ledger = Ledger(runs=tmp_path / "runs")
+    speeds = ledger.arrays()[-1]
+    ledger.keep(numbered(speeds, ""))
+    slurm.queue.pop("100")
+
+    class Named(FakeSlurm):
+        def look(self, ids: Iterable[str], name: str = "") -> dict[str, Seen]:
+            return slurm.queue if name == speeds.name else {}
+
+    with ledger.locked():
+        found = standings(ledger, Named(), locked=True)
+    assert [one.number for one in found if one.array.name == speeds.name] == ["101_0", "101_1"]
+    assert [array.number for array in Ledger(runs=tmp_path / "runs").arrays()] == ["100", "101"]
+
+
+# Following.
+
+
+def test_results_are_taken_as_they_come_with_one_look_at_slurm_every_five_seconds(tmp_path: Path, plan: Plan) -> None:
+    slurm, store = FakeSlurm(), Store(tmp_path / "runs")
+    one = controller(tmp_path, slurm)
+    slurm.acts = [*[lambda: None] * 5, lambda: finish(slurm, store, "100"), lambda: finish(slurm, store, "101")]
+    one.run(plan)
+    assert len(one.runner.done.measured) == 4
+    assert isinstance(one.now, Clock)
+    assert slurm.looks <= 2 + one.now.at / 5
+    assert slurm.accounted == 0  # nothing ended without a result
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("OUT_OF_MEMORY", "out of memory: it used more than it had asked Slurm for; give more with --job-memory"),
+        ("TIMEOUT", "it ran into its time limit; give more with --hours"),
+        ("CANCELLED", "it was cancelled"),
+        ("FAILED", "it ended as FAILED (exit code 1:0) and left no result"),
+    ],
+)
+def test_what_cannot_say_so_itself_has_failed_for_the_reason_that_slurm_gives(
+    tmp_path: Path, plan: Plan, state: str, why: str
+) -> None:
+    slurm, store = FakeSlurm(), Store(tmp_path / "runs")
+    one = controller(tmp_path, slurm)
+
+    def ends() -> None:
+        del slurm.queue["101_0"]
+        slurm.accounts["101_0"] = Seen(state=state, why="1:0")
+        finish(slurm, store, "100")
+
+    def rest() -> None:
+        for task in slurm.submitted[1][2][1:]:
+            result = result_of(task.jobs[0])
+            store.save(result)
+            ledger = Ledger(runs=store.root)
+            ledger.mark(ledger.arrays()[1], 1, Mark(key=task.jobs[0].key, id=result.id))
+        del slurm.queue["101_1"]
+
+    slurm.acts = [lambda: None, ends, rest]
+    one.run(plan)
+    array = Ledger(runs=tmp_path / "runs").arrays()[1]
+    log = tmp_path / "runs" / ".slurm" / "arrays" / array.name / "101_0_0_log.err"
+    assert [(str(r.job), r.error) for r in one.runner.done.failed] == [
+        ("throughput one at 224", f"{why}; Slurm job 101_0, log {log}")
+    ]
+    assert len(one.runner.done.results) == 4
+
+
+def test_a_node_that_fails_for_good_costs_a_new_array_at_most_twice(tmp_path: Path, plan: Plan) -> None:
+    slurm, store = FakeSlurm(), Store(tmp_path / "runs")
+    one = controller(tmp_path, slurm)
+    counts = make_plan(plan.specs, Options(only=frozenset({"count"})))
+
+    def dies() -> None:
+        for number in list(slurm.queue):
+            slurm.accounts[number] = Seen(state="NODE_FAIL", node="n1")
+            del slurm.queue[number]
+
+    slurm.acts = [lambda: None] + [dies] * 60
+    one.run(counts)
+    assert [array.attempts for array in Ledger(runs=store.root).arrays()] == [(0,), (1,), (2,)]
+    assert [str(r.error).partition(";")[0] for r in one.runner.done.failed] == ["its node failed"] * 2
+
+
+def test_what_slurm_has_forgotten_is_waited_for_until_its_files_would_be_there(tmp_path: Path, plan: Plan) -> None:
+    slurm = FakeSlurm()
+    controller(tmp_path, slurm).run(plan, detach=True)
+    slurm.queue.clear()
+    ledger = Ledger(runs=tmp_path / "runs")
+    assert {one.state.value for one in standings(ledger, slurm)} == {"pending"}
+    for array in ledger.arrays():
+        ledger.keep(replace(array, submitted=array.submitted - GRACE - timedelta(seconds=1)))
+    assert {(one.state.value, one.why) for one in standings(ledger, slurm)} == {
+        ("lost", "Slurm does not know it any more")
+    }
+
+
+# Slurm's own words.
+
+
+def answers(said: Mapping[str, str]) -> Slurm:
+    return Slurm(ask=lambda command: said[command[0]])
+
+
+def test_the_queue_and_the_accounts_are_read_as_slurm_writes_them() -> None:
+    squeue = "12_0|RUNNING|None|n1\n12_1|PENDING|Resources|\n7|RUNNING|None|n2\n"
+    sacct = "12_0|OUT_OF_MEMORY|0:125|n1\n12_1|CANCELLED by 1000|0:0|None assigned\n12_[2-9]|PENDING|0:0|\n"
+    slurm = answers({"squeue": squeue, "sacct": sacct, "scontrol": "MaxArraySize            = 1001\n"})
+    assert slurm.look(["12"]) == {
+        "12_0": Seen(state="RUNNING", node="n1"),
+        "12_1": Seen(state="PENDING", why="Resources"),
+    }
+    assert {number: seen.state for number, seen in slurm.ended(["12"]).items()} == {
+        "12_0": "OUT_OF_MEMORY",
+        "12_1": "CANCELLED",
+    }
+    assert slurm.longest_array() == 1000
+
+
+def test_a_machine_without_slurm_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HarnessError) as refused:
+        Slurm().check(Settings())
+    assert str(refused.value) == (
+        "--launcher slurm: sbatch is not on this machine; run on a login node of the cluster, or without "
+        "--launcher slurm"
+    )
+
+
+# A task.
+
+
+def task(tmp_path: Path, job: Job, **told: Any) -> Task:  # noqa: ANN401
+    folder = tmp_path / "runs" / ".slurm" / "arrays" / "one"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Task(
+        **{
+            "jobs": (job,),
+            "runs": tmp_path / "runs",
+            "folder": folder,
+            "index": 0,
+            "inputs": Inputs(),
+            "seen": Inside(),
+            "workers": None,
+            "gpus": 0,
+            "place": "here",
+            **told,
+        }
+    )
+
+
+def began(tmp_path: Path, notes: list[tuple[str, str, str]]) -> None:
+    lines = [json.dumps({"what": what, "node": node, "reached": reached}) for what, node, reached in notes]
+    (tmp_path / "runs" / ".slurm" / "arrays" / "one" / "0.started").write_text("".join(f"{line}\n" for line in lines))
+
+
+COUNT = Job.of("count", {"model": "resnet18", "res": 224})
+TRAIN = Job.of("train", {"model": "deit_tiny_patch16_224", "res": 32, "recipe": "deit-ti", "seed": 1})
+
+
+def test_a_task_does_its_jobs_once_however_often_it_begins(tmp_path: Path) -> None:
+    one = task(tmp_path, COUNT)
+    one()
+    one()
+    results = list(Store(tmp_path / "runs").results(COUNT))
+    assert [result.metrics["params"].value for result in results] == [11.689512]
+    assert Ledger(runs=tmp_path / "runs").machine_of("here") is not None
+
+
+def test_a_task_whose_node_fails_again_and_again_gives_up(tmp_path: Path) -> None:
+    one = task(tmp_path, COUNT)
+    began(tmp_path, [("began", f"n{number % 2 + 1}", "") for number in range(DEATHS + 1)])
+    one()
+    assert [result.error for result in Store(tmp_path / "runs").results(COUNT)] == [
+        "its node failed or was taken away 4 times without warning (n1, n2)"
+    ]
+
+
+def test_a_task_that_was_told_to_stop_each_time_goes_on(tmp_path: Path) -> None:
+    one = task(tmp_path, COUNT)
+    began(tmp_path, [(what, "n1", "") for _ in range(9) for what in ("began", "stopped")])
+    one()
+    assert [result.error for result in Store(tmp_path / "runs").results(COUNT)] == [None]
+
+
+def test_a_training_that_never_comes_further_gives_up(tmp_path: Path) -> None:
+    one = task(tmp_path, TRAIN)
+    stops = [
+        (what, "n1", "checkpoint-000000007.safetensors") for _ in range(STANDSTILLS) for what in ("began", "stopped")
+    ]
+    began(tmp_path, stops)
+    one()
+    assert [result.error for result in Store(tmp_path / "runs").results(TRAIN)] == [
+        "it was stopped 5 times at checkpoint-000000007.safetensors: give it more --hours"
+    ]
+
+
+def test_what_needs_weights_that_are_not_there_leaves_no_result(tmp_path: Path) -> None:
+    student = Job.of("evaluate", {"model": "deit_tiny_patch16_224", "data": "digits"}, {"weights": TRAIN})
+    task(tmp_path, student)()
+    assert list(Store(tmp_path / "runs").results(student)) == []
+    marks = (tmp_path / "runs" / ".slurm" / "arrays" / "one" / "0.done").read_text()
+    assert json.loads(marks) == {"key": student.key, "id": "", "error": None, "unmet": True}
+
+
+def test_what_the_system_kills_for_memory_is_counted_in_both_kinds_of_control_group(tmp_path: Path) -> None:
+    proc, group = tmp_path / "proc/self", tmp_path / "sys/fs/cgroup"
+    proc.mkdir(parents=True)
+    assert killed_for_memory(tmp_path) == 0
+    (proc / "cgroup").write_text("0::/system.slice/slurmstepd.scope/job_12/step_0/user/task_0\n")
+    new = group / "system.slice/slurmstepd.scope/job_12"
+    new.mkdir(parents=True)
+    (new / "memory.events").write_text("low 0\noom 3\noom_kill 2\noom_group_kill 0\n")
+    assert killed_for_memory(tmp_path) == 2
+    (proc / "cgroup").write_text("9:cpu,cpuacct:/slurm\n4:memory:/slurm/uid_0/job_13/step_0\n")
+    old = group / "memory/slurm/uid_0/job_13"
+    old.mkdir(parents=True)
+    (old / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert killed_for_memory(tmp_path) == 1
