@@ -32,19 +32,6 @@ from harness.store import Store
 from tests.fakes import result_of
 
 COMMANDS = tuple("baseline cancel check compare doctor figure list plan report reproduce runs status".split())
-    "baseline",
-    "cancel",
-    "check",
-    "compare",
-    "doctor",
-    "figure",
-    "list",
-    "plan",
-    "report",
-    "reproduce",
-    "runs",
-    "status",
-)
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
