@@ -31,7 +31,10 @@ from harness.spec.catalog import shipped_specs
 from harness.store import Store
 from tests.fakes import result_of
 
-COMMANDS = tuple("baseline cancel check compare doctor figure list plan report reproduce runs status".split())
+COMMANDS = (
+    *("baseline", "cancel", "check", "compare", "doctor", "figure"),
+    *("list", "plan", "report", "reproduce", "runs", "status"),
+)
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
