@@ -27,15 +27,22 @@ def _has_speeds(spec: Spec) -> bool:
     return any((cell.kind, cell.metric) == ("throughput", "throughput") for cell in spec.cells.values())
 
 
+def _has_trainings(spec: Spec) -> bool:
+    return any(cell.training for cell in spec.cells.values())
+
+
 CHARTS: Mapping[str, Callable[[Spec], bool]] = {
     "points": _has_axes,
     "epochs": _has_lengths,
     "layers": _has_tokens,
     "runs": _has_speeds,
     "ratios": _has_speeds,
+    "curves": _has_trainings,
+    "losses": _has_trainings,
 }
-# What a table is drawn as unless another is asked for: figures of speeds are for those who ask.
+# What a table is drawn as unless another is asked for: figures of speeds and of trainings are for those who ask.
 USUAL = ("points", "epochs", "layers")
+ON_DEMAND = {"speeds": ("runs", "ratios"), "trainings": ("curves", "losses")}
 
 
 def charts_of(spec: Spec) -> tuple[str, ...]:
@@ -53,7 +60,11 @@ def chart_of(spec: Spec, wanted: str | None = None) -> str:
         usual = [name for name in possible if name in USUAL]
         if usual:
             return usual[0]
-        others = f", --chart {' or '.join(possible)} draws its speeds" if possible else ""
+        others = "".join(
+            f", --chart {' or '.join(names)} draws its {what}"
+            for what, names in ON_DEMAND.items()
+            if set(names) <= set(possible)
+        )
         raise HarnessError(
             f"'{spec.name}' has no axes, so it is not drawn; `harness report {spec.name}` prints it{others}"
         )

@@ -16,13 +16,15 @@ from harness.store import Store
 class Filled:
     """A cell, its job if it has one, and the newest result of that job.
 
-    `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds.
+    `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds,
+    `trainings` those of the trainings that made the weights, one a seed.
     """
 
     planned: Planned
     result: Result | None
     others: tuple[Result, ...] = ()
     repeats: tuple[Result, ...] = ()
+    trainings: tuple[Result, ...] = ()
 
     @property
     def cell(self) -> Cell:
@@ -78,11 +80,19 @@ def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
             result=results.get(planned.job.key) if planned.job else None,
             others=_explaining(planned, results),
             repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
+            trainings=_trainings(planned, results),
         )
         for place, planned in plan.of(spec).items()
     }
     speeds = [f.result.machine for f in cells.values() if f.result and f.result.job.exclusive]
     return Table(spec=spec, machine=speeds[0] if speeds else None, cells=cells)
+
+
+def _trainings(planned: Planned, results: Mapping[str, Result]) -> tuple[Result, ...]:
+    """Take the results of the trainings whose weights fill the cell, not of those that came before them."""
+    own = (planned.job, *planned.repeats) if planned.job else ()
+    last = [job.need("weights") or job for job in own]
+    return tuple(results[job.key] for job in last if job.kind == "train" and job.key in results)
 
 
 def _explaining(planned: Planned, results: Mapping[str, Result]) -> tuple[Result, ...]:

@@ -300,12 +300,12 @@ def test_icmls_table_6_is_arxivs_table_7(tmp_path: Path) -> None:
             "figure table5",
             (
                 "'table5' has no axes, so it is not drawn; `harness report table5` prints it, "
-                "--chart runs or ratios draws its speeds"
+                "--chart runs or ratios draws its speeds, --chart curves or losses draws its trainings"
             ),
         ),
         (
             "figure table5 --chart layers",
-            "--chart layers: 'table5' has not what that shows; it can be drawn as runs or ratios",
+            "--chart layers: 'table5' has not what that shows; it can be drawn as runs or ratios or curves or losses",
         ),
         (
             "figure table5 --chart runs",

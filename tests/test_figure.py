@@ -17,12 +17,24 @@ from matplotlib.transforms import Bbox
 from harness.charts import CHARTS, POINTS, chart_of, charts_of
 from harness.charts import STYLES as STYLE_NAMES
 from harness.errors import HarnessError
-from harness.figure import COLORS, MARKERS, SLIDES, STYLE, STYLES, draw, epochs_of, figure_of, ratios_of, runs_of
+from harness.figure import (
+    COLORS,
+    MARKERS,
+    SLIDES,
+    STYLE,
+    STYLES,
+    curves_of,
+    draw,
+    epochs_of,
+    figure_of,
+    ratios_of,
+    runs_of,
+)
 from harness.figure.lanes import ratio_of, speeds_of
 from harness.figure.looks import look
 from harness.job import Job
 from harness.machine import Machine
-from harness.plan import make_plan
+from harness.plan import Options, make_plan
 from harness.result import Measurement, Result
 from harness.spec import Catalog, Spec, load
 from harness.store import Store
@@ -448,31 +460,34 @@ def test_speeds_that_were_not_measured_are_not_drawn(figure1: Spec, chart: Calla
 
 
 def test_a_table_says_which_figures_it_gives() -> None:
-    found = {name: charts_of(Catalog().find([name])[0]) for name in ("figure1", "figure3", "text", "table5", "table2")}
+    found = {name: charts_of(Catalog().find([name])[0]) for name in ("figure1", "figure3", "text", "table5", "table6")}
     assert found == {
-        "figure1": ("points", "runs", "ratios"),
-        "figure3": ("epochs",),
+        "figure1": ("points", "runs", "ratios", "curves", "losses"),
+        "figure3": ("epochs", "curves", "losses"),
         "text": ("layers",),
-        "table5": ("runs", "ratios"),
-        "table2": (),
+        "table5": ("runs", "ratios", "curves", "losses"),
+        "table6": (),
     }
     assert chart_of(Catalog().find(["figure1"])[0], "ratios") == "ratios"
     with pytest.raises(
-        HarnessError, match=r"^--chart runs: 'table2' has not what that shows; it cannot be drawn at all$"
+        HarnessError, match=r"^--chart runs: 'table6' has not what that shows; it cannot be drawn at all$"
     ):
-        chart_of(Catalog().find(["table2"])[0], "runs")
+        chart_of(Catalog().find(["table6"])[0], "runs")
 
 
-def test_every_name_of_the_command_line_is_drawn(tmp_path: Path, table5: Table, figure1: Spec, figure3: Spec) -> None:
+def test_every_name_of_the_command_line_is_drawn(
+    tmp_path: Path, table5: Table, figure1: Spec, figure3: Spec, table8: Spec
+) -> None:
     assert tuple(STYLES) == STYLE_NAMES
     tables = {"points": filled(figure1, ON_V100), "epochs": trained(figure3, {}), "runs": table5, "ratios": table5}
+    tables |= dict.fromkeys(("curves", "losses"), taught(table8, {("dropout", "pretrained"): THREE}))
     assert {*tables, "layers"} == set(CHARTS)
     for style in STYLE_NAMES:
         for chart, table in tables.items():
             draw(table, tmp_path / f"{chart}-{style}.svg", chart=chart, style=style)
     for shown in POINTS:
         draw(tables["points"], tmp_path / f"{shown}.svg", points=shown)
-    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2 * 4 + 3 - 1  # `both` is what is usual
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2 * 6 + 3 - 1  # `both` is what is usual
 
 
 def test_slides_fill_a_screen_with_type_of_twice_the_size(figure1: Spec) -> None:
@@ -594,3 +609,66 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, figure1: Spec
     with pytest.raises(HarnessError) as refused:
         draw(filled(figure1, {}), tmp_path / "folder.png")
     assert str(refused.value) == f"-o {tmp_path}/folder.png: Is a directory; name another file"
+
+
+# Trainings: every epoch of every seed.
+
+
+def taught(spec: Spec, histories: Mapping[tuple[str, str], list[list[float]]]) -> Table:
+    """Fill cells with trainings at the proxy scale, one history of top-1 a seed."""
+    plan = make_plan([spec], Options(train=True, scale="proxy"))
+    results = {}
+    for place, seeds in histories.items():
+        planned = plan.of(spec)[place]
+        assert planned.job
+        for job, values in zip((planned.job, *planned.repeats), seeds, strict=True):
+            training = job.need("weights")
+            assert training
+            history = [{"epoch": epoch, "top1": top1, "loss": 2.0} for epoch, top1 in enumerate(values, 1)]
+            results[training.key] = replace(result_of(training), facts={"history": history})
+    return fill(spec, plan, results)
+
+
+@pytest.fixture(scope="module")
+def table8() -> Spec:
+    return Catalog().find(["table8"])[0]
+
+
+THREE = [[10.0, 40.0], [20.0, 50.0], [30.0, 90.0]]
+
+
+def test_each_seed_is_drawn_thin_and_their_mean_bold(table8: Spec) -> None:
+    (panel,) = curves_of(taught(table8, {("dropout", "pretrained"): THREE})).axes
+    drawn = sorted((line.get_linewidth(), np.asarray(line.get_xydata()).tolist()) for line in panel.lines)
+    assert [points for _, points in drawn] == [
+        [[1, 10], [2, 40]],
+        [[1, 20], [2, 50]],
+        [[1, 30], [2, 90]],
+        [[1, 20], [2, 60]],  # by hand
+    ]
+    assert drawn[-1][0] > drawn[-2][0]
+    assert panel.get_title(loc="left") == "Dropout"
+
+
+def test_the_default_row_is_dotted_into_the_panels_of_the_others(table8: Spec) -> None:
+    both = {("none", "pretrained"): THREE, ("dropout", "pretrained"): [[1.0, 2.0]] * 3}
+    # The row of another optimiser for fine-tuning has the default row's pre-training.
+    default, _, other = curves_of(taught(table8, both)).axes
+    dotted = [np.asarray(line.get_xydata()).tolist() for line in other.lines if line.get_linestyle() == ":"]
+    assert dotted == [[[1, 20], [2, 60]]]
+    assert all(line.get_linestyle() == "-" for line in default.lines)
+
+
+def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> None:
+    figure = curves_of(taught(table8, {("dropout", "pretrained"): THREE}))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == "Trained on digits at the proxy scale, 3 seeds."
+    drawn = figure.axes[0].get_tightbbox()
+    assert drawn
+    assert legend.get_window_extent().y1 <= drawn.y0
+
+
+def test_what_was_not_trained_has_no_curves(table8: Spec) -> None:
+    with pytest.raises(HarnessError, match=r"^nothing of 'table8' was trained; `harness reproduce table8 --train`$"):
+        curves_of(taught(table8, {}))

@@ -472,6 +472,8 @@ def _write(path: Path, text: str) -> None:
 @cli.command()
 @click.argument("name")
 @options.measuring
+@options.training
+@options.data
 @options.edition
 @options.runs
 @click.option("--chart", type=click.Choice(tuple(CHARTS)), help="What to draw  [default: what the table is drawn as]")
@@ -497,7 +499,7 @@ def figure(  # noqa: PLR0913
     output: Path | None,
     **told: Any,  # noqa: ANN401
 ) -> None:
-    """Draw a figure from the results there are: over the published points, by epochs, layer by layer, or of speeds."""
+    """Draw a figure from the results there are: over the published points, layer by layer, of speeds or trainings."""
     spec = Catalog(edition=edition).find([name])[0]
     chosen = chart_of(spec, chart)
     path = output or Path("figures") / f"{spec.name}{f'-{chart}' if chart else ''}.png"

@@ -1,6 +1,7 @@
 """`Table` -> a figure.  The only home of matplotlib.  Same input, same bytes."""
 
 from harness.figure.charts import draw
+from harness.figure.curves import curves_of
 from harness.figure.epochs import epochs_of
 from harness.figure.lanes import ratios_of, runs_of
 from harness.figure.layers import layers_of
@@ -16,6 +17,7 @@ __all__ = [
     "SLIDES",
     "STYLE",
     "STYLES",
+    "curves_of",
     "draw",
     "epochs_of",
     "figure_of",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.charts import chart_of
 from harness.errors import HarnessError
+from harness.figure.curves import LOSS, TOP1, curves_of
 from harness.figure.epochs import epochs_of
 from harness.figure.lanes import ratios_of, runs_of
 from harness.figure.layers import layers_of
@@ -23,6 +24,8 @@ _DRAWN: Mapping[str, Callable[[Table, Style, str], Figure]] = {
     "layers": lambda table, style, _: layers_of(table, style),
     "runs": lambda table, style, _: runs_of(table, style),
     "ratios": lambda table, style, _: ratios_of(table, style),
+    "curves": lambda table, style, _: curves_of(table, style, TOP1),
+    "losses": lambda table, style, _: curves_of(table, style, LOSS),
 }
 
 

@@ -1,0 +1,130 @@
+"""How trainings went: accuracy or loss after each epoch, a panel a row of the table, from the results' own history."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from harness.errors import HarnessError
+from harness.figure.looks import COLORS, GREY, PALE, PAPER, Style, short, title_of
+from harness.result import Result
+from harness.spec import Row
+from harness.table import Table
+
+# What a history holds of each epoch, and how an axis says it.
+TOP1, LOSS = "top1", "loss"
+_SAID = {TOP1: "top-1 on the test images (%)", LOSS: "loss over the training images"}
+_ACROSS = 4  # panels side by side; more would be too narrow to read
+_PANEL = 1.55  # inches of height on a page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One quantity after each epoch, of every seed of one training."""
+
+    epochs: tuple[int, ...]
+    seeds: tuple[tuple[float, ...], ...]
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Take the mean over the seeds, epoch by epoch."""
+        return tuple(fmean(values) for values in zip(*self.seeds, strict=True))
+
+
+def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figure:
+    """Build the figure: each seed thin, their mean bold, a colour a column, and the default row's means dotted.
+
+    Raises `HarnessError` where nothing of the table was trained.
+    """
+    curves = {row.key: _curves(table, row, quantity) for row in table.spec.rows}
+    rows = [row for row in table.spec.rows if curves[row.key]]
+    if not rows:
+        raise HarnessError(f"nothing of '{table.spec.name}' was trained; `harness reproduce {table.spec.name} --train`")
+    columns = [column for column in table.spec.columns if any(column.key in curves[row.key] for row in rows)]
+    colors = {column.key: COLORS[number % len(COLORS)] for number, column in enumerate(columns)}
+    figure, panels = _panels(rows, style)
+    default = curves.get(table.spec.default or "", {})
+    for row, axes in zip(rows, panels, strict=True):
+        if row.key != table.spec.default:
+            for key, curve in default.items():
+                axes.plot(curve.epochs, curve.mean, linestyle=":", linewidth=style.line, color=colors[key], zorder=2)
+        for key, curve in curves[row.key].items():
+            for values in curve.seeds if len(curve.seeds) > 1 else ():
+                axes.plot(curve.epochs, values, linewidth=0.4 * style.line, alpha=0.5, color=colors[key], zorder=3)
+            # A single epoch is a point, of which a line would show nothing.
+            marker = "o" if len(curve.epochs) == 1 else None
+            axes.plot(
+                *(curve.epochs, curve.mean), marker=marker, linewidth=1.3 * style.line, color=colors[key], zorder=4
+            )
+        axes.set_title(short(row.label, 30), fontsize=style.small, loc="left")
+    handles = [Line2D([], [], color=colors[column.key], label=short(column.label)) for column in columns]
+    if default and len(rows) > 1:
+        handles.append(Line2D([], [], color=GREY, linestyle=":", label="the default row"))
+    # Above its handles the legend says what was trained: a remark below would lie under the legend.
+    legend = figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=style.small,
+        title=_what_was_trained(table, rows),
+        title_fontsize=style.small,
+    )
+    legend.get_title().set_color(GREY)
+    figure.supylabel(_SAID[quantity], fontsize=style.font)
+    figure.suptitle(title_of(table), fontsize=style.title)
+    return figure
+
+
+def _curves(table: Table, row: Row, quantity: str) -> Mapping[str, Curve]:
+    """Find the curve of each column of a row; columns that share a training share a curve, under the first's name."""
+    found: dict[tuple[str, ...], tuple[str, Curve]] = {}
+    for column in table.spec.columns:
+        trainings = table.cell(row.key, column.key).trainings
+        curve = _curve(trainings, quantity)
+        if curve:
+            found.setdefault(tuple(result.id for result in trainings), (column.key, curve))
+    return dict(found.values())
+
+
+def _curve(trainings: Iterable[Result], quantity: str) -> Curve | None:
+    histories = [result.facts["history"] for result in trainings if result.error is None]
+    rows = [{int(epoch["epoch"]): epoch[quantity] for epoch in history if quantity in epoch} for history in histories]
+    shared = sorted(set.intersection(*map(set, rows))) if rows else []
+    if not shared:
+        return None
+    return Curve(epochs=tuple(shared), seeds=tuple(tuple(float(of[epoch]) for epoch in shared) for of in rows))
+
+
+def _panels(rows: list[Row], style: Style) -> tuple[Figure, list[Axes]]:
+    across = min(_ACROSS, len(rows))
+    down = -(-len(rows) // across)
+    size = (style.width, 1.5 + _PANEL * down) if style.grows else (style.width, style.height)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten().tolist()
+    for unused in axes[len(rows) :]:
+        unused.remove()
+    for number, one in enumerate(axes[: len(rows)]):
+        one.grid(visible=True, color=PALE, linewidth=0.6)
+        one.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+        if number + across >= len(rows):  # the last of its column of panels
+            one.tick_params(labelbottom=True)
+            one.set_xlabel("epochs", fontsize=style.small)
+        one.tick_params(labelsize=style.label)
+    return figure, axes[: len(rows)]
+
+
+def _what_was_trained(table: Table, rows: list[Row]) -> str:
+    """Say at which scale and on which images, for curves of a stand-in are not the paper's."""
+    cells = [filled for (row, _), filled in table.cells.items() if filled.trainings and row in {r.key for r in rows}]
+    images = dict.fromkeys(str(result.job["data"]) for filled in cells for result in filled.trainings)
+    scales = dict.fromkeys(filled.planned.scale for filled in cells if filled.planned.small)
+    seeds = max(len(filled.trainings) for filled in cells)
+    at = f" at the {', '.join(scales)} scale" if scales else ""
+    return f"Trained on {', '.join(images)}{at}{f', {seeds} seeds' if seeds > 1 else ''}."
