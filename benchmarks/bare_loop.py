@@ -76,10 +76,15 @@ def compare(model: str, res: int, batch: int, pairs: int) -> Ratio:
     theirs = bare_loop(model, res, batch)
     ours(20)
     theirs(20)
+    return by_turns(ours, theirs, pairs, RUNS_A_TURN)
+
+
+def by_turns(ours: Callable[[int], float], theirs: Callable[[int], float], pairs: int, runs: int) -> Ratio:
+    """Run two loops by turns, in changing order, and give the ratio of what they give."""
     ratios = []
     for pair in range(pairs):
         order = (ours, theirs) if pair % 2 else (theirs, ours)
-        found = {loop: loop(RUNS_A_TURN) for loop in order}
+        found = {loop: loop(runs) for loop in order}
         ratios.append(found[ours] / found[theirs])
     return interval(sorted(ratios))
 

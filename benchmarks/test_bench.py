@@ -160,6 +160,16 @@ def test_the_harness_measures_what_the_bare_loop_measures() -> None:
     assert ratio.median == pytest.approx(1.0, abs=0.02)
 
 
+def test_a_training_steps_at_97_percent_of_the_bare_loop_s_rate(tmp_path: Path) -> None:
+    from benchmarks.training_rate import SIZES, compare
+
+    for name, changes in SIZES.items():
+        ratio = compare(changes, pairs=20, runs=tmp_path)
+        print(f"\n{name}: harness / bare loop: {ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]")
+        assert ratio.high >= 0.97
+        assert ratio.median >= 0.95  # a neighbour may take a little of either
+
+
 def test_at_least_85_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path) -> None:
     """Run all of table 5 on the CPU, which takes minutes, and count what was warm-up and timed runs."""
     start = time.perf_counter()

@@ -81,14 +81,18 @@ class Training:
         watch = Watch(world=self.world, every=self._unseen, counted=self.standing.counted)
         began, before = time.perf_counter(), self.standing.seconds
         try:
-            self._steps(epoch, watch)
+            self.steps(epoch, watch)
         except WentWrong as wrong:
             raise JobError(self._gone_wrong(wrong, number)) from wrong
         finally:
             self.standing.seconds = before + time.perf_counter() - began
         self._finish(number, epoch, watch)
 
-    def _steps(self, epoch: Epoch, watch: Watch) -> None:
+    def steps(self, epoch: Epoch, watch: Watch) -> None:
+        """Do the steps of an epoch that are left.
+
+        Raises `Stopped` if the training was told to stop, and `WentWrong` if the loss goes wrong.
+        """
         counted, first = self.standing.counted, self.standing.step
         source = batches_of(
             self.images,
