@@ -32,6 +32,13 @@ class Filled:
         return self.planned.cell
 
     @property
+    def results(self) -> tuple[Result, ...]:
+        """Every result behind the cell once, its own first."""
+        own = () if self.result is None else (self.result,)
+        every = (*own, *self.repeats, *self.trainings, *self.others)
+        return tuple({(one.job.key, one.id): one for one in every}.values())
+
+    @property
     def measurement(self) -> Measurement | None:
         """The cell's own metric of the result; the mean over seeds where there are several, with its interval."""
         if self.result is None or self.result.error is not None:

@@ -165,6 +165,11 @@ def text_of(element: ET.Element) -> str:
     return "".join(element.itertext())
 
 
+def said(page: ET.Element) -> str:
+    """All text of a page, that of each element apart from the next, however it is laid out."""
+    return " ".join(" ".join(page.itertext()).split())
+
+
 def links(name: str, page: ET.Element) -> Iterator[str]:
     """Give what a page refers to, from the root of the site, with the place within the page."""
     for element in page.iter():

@@ -14,6 +14,7 @@ from harness.result import Measurement, Result, new_id
 from harness.spec import load
 from harness.table import fill
 from tests.fakes import LAPTOP
+from tests.sites import links, pages, rendered, said, tree
 
 SPEC = """
 [table]
@@ -94,6 +95,21 @@ def test_the_interval_is_students_over_seeds(diff: Diff) -> None:
     assert worse.clear
 
 
+def test_a_page_has_each_effect_with_the_runs_behind_it(diff: Diff) -> None:
+    files = rendered(diff)
+    page = tree(files["tables/mine.html"])
+    worse = next(line for line in page.iter("tr") if said(line).startswith("Row worse"))
+    assert said(worse) == "Row worse −10.0 [−12.5, −7.5] −10.0 ✓ seed 1 , seed 2 , seed 3"  # the interval as above
+    runs = [one.get("href") for one in worse.iter("a")]
+    assert len(set(runs)) == 3
+    places = {name: {one.get("id") for one in of.iter()} for name, of in pages(files).items()}
+    for name, of in pages(files).items():
+        for link in links(name, of):
+            path, _, place = link.partition("#")
+            assert path in files
+            assert not place or place in places[path], f"{name} leads to {link}"
+
+
 def test_signs_are_counted_where_the_print_has_one(diff: Diff) -> None:
     (effects,) = diff.effects
     assert effects.agreeing == (2, 3)  # worse and unsure agree, better does not, same has none in print
@@ -104,7 +120,8 @@ def test_signs_are_counted_where_the_print_has_one(diff: Diff) -> None:
 
 
 def test_no_accuracy_of_the_proxy_stands_beside_one_of_the_paper(diff: Diff) -> None:
-    for text in (render_terminal(diff, width=110, color=False), render_markdown(diff)):
+    page = said(tree(rendered(diff)["tables/mine.html"]))
+    for text in (render_terminal(diff, width=110, color=False), render_markdown(diff), page):
         assert "-10.0" in text.replace("−", "-")
         for printed, _, values in ROWS.values():
             assert f"{printed:.1f}" not in text

@@ -25,7 +25,7 @@ from harness.spec import Catalog
 from harness.store import Store
 from harness.table import fill, stored
 from tests.fakes import LAPTOP, result_of
-from tests.sites import HOSTILE, cells, figure, links, pages, relabelled, rendered, text_of, tree
+from tests.sites import HOSTILE, cells, figure, links, pages, relabelled, rendered, said, text_of, tree
 from tests.test_cli import SPEC as TWO_NETWORKS
 from tests.test_cli import harness, keep
 from tests.test_report import MEASURED, SPEC, VERDICTS, diff_of
@@ -62,11 +62,6 @@ def in_json(diff: Diff) -> list[dict[str, Any]]:
 
 def page_of(diff: Diff) -> ET.Element:
     return tree(rendered(diff)[f"tables/{diff.spec.name}.html"])
-
-
-def said(page: ET.Element) -> str:
-    """All text of a page, that of each element apart from the next, however it is laid out."""
-    return " ".join(" ".join(page.itertext()).split())
 
 
 # Nothing is lost.

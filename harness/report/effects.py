@@ -21,8 +21,8 @@ def signs_sentence(effects: Effects) -> str:
         parts.append(f"{clear} of the {of_clear} whose interval leaves no doubt about it")
     if effects.order is not None and not math.isnan(effects.order.value):
         order = effects.order
-        bounds = f" [{words.number(order.low, 2)}, {words.number(order.high, 2)}]" if not math.isnan(order.low) else ""
-        parts.append(f"order of the changes: Kendall's τ {words.number(order.value, 2)}{bounds}")
+        bounds = f" [{_correlation(order.low)}, {_correlation(order.high)}]" if not math.isnan(order.low) else ""
+        parts.append(f"order of the changes: Kendall's τ {_correlation(order.value)}{bounds}")
     return "; ".join(parts)
 
 
@@ -66,6 +66,10 @@ def interval(effect: Effect) -> str:
 def published(effect: Effect) -> str:
     """Write the effect in print."""
     return "" if effect.published is None else _points(effect.published)
+
+
+def _correlation(value: float) -> str:
+    return words.number(value, 2).replace("-", "−")
 
 
 def _points(value: float) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.diff import Diff, Finding, readings
-from harness.report import words
+from harness.effects import Effects
+from harness.report import effects, words
 from harness.report.html.addresses import Addresses, cell_id
-from harness.spec import Footnote, Row
+from harness.spec import Column, Footnote, Row
+from harness.table import Filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,45 @@ class Group:
 
     heading: str
     rows: tuple[tuple[Row, tuple[CellView, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectView:
+    """What a row's change does, as text, and the pages of the runs behind it, one a seed; `place` as of a cell."""
+
+    place: str
+    row: str
+    measured: str
+    interval: str
+    published: str
+    sign: str
+    runs: tuple[str, ...]
+
+
+def effects_of(column: Effects, diff: Diff, addresses: Addresses) -> list[EffectView]:
+    """Give a line for each row of a column that was trained at a small scale."""
+    return [
+        EffectView(
+            place=place_of(diff, effect.row, column.column),
+            row=effect.row.label,
+            measured=effects.measured(effect),
+            interval=effects.interval(effect),
+            published=effects.published(effect),
+            sign=effects.sign(effect),
+            runs=_runs(diff.findings[effect.row.key, column.column.key].filled, addresses),
+        )
+        for effect in column.rows
+    ]
+
+
+def place_of(diff: Diff, row: Row, column: Column) -> str:
+    """Name the place of a cell within the page of its table."""
+    return cell_id(diff.spec.rows.index(row) + 1, diff.spec.columns.index(column) + 1)
+
+
+def _runs(filled: Filled, addresses: Addresses) -> tuple[str, ...]:
+    """Name the pages of the trainings, which show how they went, or of what was measured where they are not there."""
+    return tuple(filter(None, map(addresses.of_run, filled.trainings or filled.results)))
 
 
 def groups_of(diff: Diff, addresses: Addresses) -> list[Group]:

@@ -96,8 +96,10 @@ def cells_by_run(diffs: Iterable[Diff], addresses: Addresses) -> dict[str, list[
     for diff in diffs:
         for number, row in enumerate(diff.spec.rows, start=1):
             for place, column in enumerate(diff.spec.columns, start=1):
-                page = addresses.of_run(diff.findings[row.key, column.key].filled.result)
-                if page:
+                filled = diff.findings[row.key, column.key].filled
+                explaining = {(one.job.key, one.id) for one in filled.others}
+                behind = [one for one in filled.results if (one.job.key, one.id) not in explaining]
+                for page in filter(None, map(addresses.of_run, behind)):
                     link = f"{addresses.of_table(diff)}#{cell_id(number, place)}"
                     shown = Shown(table=name_of(diff), cell=f"{column.label} of {row.label}", link=link)
                     found.setdefault(page, []).append(shown)

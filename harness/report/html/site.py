@@ -11,10 +11,10 @@ from harness import __version__
 from harness.diff import Diff, Verdict
 from harness.errors import HarnessError
 from harness.limits import Limits
-from harness.report import words
+from harness.report import effects, words
 from harness.report.data import render_json
 from harness.report.html.addresses import Addresses, addresses_of
-from harness.report.html.cells import groups_of
+from harness.report.html.cells import EffectView, effects_of, groups_of, place_of
 from harness.report.html.chart import Chart, chart_of
 from harness.report.html.front import front_of, name_of, shares_of
 from harness.report.html.runs import cells_by_run, run_of
@@ -61,13 +61,12 @@ def render_site(site: Site) -> dict[str, str]:
 
 
 def _results(diffs: Iterable[Diff]) -> list[Result]:
-    """Find every run that a cell shows, once."""
+    """Find every run behind a cell, once."""
     found: dict[tuple[str, str], Result] = {}
     for diff in diffs:
         for finding in diff.findings.values():
-            for result in (finding.filled.result, *finding.filled.others):
-                if result is not None:
-                    found.setdefault((result.job.key, result.id), result)
+            for result in finding.filled.results:
+                found.setdefault((result.job.key, result.id), result)
     return list(found.values())
 
 
@@ -116,6 +115,8 @@ def _tables(site: Site, addresses: Addresses, pages: Environment) -> Iterator[tu
                 diff=diff,
                 name=name_of(diff),
                 groups=groups_of(diff, addresses),
+                effects=_effects_in(diff, addresses),
+                introduction=effects.introduction(diff) if diff.effects else "",
                 shares=shares_of(diff.counts),
                 headings=[words.heading(column.label, _unit(diff, column)) for column in diff.spec.columns],
                 notes=_notes(diff),
@@ -131,6 +132,19 @@ def _tables(site: Site, addresses: Addresses, pages: Environment) -> Iterator[tu
                 data=data.rpartition("/")[2],
             ),
         )
+
+
+def _effects_in(diff: Diff, addresses: Addresses) -> list[tuple[str, str, list[EffectView], str]]:
+    """Give place and text of the heading of each column, its lines, and what they come to."""
+    return [
+        (
+            place_of(diff, column.default_row, column.column),
+            effects.heading(column),
+            effects_of(column, diff, addresses),
+            effects.signs_sentence(column),
+        )
+        for column in diff.effects
+    ]
 
 
 def _notes(diff: Diff) -> list[tuple[str, str]]:
