@@ -163,6 +163,8 @@ class _Reader:
         kept = [runs[one] for one in ids]
         if len({one.job for one in kept}) > 1 or (len(kept) > 1 and not kept[0].seconds):
             self._refuse(f"{place}.runs are not of one speed")
+        if isinstance(value, str) and unit:
+            self._refuse(f"{place}.value is {_short(value)}, not a number of {unit}")
         if not isinstance(value, str):
             value = self._number(f"{place}.value", value)
             if unit.startswith("%") and not 0 <= value <= 100:

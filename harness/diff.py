@@ -116,7 +116,7 @@ def judge(filled: Filled, spec: Spec) -> Finding:
         reason = "the same words" if said else f"published is {references[0].printed.text}"
         return finding(Verdict.MATCH if said else Verdict.DEVIATES, reason)
     published = references[0].printed.value
-    delta = measurement.value - published if published is not None else None
+    delta = measurement.value - published if published is not None and not filled.stands_in else None
     reason = planned.other_weights or _other_conditions(filled)
     if reason:
         return finding(Verdict.NOT_COMPARABLE, reason, delta)

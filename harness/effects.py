@@ -21,7 +21,7 @@ class Effect:
 
     `measured` is the mean over seeds, each compared with the default row of the same seed, `low` and `high` bound it
     with 95 % confidence (Student's t over seeds; None with one seed).  `published` is None where one of the two values
-    was not printed.
+    was not printed; `marks` are those of its footnotes.
     """
 
     row: Row
@@ -30,6 +30,7 @@ class Effect:
     low: float | None
     high: float | None
     published: float | None
+    marks: tuple[str, ...] = ()
 
     @property
     def clear(self) -> bool:
@@ -116,6 +117,7 @@ def _effect(row: Row, filled: Filled, base: Filled) -> Effect | None:
         low=apart[1] if len(seeds) > 1 else None,
         high=apart[2] if len(seeds) > 1 else None,
         published=round(float(printed.value) - float(default.value), 6) if known else None,  # type: ignore[union-attr, arg-type]
+        marks=printed.marks if printed is not None else (),
     )
 
 

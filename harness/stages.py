@@ -17,6 +17,9 @@ _LAST = ("recipe", "res", "data", "start", "finetune_optimizer")
 # What an assumption is about only where this is on.
 _ONLY_WITH = {"auto_augment_policy": "auto_augment", "rand_augment_policy": "rand_augment", "teacher": "distillation"}
 
+# What a job is called by in any case.
+_TOLD = ("recipe", "model", "res", "data", "start", "teacher", "seed")
+
 # The first seed: a teacher is trained once, its students with several.
 FIRST_SEED = 1
 
@@ -77,6 +80,14 @@ class Stages:
         """Give the V100-hours of one stage alone as published, in proportion to its length; None if they were not."""
         recipe = self.recipes.find(str(job["recipe"]))
         return None if recipe.hours is None else recipe.hours * int(job["epochs"]) / recipe.epochs
+
+    def differences(self, job: Job) -> Mapping[str, Scalar]:
+        """Tell which settings of a training are not its recipe's at this scale: what a row of a table changes."""
+        try:
+            usual = self.training({"recipe": job["recipe"]}, int(job["seed"]))
+        except HarnessError:
+            return {}  # a recipe that begins with another's weights, which only the row names
+        return {name: value for name, value in job.settings if usual.get(name) != value and name not in _TOLD}
 
     def assumptions(self, cell: Cell, job: Job) -> tuple[str, ...]:
         """Say on which settings that no publication gives the trainings behind a cell rest, each with its reason."""

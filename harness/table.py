@@ -32,6 +32,11 @@ class Filled:
         return self.planned.cell
 
     @property
+    def stands_in(self) -> bool:
+        """Whether what was measured is that of a small scale, which has no place beside a published value."""
+        return self.planned.small and self.measurement is not None
+
+    @property
     def results(self) -> tuple[Result, ...]:
         """Every result behind the cell once, its own first."""
         own = () if self.result is None else (self.result,)

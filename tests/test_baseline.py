@@ -250,7 +250,7 @@ EDITS: list[tuple[Callable[[Any], object], str]] = [
     ),
     (
         lambda d: cell(d, "speed").update(value="fast"),
-        "tables.mine.cells.tiny.speed.value is fast, but its runs come to 102 im/s",
+        'tables.mine.cells.tiny.speed.value is "fast", not a number of im/s',
     ),
     (
         lambda d: cell(d, "params").update(runs=["2026"]),

@@ -303,6 +303,13 @@ def test_icmls_table_6_is_arxivs_table_7(tmp_path: Path) -> None:
                 "--chart runs or ratios draws its speeds, --chart curves or losses draws its trainings"
             ),
         ),
+        *(
+            (
+                f"reproduce table5 --device cpu {option}",
+                f"{option.partition(' ')[0]} is about a cluster; add --launcher slurm",
+            )
+            for option in ("--detach", "--partition gpu", "--job-memory 4GiB", "--sbatch x=1", "--nodes 1")
+        ),
         (
             "figure table5 --chart layers",
             "--chart layers: 'table5' has not what that shows; it can be drawn as runs or ratios or curves or losses",

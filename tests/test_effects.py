@@ -9,7 +9,7 @@ import pytest
 
 from harness.diff import Diff, Verdict, compare
 from harness.plan import Options, make_plan
-from harness.report import render_json, render_markdown, render_terminal
+from harness.report import render_csv, render_json, render_markdown, render_terminal
 from harness.result import Measurement, Result, new_id
 from harness.spec import load
 from harness.table import fill
@@ -93,6 +93,18 @@ def test_the_interval_is_students_over_seeds(diff: Diff) -> None:
     assert worse.low == pytest.approx(-10 - 4.302653 / 3**0.5, abs=1e-5)
     assert worse.high == pytest.approx(-10 + 4.302653 / 3**0.5, abs=1e-5)
     assert worse.clear
+
+
+def test_nothing_of_the_paper_stands_beside_the_proxy_where_there_are_no_effects_to_show(diff: Diff) -> None:
+    alone = compare(replace(diff.table, spec=replace(diff.spec, default=None)))
+    assert alone.effects == ()
+    texts = (render_terminal(alone, width=110, color=False), render_markdown(alone), render_csv([alone]))
+    for text in (*texts, said(tree(rendered(alone)["tables/mine.html"]))):
+        assert "52.0" in text
+        for printed, _, _ in ROWS.values():
+            assert f"{printed:.1f}" not in text
+    for cell in json.loads(render_json([diff]))["cells"]:
+        assert cell["delta"] is None
 
 
 def test_a_page_has_each_effect_with_the_runs_behind_it(diff: Diff) -> None:

@@ -663,12 +663,12 @@ def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> Non
     figure = curves_of(taught(table8, {("dropout", "pretrained"): THREE}))
     figure.draw_without_rendering()
     (legend,) = figure.legends
-    assert legend.get_title().get_text() == "Trained on digits at the proxy scale, 3 seeds."
+    assert figure.get_suptitle().endswith("\ntrained on digits at the proxy scale, 3 seeds")
     drawn = figure.axes[0].get_tightbbox()
     assert drawn
     assert legend.get_window_extent().y1 <= drawn.y0
 
 
 def test_what_was_not_trained_has_no_curves(table8: Spec) -> None:
-    with pytest.raises(HarnessError, match=r"^nothing of 'table8' was trained; `harness reproduce table8 --train`$"):
+    with pytest.raises(HarnessError, match=r"^nothing of 'table8' was trained at the proxy scale; name another"):
         curves_of(taught(table8, {}))

@@ -34,6 +34,7 @@ def stores(tmp_path: Path) -> tuple[Store, Store]:
     old, new = Store(tmp_path / "main"), Store(tmp_path / "change")
     keep_accuracy(old, spec, 0, images(right=722))
     keep_accuracy(new, spec, 9, images(right=722, lost=100))
+    (tmp_path / "empty").mkdir()
     return old, new
 
 
@@ -63,19 +64,38 @@ def test_nothing_to_compare_exits_with_4(harness: Harness, stores: object) -> No
     ran = harness(*CHECK, "--runs", "main")
     assert ran.code == 4
     assert ran.out.startswith("nothing to compare with the baseline: ")
-    assert harness("check", "mine.toml", "--runs", "nowhere").code == 4
-    ran = harness("baseline", "mine.toml", "--runs", "nowhere", "-o", "c.json")
+    assert harness("check", "mine.toml", "--runs", "empty").code == 4
+    ran = harness("baseline", "mine.toml", "--runs", "empty", "-o", "c.json")
     assert ran == Ran(
-        code=4, out="", err="error: nothing of mine.toml is measured in nowhere/; `harness reproduce` does\n"
+        code=4, out="", err="error: nothing of mine.toml is measured in empty/; `harness reproduce` does\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("check", "mine.toml", "--runs", "gone"), "--runs"),
+        ((*CHECK, "--runs", "change", "--baseline-runs", "gone"), "--baseline-runs"),
+        (("baseline", "mine.toml", "-o", "c.json", "--runs", "gone"), "--runs"),
+        (("runs", "list", "--runs", "gone"), "--runs"),
+        (("runs", "export", "-o", "all.csv", "--runs", "gone"), "--runs"),
+    ],
+    ids=" ".join,
+)
+def test_results_that_are_not_where_they_were_said_to_be_are_refused(
+    harness: Harness, stores: object, command: tuple[str, ...], option: str
+) -> None:
+    harness(*BASELINE)
+    sentence = f"error: {option} gone: there is no such folder; name that of the results\n"
+    assert harness(*command) == Ran(code=2, out="", err=sentence)
 
 
 def test_a_missing_cell_exits_with_1_unless_it_is_allowed(harness: Harness, stores: object) -> None:
     harness(*BASELINE)
-    ran = harness(*CHECK, "--runs", "nowhere")
+    ran = harness(*CHECK, "--runs", "empty")
     assert ran.code == 1
     assert ran.out.startswith("fails: 1 missing")
-    assert harness(*CHECK, "--runs", "nowhere", "--allow-missing").code == 4
+    assert harness(*CHECK, "--runs", "empty", "--allow-missing").code == 4
 
 
 def test_a_deviation_from_the_paper_exits_with_1_unless_told_otherwise(harness: Harness, stores: object) -> None:
@@ -149,7 +169,7 @@ def test_what_is_wrong_is_said_in_a_sentence(
 
 def test_a_baseline_of_other_tables_says_what_it_has(harness: Harness, stores: object) -> None:
     harness(*BASELINE)
-    ran = harness("check", "table5", "--baseline", "b.json", "--runs", "nowhere")
+    ran = harness("check", "table5", "--baseline", "b.json", "--runs", "empty")
     assert (ran.code, ran.err) == (4, "warning: b.json has nothing of table5; it has mine\n")
 
 
@@ -185,6 +205,16 @@ def test_calibrating_measures_what_each_speed_lacks(
     harness(*command, "--rounds", "5")
     assert len(fake.batches) == 5
     assert len(read(Path("b.json")).runs) == 5
+
+
+def test_runs_that_were_all_disturbed_are_not_said_to_be_missing(harness: Harness, tmp_path: Path) -> None:
+    keep_speed(Store(tmp_path / "main"), mine(tmp_path), 0, [0.04], disturbed=True)
+    assert harness(*BASELINE) == Ran(
+        code=4,
+        out="",
+        err="error: 1 runs of speeds are in main/, and something else used the machine during each; "
+        "--calibrate measures again, or `harness reproduce --rerun` when the machine is idle\n",
+    )
 
 
 def test_too_few_runs_are_said_once_for_all_speeds(harness: Harness, tmp_path: Path) -> None:

@@ -116,6 +116,20 @@ def test_weights_that_are_public_are_evaluated_unless_retraining_was_asked_for()
     assert only(planned("table3", "no_distillation", "b_224", retrain=True))["weights"] == TRAINED
 
 
+def test_a_training_tells_what_its_row_changes_of_the_recipe() -> None:
+    plan = make_plan(Catalog().find(["table8"]), Options(train=True, scale="proxy"))
+    changes = {
+        planned.cell.row.key: dict(plan.stages.differences(behind))
+        for planned in plan.cells
+        if planned.cell.column.key == "pretrained" and planned.job and (behind := planned.job.need("weights"))
+    }
+    assert (changes["none"], changes["dropout"], changes["pretrain_sgd"]) == (
+        {},
+        {"dropout": 0.1},
+        {"optimizer": "sgd"},
+    )
+
+
 def test_an_accuracy_on_other_images_trains_the_same_network() -> None:
     one = only(planned("table10", "deit_b_320", "top1"))
     other = only(planned("table10", "deit_b_320", "v2"))

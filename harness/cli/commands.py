@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from harness import __version__
 from harness.charts import CHARTS, POINTS, STYLES, chart_of
 from harness.cli import cluster, gating, history, options
+from harness.cli.folders import filled_store, store_in, write
 from harness.datasets import DATASETS
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import Machine, describe, software
@@ -121,7 +122,7 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **told:
 
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
     machine = describe(device)
-    click.echo(listing_of_plan(planned, _existing(runs), machine, dict(software(machine))), nl=False)
+    click.echo(listing_of_plan(planned, store_in(runs), machine, dict(software(machine))), nl=False)
 
 
 @cli.command()
@@ -216,8 +217,11 @@ def _remote(told: dict[str, Any], **more: Any) -> "Settings | None":  # noqa: AN
     """Give what a cluster is told; None for this machine."""
     if told["launcher"] == "slurm":
         return cluster.settings_of({**told, **more})
-    if told["detach"]:
-        raise HarnessError("--detach is about a cluster; add --launcher slurm")
+    source = click.get_current_context().get_parameter_source
+    # Those of harness.toml wait there for the cluster; one that was typed was meant.
+    given = [name for name in options.OF_CLUSTER if source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise HarnessError(f"--{given[0].replace('_', '-')} is about a cluster; add --launcher slurm")
     return None
 
 
@@ -232,7 +236,8 @@ def _ask_before_training(plan: Plan, chosen: Options) -> None:
     known = [hours for job in trainings if (hours := plan.stages.hours(job)) is not None]
     unknown = len(trainings) - len(known)
     more = f" and {unknown} whose cost was not published" if unknown else ""
-    cost = f"{len(trainings)} trainings at the published scale, ≈ {sum(known):,.0f} V100-hours{more}"
+    count = f"{len(trainings)} training{'' if len(trainings) == 1 else 's'} at the published scale"
+    cost = f"{count}, ≈ {sum(known):,.0f} V100-hours{more}"
     if not sys.stdin.isatty():
         raise HarnessError(f"{cost}; add --yes to begin, or --scale proxy for a stand-in")
     click.confirm(f"{cost}. Begin?", abort=True, err=True)
@@ -365,10 +370,10 @@ def report(  # noqa: PLR0913 -- a branch a format
         raise HarnessError(f"--diff: is for --format latex; --format {form} has the published values in any case")
     if form == "html":
         catalog, chosen = Catalog(edition=edition), options.options_of(told)
-        _report_as_site(catalog, tables, chosen, _filled(runs), output, limits=limits)
+        _report_as_site(catalog, tables, chosen, filled_store(runs), output, limits=limits)
         return
     planned = make_plan(Catalog(edition=edition).find(tables), options.options_of(told))
-    store = _filled(runs)
+    store = filled_store(runs)
     results = stored(planned, store, describe("auto"))
     diffs = [compare(fill(spec, planned, results)) for spec in planned.specs]
     if form == "terminal":
@@ -383,7 +388,8 @@ def report(  # noqa: PLR0913 -- a branch a format
     if output is None:
         click.echo(text, nl=False, color=True)
     else:
-        _write(output, text)
+        write(output, text)
+        click.echo(f"{output}")
     if not runs.exists():
         print(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another", file=sys.stderr)
 
@@ -447,29 +453,6 @@ def _for_others(diffs: list["Diff"], form: str, published: str | None, *, explai
     return renderers[form](diffs)
 
 
-def _existing(runs: Path) -> Store:
-    if runs.exists() and not runs.is_dir():
-        raise HarnessError(f"--runs {runs}: is a file, not a folder; name the folder of the results")
-    return Store(runs)
-
-
-def _filled(runs: Path) -> Store:
-    """Find the results to show: a folder that was named is there, the default one need not be."""
-    named = click.get_current_context().get_parameter_source("runs") is not ParameterSource.DEFAULT
-    if named and not runs.exists():
-        raise HarnessError(f"--runs {runs}: there is no such folder; name that of the results")
-    return _existing(runs)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HarnessError(f"-o {path}: {error.strerror}; name another file") from error
-    click.echo(f"{path}")
-
-
 @cli.command()
 @click.argument("name")
 @options.measuring
@@ -504,7 +487,7 @@ def figure(  # noqa: PLR0913
     spec = Catalog(edition=edition).find([name])[0]
     chosen = chart_of(spec, chart)
     path = output or Path("figures") / f"{spec.name}{f'-{chart}' if chart else ''}.png"
-    table = _stored_table(spec, _filled(runs), describe("auto"), options.options_of(told))
+    table = _stored_table(spec, filled_store(runs), describe("auto"), options.options_of(told))
     _draw(table, path, chart=chosen, points=points, style=style)
     click.echo(f"{path}")
 

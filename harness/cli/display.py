@@ -59,7 +59,7 @@ class Lines(Quiet):
     """A line for each job that ended, on stderr: for logs and pipes."""
 
     def __init__(self) -> None:
-        self._place = ""
+        self._ended = self._total = 0
         self._said = time.monotonic()
 
     def progress(self, progress: Progress) -> None:
@@ -70,12 +70,14 @@ class Lines(Quiet):
             print(f"{what}: {progress.done}/{progress.total}", file=sys.stderr, flush=True)
 
     def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- said when it has ended
-        """Remember which job of how many this is."""
-        self._place = f"[{number}/{total}]"
+        """Remember how many jobs there are."""
+        self._total = total
 
     def finished(self, result: Result) -> None:
         """Print what the job came to."""
-        print(f"{self._place} {result.job}: {line_of(result)}", file=sys.stderr, flush=True)
+        # In the order in which they end: several may run side by side.
+        self._ended += 1
+        print(f"[{self._ended}/{self._total}] {result.job}: {line_of(result)}", file=sys.stderr, flush=True)
 
     def waits(self, why: str) -> None:
         """Print why."""
@@ -140,6 +142,9 @@ class LiveLine(Quiet):
             rest = f", {_left(seconds)}"
         slot = _slot(job)
         said = together or self._jobs.get(slot, str(job))
+        # In a narrow window the name gives way to what changes.
+        left = max(self._console.width - len(text) - len(rest) - 2, self._console.width // 4)
+        said = said if len(said) <= left else f"{said[: left - 1]}…"
         self._lines[slot] = Text(f"{said}: {text}{rest}", no_wrap=True, overflow="ellipsis")
         self._live.update(Group(*self._lines.values()))
 

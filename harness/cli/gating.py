@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.folders import filled_store, store_in, write
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe, software
 from harness.plan import Plan, make_plan
@@ -109,12 +110,11 @@ def check(  # noqa: PLR0913 -- one parameter an option
         check_fits(kept, baseline, specs)
         asked = [name_of(spec) for spec in specs]
         if not kept.papers.keys() & set(asked):
-            print(
-                f"warning: {baseline} has nothing of {' '.join(asked)}; it has {' '.join(kept.papers)}", file=sys.stderr
-            )
+            there = " ".join(kept.papers) or "no table"
+            print(f"warning: {baseline} has nothing of {' '.join(asked)}; it has {there}", file=sys.stderr)
     plan = make_plan(specs, options.options_of(told))
-    store = _existing(runs, "--runs")
-    before = _existing(baseline_runs, "--baseline-runs") if baseline_runs else store
+    store = filled_store(runs)
+    before = filled_store(baseline_runs, "--baseline-runs") if baseline_runs else store
     gate = _gate(plan, store, kept, before, fail_on, allow_missing=allow_missing, newest_runs=newest)
     renew = f"harness baseline {' '.join(tables)} -o {baseline}" if baseline else ""
     for damage in store.damaged:
@@ -123,7 +123,7 @@ def check(  # noqa: PLR0913 -- one parameter an option
         report.render_gate_json(gate) if as_json else report.render_gate(gate, renew=renew, verbose=verbose), nl=False
     )
     if junit:
-        _write(junit, report.render_junit(gate), "--junit")
+        write(junit, report.render_junit(gate), "--junit")
     if github:
         click.echo(report.render_annotations(gate), nl=False)
         _summarise(report.render_summary(gate, renew=renew))
@@ -213,14 +213,14 @@ def baseline(  # noqa: PLR0913
     """Write what was measured to a small file that `harness check --baseline` holds later results against."""
     from harness.baseline import check_names, make_baseline, short_of_runs
     from harness.baseline_file import to_json
-    from harness.newest import newest
+    from harness.newest import is_disturbed, newest
     from harness.noise import LEAST_PROCESSES
     from harness.table import fill
 
     specs = Catalog(edition=edition).find(tables)
     check_names(specs)
     plan = make_plan(specs, options.options_of(told))
-    store = _existing(runs, "--runs")
+    store = store_in(runs) if calibrate else filled_store(runs)
     if calibrate:
         _calibrate(plan, store, device, rounds, quiet=quiet)
     now = newest(plan, store, describe(device))
@@ -228,11 +228,16 @@ def baseline(  # noqa: PLR0913
     for damage in store.damaged:
         print(f"warning: {damage}", file=sys.stderr)
     if not found.entries:
-        print(
-            f"error: nothing of {', '.join(tables)} is measured in {runs}/; `harness reproduce` does", file=sys.stderr
+        disturbed = sum(is_disturbed(one) for results in now.speeds.values() for one in results)
+        why = (
+            f"{disturbed} runs of speeds are in {runs}/, and something else used the machine during each; "
+            "--calibrate measures again, or `harness reproduce --rerun` when the machine is idle"
+            if disturbed
+            else f"nothing of {', '.join(tables)} is measured in {runs}/; `harness reproduce` does"
         )
+        print(f"error: {why}", file=sys.stderr)
         return NOTHING
-    _write(output, to_json(found), "-o")
+    write(output, to_json(found), "-o")
     click.echo(f"{output}: {len(found.entries)} cells from {len(found.runs)} runs")
     if found.noise:
         click.echo(f"speeds of one network differ by {found.noise.spread:.1%} from run to run on this machine")
@@ -268,17 +273,3 @@ def _calibrate(plan: Plan, store: Store, device: str, rounds: int, *, quiet: boo
             if not left:
                 return
             runner.measure(left, rerun=True)
-
-
-def _existing(runs: Path, option: str) -> Store:
-    if runs.exists() and not runs.is_dir():
-        raise HarnessError(f"{option} {runs}: is a file, not a folder; name the folder of the results")
-    return Store(runs)
-
-
-def _write(path: Path, text: str, option: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HarnessError(f"{option} {path}: {error.strerror}; name another file") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import filters, options
+from harness.cli.folders import filled_store
 from harness.errors import HarnessError
 from harness.kinds import KINDS
 from harness.result import Measurement, Result
@@ -42,7 +43,7 @@ def compare(  # noqa: PLR0913 -- one parameter an option
     from harness.compare import compare as compared
     from harness.report.comparison import render_comparison, render_comparison_json
 
-    store = Store(runs)
+    store = filled_store(runs)
     one, other = _evaluated(store, first), _evaluated(store, second)
     if one.result.id == other.result.id:
         raise HarnessError(
@@ -70,7 +71,7 @@ def runs(context: click.Context) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="Runs to list at most  [default: all]")
 def list_runs(runs: Path, *, limit: int | None, **told: Any) -> None:  # noqa: ANN401 -- the filter
     """List runs, newest first: id, age, what it came to, job and machine."""
-    store = Store(runs)
+    store = filled_store(runs)
     now, width = datetime.now(tz=UTC), _width()
     chosen = filters.filter_of(told)
     newest = islice(chosen.of(store.every()), limit)
@@ -88,7 +89,7 @@ def _none(runs: Path, chosen: filters.Filter) -> str:
 @options.runs
 def show(run: str, runs: Path) -> None:
     """Show all that is known of a run."""
-    result, path = _found(Store(runs), run)
+    result, path = _found(filled_store(runs), run)
     click.echo("\n".join(_whole(result, path, _width())))
 
 
@@ -103,7 +104,7 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **told: Any) -> None:  # noqa
     A filter spares all others.  What stays is the newest good run of each job on each machine, for the same software,
     images and weights.
     """
-    store = Store(runs)
+    store = filled_store(runs)
     results = list(store.every())
     newer = superseded(results)
     chosen = filters.filter_of(told)
@@ -139,7 +140,7 @@ def export(runs: Path, output: Path, *, mlflow: bool, **told: Any) -> None:  # n
     """Write runs for other programs: a line for each metric, as CSV or Parquet, or as runs of MLflow."""
     from harness.cli.exporting import write
 
-    store = Store(runs)
+    store = filled_store(runs)
     click.echo(write(list(filters.filter_of(told).of(store.every())), output, mlflow=mlflow))
     _name_damaged(store)
 

@@ -1,10 +1,12 @@
 """What `list` and `plan` print: plain text, at once."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from harness.job import Job
-from harness.kinds import KINDS
+from harness.kinds import KINDS, Scalar
 from harness.machine import Machine
 from harness.plan import Plan, Planned
 from harness.result import Result
@@ -57,28 +59,70 @@ def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[s
         jobs = [job for job in plan.jobs if job.kind == kind]
         measured = sum(known[job] is not None for job in jobs)
         lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{_passes(kind, jobs)}"]
-        for job in jobs:
-            result = known[job]
-            if kind == "train":
-                lines.append(_training(job, plan, result))
-                continue
-            state = f"measured in {result.seconds:.0f} s" if result else "to do"
-            lines.append(f"  {_job(job)}  {state}  fills {_cells(plan.cells_of(job))}")
+        lines += _folded((_line(job, plan), known[job]) for job in jobs)
     lines += _blocked(plan)
     lines += _assumptions(plan)
     lines += _cost(plan)
     return "\n".join(lines) + "\n"
 
 
-def _training(job: Job, plan: Plan, result: Result | None) -> str:
-    """Write a training with what it takes weights from, what it costs, and the cells behind which it stands."""
-    took = "; ".join(f"{_PARTS[part]} {behind}" for part, behind in job.needs)
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A job in words: what it is, the verb for having been measured, what it costs, the cells that it is for."""
+
+    what: str
+    done: str = "measured"
+    cost: str = ""
+    cells: str
+
+
+def _line(job: Job, plan: Plan) -> _Line:
+    """Write a job; a training with what it changes of its recipe, and what it takes weights from."""
+    cells = _cells(plan.cells_of(job))
+    if job.kind != "train":
+        weights = job.need("weights")
+        return _Line(what=f"{_job(job)}{_changes(weights, plan) if weights else ''}", cells=f"fills {cells}")
+    took = "; ".join(f"{_PARTS[part]} {behind}{_changes(behind, plan)}" for part, behind in job.needs)
     public = "; ".join(f"{_PARTS[part]} {job.get(part)}" for part in ("start", "teacher") if job.get(part))
     chain = "; ".join(filter(None, (took, public)))
     hours = plan.stages.hours(job) if plan.stages.scale is None else None
-    cost = f"  ≈ {hours:,.0f} V100-hours" if hours is not None else ""
-    state = f"trained in {result.seconds:,.0f} s" if result else "to do"
-    return f"  {job}{f'  ({chain})' if chain else ''}  {state}{cost}  for {_cells(plan.cells_of(job))}"
+    return _Line(
+        what=f"{job}{_changes(job, plan)}{f'  ({chain})' if chain else ''}",
+        done="trained",
+        cost=f"  ≈ {hours:,.0f} V100-hours" if hours is not None else "",
+        cells=f"for {cells}",
+    )
+
+
+def _changes(job: Job, plan: Plan) -> str:
+    """Write what a training changes of its recipe."""
+    changed = plan.stages.differences(job)
+    return f" with {', '.join(f'{name}={_shown(value)}' for name, value in changed.items())}" if changed else ""
+
+
+def _shown(value: Scalar) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
+
+
+_SEED = re.compile(r", seed (\d+)")
+
+
+def _folded(lines: Iterable[tuple[_Line, Result | None]]) -> Iterator[str]:
+    """Write a line a job, those that only differ in the seed together."""
+    alike: dict[_Line, list[tuple[str, Result | None]]] = {}
+    for line, result in lines:
+        seed = ", ".join(dict.fromkeys(_SEED.findall(line.what)))
+        alike.setdefault(replace(line, what=_SEED.sub("", line.what)), []).append((seed, result))
+    for line, those in alike.items():
+        seeds = [seed for seed, _ in those if seed]
+        said = f", seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
+        seconds = [result.seconds for _, result in those if result]
+        # Evaluations share a pass, and each tells how long all of it took.
+        took = sum(seconds) if line.done == "trained" else max(seconds, default=0)
+        state = f"{line.done} in {took:,.0f} s" if seconds else "to do"
+        if 0 < len(seconds) < len(those):
+            state = f"{len(seconds)} of {len(those)} {state}"
+        yield f"  {line.what}{said}  {state}{line.cost}  {line.cells}"
 
 
 _PARTS = {"start": "from", "teacher": "taught by"}
@@ -134,39 +178,16 @@ def _assumptions(plan: Plan) -> list[str]:
     return ["", "the recipes assume", *(f"  {one}" for one in found)] if found else []
 
 
-def _cost_of_plan(plan: Plan) -> list[str]:
-    """Sum what the trainings of a plan cost, each stage once."""
-    trainings = [job for job in plan.jobs if job.kind == "train"]
-    if not trainings:
-        return []
-    if plan.stages.scale is not None:
-        return ["", f"training: {len(trainings)} at the {plan.stages.scale.name} scale ({plan.stages.scale.title})"]
-    known = [hours for job in trainings if (hours := plan.stages.hours(job)) is not None]
-    unknown = len(trainings) - len(known)
-    more = f"; {unknown} more whose cost was not published" if unknown else ""
-    return ["", f"training: {len(known)} of known cost, ≈ {sum(known):,.0f} V100-hours{more}"]
-
-
 def _cost(plan: Plan) -> list[str]:
-    """Sum what the training cells would cost, each distinct training once."""
-    planned_for = _cost_of_plan(plan)
-    if planned_for:
-        return planned_for
-    costs: dict[object, float] = {}
-    unknown = set()
-    for planned in plan.cells:
-        cell = planned.cell
-        if planned.idle or not (cell.kind == "train" or cell.unreleased):
-            continue
-        what = planned.job or (planned.spec, cell.row.key)
-        if cell.cost:
-            costs[what] = max(costs.get(what, 0.0), cell.cost)
-        else:
-            unknown.add(what)
-    if not costs and not unknown:
+    """Sum what the trainings of a plan cost, each stage once; of those that are blocked if nothing is to be trained."""
+    trainings = [job for job in plan.jobs if job.kind == "train"]
+    told = trainings or [job for job in plan.all_jobs if job.kind == "train"]
+    if trainings and plan.stages.scale is not None:
+        return ["", f"training: {len(trainings)} at the {plan.stages.scale.name} scale ({plan.stages.scale.title})"]
+    known = [hours for job in told if (hours := plan.stages.hours(job)) is not None]
+    unknown = len(told) - len(known)
+    if not told:
         return []
-    notes = [f"{spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
-    hours = f"{sum(costs.values()):,.0f} V100-hours, each from scratch"
-    total = f"training: {len(costs)} distinct trainings of known cost, ≈ {hours}"
-    more = f"; {len(unknown - costs.keys())} more whose cost was not published" if unknown - costs.keys() else ""
-    return ["", total + more, *(f"  {note}" for note in notes)]
+    more = f"; {unknown} more whose cost was not published" if unknown else ""
+    notes = [] if trainings else [f"  {spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
+    return ["", f"training: {len(known)} of known cost, ≈ {sum(known):,.0f} V100-hours{more}", *notes]

@@ -133,6 +133,8 @@ def _changes(_context: click.Context, _parameter: click.Parameter, values: tuple
     found = {}
     for value in values:
         name, _, text = value.partition("=")
+        if not name or not text:
+            raise click.BadParameter(f"'{value}' is not NAME=VALUE, as epochs=100")
         if name not in RECIPE:
             raise click.BadParameter(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
         try:
@@ -184,6 +186,11 @@ def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[s
     return found
 
 
+# The options below that mean nothing without a cluster, as parameters.
+OF_CLUSTER = (
+    *("detach", "partition", "account", "qos", "constraint", "container", "hours"),
+    *("gpus", "nodes", "cpus", "job_memory", "setup", "sbatch"),
+)
 cluster = _stack(
     _option(
         "--launcher",

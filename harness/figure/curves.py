@@ -44,7 +44,11 @@ def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figur
     curves = {row.key: _curves(table, row, quantity) for row in table.spec.rows}
     rows = [row for row in table.spec.rows if curves[row.key]]
     if not rows:
-        raise HarnessError(f"nothing of '{table.spec.name}' was trained; `harness reproduce {table.spec.name} --train`")
+        scale = next(filter(None, (filled.planned.scale for filled in table.cells.values())), "full")
+        raise HarnessError(
+            f"nothing of '{table.spec.name}' was trained at the {scale} scale; name another with --train --scale, "
+            f"or train with `harness reproduce {table.spec.name} --train --scale {scale}`"
+        )
     columns = [column for column in table.spec.columns if any(column.key in curves[row.key] for row in rows)]
     colors = {column.key: COLORS[number % len(COLORS)] for number, column in enumerate(columns)}
     figure, panels = _panels(rows, style)
@@ -65,19 +69,10 @@ def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figur
     handles = [Line2D([], [], color=colors[column.key], label=short(column.label)) for column in columns]
     if default and len(rows) > 1:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="the default row"))
-    # Above its handles the legend says what was trained: a remark below would lie under the legend.
-    legend = figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        fontsize=style.small,
-        title=_what_was_trained(table, rows),
-        title_fontsize=style.small,
-    )
-    legend.get_title().set_color(GREY)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=style.small)
     figure.supylabel(_SAID[quantity], fontsize=style.font)
-    figure.suptitle(title_of(table), fontsize=style.title)
+    # In the title: the table's own says ImageNet, where a small scale has something else.
+    figure.suptitle(f"{title_of(table)}\n{_what_was_trained(table, rows)}", fontsize=style.title)
     return figure
 
 
@@ -127,4 +122,4 @@ def _what_was_trained(table: Table, rows: list[Row]) -> str:
     scales = dict.fromkeys(filled.planned.scale for filled in cells if filled.planned.small)
     seeds = max(len(filled.trainings) for filled in cells)
     at = f" at the {', '.join(scales)} scale" if scales else ""
-    return f"Trained on {', '.join(images)}{at}{f', {seeds} seeds' if seeds > 1 else ''}."
+    return f"trained on {', '.join(images)}{at}{f', {seeds} seeds' if seeds > 1 else ''}"

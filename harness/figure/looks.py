@@ -57,7 +57,7 @@ PAPER = Style(
 # A screen of 1920 × 1080, to be read from the last row.
 SLIDES = Style(
     name="slides",
-    width=13.333,
+    width=1920 / 144,
     height=7.5,
     font=17,
     title=20,

@@ -255,8 +255,9 @@ class Walk:
         return spent
 
     def _say(self, done: int, total: int, rate: float) -> None:
-        count = len(self.entries)
-        what = f"{count} network{'s' if count != 1 else ''} over {self.images.data}{self.said}"
+        networks = len({(entry.job["model"], entry.job.get("weights")) for entry in self.entries})
+        views = f", {len(self.entries)} evaluations" if len(self.entries) != networks else ""
+        what = f"{networks} network{'s' if networks != 1 else ''}{views} over {self.images.data}{self.said}"
         self.report(Progress(job=self.entries[0].job, phase="", together=what, done=done, total=total, rate=rate))
 
     def _load(self, device: str, spent: Spent) -> list[Network]:

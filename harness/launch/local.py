@@ -166,4 +166,4 @@ def _death(exit_code: int | None) -> str:
         name = signal.Signals(-exit_code).name
         hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
         return f"the process was ended by {name}{hint}"
-    return f"the process ended with exit code {exit_code} and left no result; see worker.log in the runs folder"
+    return f"the process ended with exit code {exit_code} and left no result; worker.log in the runs folder may say why"

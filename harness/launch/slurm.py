@@ -295,5 +295,7 @@ def _refused(said: str) -> str:
         return f"Slurm refused the jobs: {said}; ask for less with --gpus, --cpus, --job-memory or --nodes"
     if "time limit" in lower:
         return f"Slurm refused the jobs: {said}; ask for less with --hours"
+    if "unrecognized option" in lower:
+        return f"Slurm refused the jobs: {said}; check --sbatch"
     named = [option for word, option in hints.items() if word in lower] or ["--partition", "--account", "--qos"]
     return f"Slurm refused the jobs: {said}; check {', '.join(named)}"

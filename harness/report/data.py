@@ -24,7 +24,8 @@ def render_csv(diffs: list[Diff]) -> str:
         for finding in diff.findings.values():
             cell = _cell(finding)
             references = cell.pop("references")
-            first = references[0] if references else {"value": None, "source": None}
+            shown = references if not finding.filled.stands_in else []
+            first = shown[0] if shown else {"value": None, "source": None}
             batch = finding.filled.result.facts.get("batch") if finding.filled.result else None
             lines.append(
                 {

@@ -16,8 +16,10 @@ def signs_sentence(effects: Effects) -> str:
     """Say how often the sign is the printed one, and how far the order agrees."""
     agree, of = effects.agreeing
     clear, of_clear = effects.clearly_agreeing
-    parts = [f"{agree} of {of} changes have the sign in print"]
-    if any(effect.low is not None for effect in effects.rows):
+    if not of:
+        return "no change has a sign in print"
+    parts = [f"{agree} of {of} change{'' if of == 1 else 's'} {'has' if of == 1 else 'have'} the sign in print"]
+    if of_clear:
         parts.append(f"{clear} of the {of_clear} whose interval leaves no doubt about it")
     if effects.order is not None and not math.isnan(effects.order.value):
         order = effects.order
@@ -65,7 +67,9 @@ def interval(effect: Effect) -> str:
 
 def published(effect: Effect) -> str:
     """Write the effect in print."""
-    return "" if effect.published is None else _points(effect.published)
+    if effect.published is None:
+        return ""
+    return _points(effect.published) + "".join(f"[{mark}]" for mark in effect.marks)
 
 
 def _correlation(value: float) -> str:

@@ -26,6 +26,8 @@ def render_pytest_benchmark(diffs: Sequence[Diff]) -> str:
     results = [finding.filled.result for _, finding in found if finding.filled.result]
     if not results:
         names = " ".join(diff.spec.name for diff in diffs)
+        if not any(finding.filled.cell.kind == "throughput" for diff in diffs for finding in diff.findings.values()):
+            raise HarnessError(f"pytest-benchmark compares speeds, and {names} has none; table5 has")
         raise HarnessError(
             f"no speed of {names} was measured yet, and pytest-benchmark compares speeds; "
             f"run `harness reproduce {names} --throughput-only`"

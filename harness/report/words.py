@@ -41,6 +41,8 @@ def written(finding: Finding) -> Written:
     published = f"{cell.printed.text}{marks}" if cell.printed else ""
     if cell.printed and cell.printed.uncertainty:
         published = f"{cell.printed.text} ± {cell.printed.uncertainty}{marks}"
+    if finding.filled.stands_in:
+        published = ""
     if finding.filled.planned.idle:
         return Written(measured="", sign="", published=published, difference="", batch="")
     measured = difference = batch = ""
@@ -151,7 +153,8 @@ def in_short(reason: str) -> str:
     """
     option = found[0] if (found := _OPTION.match(reason)) else ""
     rest = _NO_WEIGHTS.sub("no weights of these networks there", reason.removeprefix(option))
-    return option + re.sub(r" \(≈ [^)]*\)", "", re.sub(r": [^;]*(?=;)", "", rest))
+    short = re.sub(r": [^;]*(?=;)", "", rest).replace("; nearest public ones", "")
+    return option + re.sub(r" \(≈ [^)]*\)", "", short)
 
 
 def _cells(findings: list[Finding]) -> str:

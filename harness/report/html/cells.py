@@ -159,7 +159,7 @@ def cell_of(diff: Diff, finding: Finding, place: str, addresses: Addresses) -> C
                     value=reference.printed.text if cell.text else json.dumps(reference.printed.value),
                 ),
             )
-            for reference in cell.references
+            for reference in (() if filled.stands_in else cell.references)
         ),
         footnotes=tuple(diff.spec.footnotes[mark] for mark in marks if mark in diff.spec.footnotes),
         run=result.id if result else "",
