@@ -133,7 +133,9 @@ def _by_verdict(finding: Finding, fail_on: frozenset[Verdict]) -> Found:
     verdict = finding.verdict
     why = f"{verdict}: {finding.reason}"
     if verdict in fail_on:
-        return Found(outcome=Outcome.MISSING if verdict is Verdict.MISSING else Outcome.DEVIATES, why=why)
+        if verdict is Verdict.MISSING:
+            return Found(outcome=Outcome.MISSING, why=finding.reason)  # the outcome says the rest
+        return Found(outcome=Outcome.DEVIATES, why=why)
     if verdict is Verdict.DEVIATES:
         return Found(outcome=Outcome.HELD, why=f"{verdict}, which --fail-on lets pass: {finding.reason}")
     unjudged = (Verdict.NOT_COMPARABLE, Verdict.MISSING, Verdict.FAILED)

@@ -177,7 +177,8 @@ def _planned(spec: Spec, cell: Cell, options: Options, stages: Stages) -> Planne
         return Planned(table=spec.id, cell=cell, blocked="printed for the reader; nothing to measure", idle=True)
     if options.only is not None and cell.kind not in options.only:
         planned = _measured(spec, cell, options, stages)
-        return replace(planned, blocked=planned.blocked or f"left out: {cell.kind} jobs were not asked for")
+        why = "" if _is_trained(cell, options) else planned.blocked  # which would ask for what was given
+        return replace(planned, blocked=why or f"left out: {cell.kind} jobs were not asked for")
     if _is_trained(cell, options):
         return _trained(spec, cell, options, stages)
     if options.train and options.scale != "full":

@@ -271,10 +271,11 @@ def _print_tables(plan: Plan, results: dict[str, Any], *, verbose: bool, explain
 
 
 def _terminal() -> tuple[int, bool]:
-    """Give width and whether to colour: a pipe gets whole lines and no colour."""
+    """Give width and whether to colour: a pipe gets whole lines, unless COLUMNS says otherwise, and no colour."""
     shown = sys.stdout.isatty()
     color = shown and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return (shutil.get_terminal_size().columns if shown else 200), color
+    told = shown or os.environ.get("COLUMNS", "").isdigit()
+    return (shutil.get_terminal_size().columns if told else 200), color
 
 
 def _draw_figures(catalog: Catalog, plan: Plan, store: Store, machine: Machine, chosen: Options) -> list[Path]:

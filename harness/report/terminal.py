@@ -83,7 +83,11 @@ def _grid(diff: Diff, *, two_lines: bool) -> Grid:
     grid.add_column("", no_wrap=True)
     for column in diff.spec.columns:
         unit = _unit(diff, column.key)
-        header = f"{column.label}\n{unit}" if two_lines else words.heading(column.label, unit)
+        header = (
+            f"{column.label}\n{words.unit_beside(column.label, unit)}"
+            if two_lines
+            else words.heading(column.label, unit)
+        )
         grid.add_column(header, justify="right", no_wrap=True)
         if not two_lines:
             grid.add_column(Text("published", style="dim"), no_wrap=True)

@@ -97,8 +97,16 @@ def title(diff: Diff) -> str:
 
 
 def heading(label: str, unit: str) -> str:
-    """Write a column heading with its unit, once."""
-    return f"{label}, {unit}" if unit and unit not in label else label
+    """Write a column heading with its unit, each word once."""
+    rest = unit_beside(label, unit)
+    return f"{label}, {rest}" if rest else label
+
+
+def unit_beside(label: str, unit: str) -> str:
+    """Give what a label does not say of its unit: `%` for `% top-1` beside `ImNet top-1`."""
+    if unit in label:
+        return ""
+    return " ".join(word for word in unit.split() if word not in label.split())
 
 
 def counts(diff: Diff) -> str:
