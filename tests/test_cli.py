@@ -169,6 +169,26 @@ def test_plan_tells_what_is_measured_already(tmp_path: Path, mine: Path) -> None
     ]
 
 
+def test_plan_folds_the_seeds_of_a_training_and_says_what_its_row_changes(tmp_path: Path) -> None:
+    ran = harness(tmp_path, "plan", "table3", "--train", "--scale", "proxy", "--device", "cpu")
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("  train deit_tiny") and "=soft" in line]
+    assert line == (
+        "  train deit_tiny_patch16_224 deit-ti digits at 32 with distillation=soft  "
+        "(taught by train regnety_002 regnety-16gf digits at 32), seeds 1, 2, 3  to do  "
+        "for table3 DeiT– usual distillation: Ti 224"
+    )
+
+
+def test_what_training_costs_does_not_depend_on_whether_the_data_is_named(tmp_path: Path) -> None:
+    asked = ("plan", "table2", "--train", "--device", "cpu")
+    without = harness(tmp_path, *asked).stdout
+    named = harness(tmp_path, *asked, "--data", "imagenet=x").stdout
+    (cost,) = [line for line in named.splitlines() if line.startswith("training: ")]
+    # By hand: 424 V100-hours for each of five students at 224, 160 for each at 384.
+    assert cost == "training: 10 of known cost, ≈ 2,920 V100-hours; 3 more whose cost was not published"
+    assert cost in without.splitlines()
+
+
 def test_all_tables_can_be_planned_and_reported_at_once(tmp_path: Path) -> None:
     ran = harness(tmp_path, "plan", "all", "--device", "cpu")
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -63,7 +63,7 @@ def test_nothing_to_compare_exits_with_4(harness: Harness, stores: object) -> No
     harness(*BASELINE)
     ran = harness(*CHECK, "--runs", "main")
     assert ran.code == 4
-    assert ran.out.startswith("nothing to compare with the baseline: ")
+    assert ran.out.startswith("nothing to compare with the baseline, only with the paper: ")
     assert harness("check", "mine.toml", "--runs", "empty").code == 4
     ran = harness("baseline", "mine.toml", "--runs", "empty", "-o", "c.json")
     assert ran == Ran(

@@ -59,7 +59,7 @@ def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[s
         jobs = [job for job in plan.jobs if job.kind == kind]
         measured = sum(known[job] is not None for job in jobs)
         lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{_passes(kind, jobs)}"]
-        lines += _folded((_line(job, plan), known[job]) for job in jobs)
+        lines += _folded(((job, known[job]) for job in jobs), plan)
     lines += _blocked(plan)
     lines += _assumptions(plan)
     lines += _cost(plan)
@@ -104,15 +104,19 @@ def _shown(value: Scalar) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
 
 
-_SEED = re.compile(r", seed (\d+)")
+# What a job is told apart by from the same with another seed.
+_SEED = re.compile(r", seed \d+")
 
 
-def _folded(lines: Iterable[tuple[_Line, Result | None]]) -> Iterator[str]:
+def _folded(jobs: Iterable[tuple[Job, Result | None]], plan: Plan) -> Iterator[str]:
     """Write a line a job, those that only differ in the seed together."""
     alike: dict[_Line, list[tuple[str, Result | None]]] = {}
-    for line, result in lines:
-        seed = ", ".join(dict.fromkeys(_SEED.findall(line.what)))
-        alike.setdefault(replace(line, what=_SEED.sub("", line.what)), []).append((seed, result))
+    for job, result in jobs:
+        line = _line(job, plan)
+        trained = job.need("weights") or job
+        alike.setdefault(replace(line, what=_SEED.sub("", line.what)), []).append(
+            (str(trained.get("seed", "")), result)
+        )
     for line, those in alike.items():
         seeds = [seed for seed, _ in those if seed]
         said = f", seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""

@@ -41,7 +41,9 @@ def headline(gate: Gate) -> str:
     if gate.failing:
         return f"fails: {said}"
     if gate.empty:
-        return f"nothing to compare with the {'baseline' if gate.with_baseline else 'paper'}: {said or 'no cell'}"
+        held = counts[Outcome.HELD]
+        what = "baseline, only with the paper" if held else "baseline"
+        return f"nothing to compare with the {what if gate.with_baseline else 'paper'}: {said or 'no cell'}"
     return f"passes: {said}"
 
 
