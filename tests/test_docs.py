@@ -53,12 +53,13 @@ def test_the_table_in_the_readme_is_the_one_that_the_reference_results_give() ->
     assert block("reference").strip() == rendered.strip(), f"renew it with `{command}`"
 
 
-def test_the_proxy_of_table_8_in_the_readme_is_the_one_that_its_reference_results_give() -> None:
+@pytest.mark.parametrize(("marker", "table"), [("proxy3", "table3"), ("proxy", "table8")])
+def test_the_proxies_in_the_readme_are_those_that_the_reference_results_give(marker: str, table: str) -> None:
     runs = ROOT / "runs" / "reference" / "proxy-digits-cpu-2026-11-21"
-    spec = Catalog().find(["table8"])[0]
+    spec = Catalog().find([table])[0]
     plan = make_plan([spec], Options(train=True, scale="proxy"))
     rendered = render_markdown(compare(fill(spec, plan, stored(plan, Store(runs), None))))
-    assert block("proxy").strip() == rendered.strip(), "renew it with `harness report table8 --train --scale proxy`"
+    assert block(marker).strip() == rendered.strip(), f"renew it with `harness report {table} --train --scale proxy`"
 
 
 def test_the_reference_results_fill_every_cell_that_needs_no_images() -> None:
