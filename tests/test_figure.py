@@ -652,11 +652,12 @@ def test_each_seed_is_drawn_thin_and_their_mean_bold(table8: Spec) -> None:
 
 def test_the_default_row_is_dotted_into_the_panels_of_the_others(table8: Spec) -> None:
     both = {("none", "pretrained"): THREE, ("dropout", "pretrained"): [[1.0, 2.0]] * 3}
-    # The row of another optimiser for fine-tuning has the default row's pre-training.
-    default, _, other = curves_of(taught(table8, both)).axes
+    default, other = curves_of(taught(table8, both)).axes
     dotted = [np.asarray(line.get_xydata()).tolist() for line in other.lines if line.get_linestyle() == ":"]
     assert dotted == [[[1, 20], [2, 60]]]
     assert all(line.get_linestyle() == "-" for line in default.lines)
+    # The row of another optimiser for fine-tuning has the default row's pre-training, and shares its panel.
+    assert default.get_title(loc="left") == "none: DeiT-B + 1 more"
 
 
 def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> None:

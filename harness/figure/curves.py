@@ -51,9 +51,10 @@ def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figur
         )
     columns = [column for column in table.spec.columns if any(column.key in curves[row.key] for row in rows)]
     colors = {column.key: COLORS[number % len(COLORS)] for number, column in enumerate(columns)}
-    figure, panels = _panels(rows, style)
+    alike = _alike(rows, curves)
+    figure, panels = _panels(len(alike), style)
     default = curves.get(table.spec.default or "", {})
-    for row, axes in zip(rows, panels, strict=True):
+    for (row, *others), axes in zip(alike, panels, strict=True):
         if row.key != table.spec.default:
             for key, curve in default.items():
                 axes.plot(curve.epochs, curve.mean, linestyle=":", linewidth=style.line, color=colors[key], zorder=2)
@@ -65,15 +66,28 @@ def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figur
             axes.plot(
                 *(curve.epochs, curve.mean), marker=marker, linewidth=1.3 * style.line, color=colors[key], zorder=4
             )
-        axes.set_title(short(row.label, 30), fontsize=style.small, loc="left")
+        more = f" + {len(others)} more" if others else ""
+        axes.set_title(f"{short(row.label, 26 - len(more))}{more}", fontsize=style.small, loc="left")
     handles = [Line2D([], [], color=colors[column.key], label=short(column.label)) for column in columns]
-    if default and len(rows) > 1:
+    if default and len(alike) > 1:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="the default row"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=style.small)
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=style.small)
     figure.supylabel(_SAID[quantity], fontsize=style.font)
     # In the title: the table's own says ImageNet, where a small scale has something else.
     figure.suptitle(f"{title_of(table)}\n{_what_was_trained(table, rows)}", fontsize=style.title)
     return figure
+
+
+def _alike(rows: list[Row], curves: Mapping[str, Mapping[str, Curve]]) -> list[list[Row]]:
+    """Put rows together that rest on the same trainings: those of one network's heads, say."""
+    found: list[list[Row]] = []
+    for row in rows:
+        same = next((those for those in found if curves[those[0].key] == curves[row.key]), None)
+        if same is None:
+            found.append([row])
+        else:
+            same.append(row)
+    return found
 
 
 def _curves(table: Table, row: Row, quantity: str) -> Mapping[str, Curve]:
@@ -96,23 +110,23 @@ def _curve(trainings: Iterable[Result], quantity: str) -> Curve | None:
     return Curve(epochs=tuple(shared), seeds=tuple(tuple(float(of[epoch]) for epoch in shared) for of in rows))
 
 
-def _panels(rows: list[Row], style: Style) -> tuple[Figure, list[Axes]]:
-    across = min(_ACROSS, len(rows))
-    down = -(-len(rows) // across)
+def _panels(count: int, style: Style) -> tuple[Figure, list[Axes]]:
+    across = min(_ACROSS, count)
+    down = -(-count // across)
     size = (style.width, 1.5 + _PANEL * down) if style.grows else (style.width, style.height)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten().tolist()
-    for unused in axes[len(rows) :]:
+    for unused in axes[count:]:
         unused.remove()
-    for number, one in enumerate(axes[: len(rows)]):
+    for number, one in enumerate(axes[:count]):
         one.grid(visible=True, color=PALE, linewidth=0.6)
         one.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-        if number + across >= len(rows):  # the last of its column of panels
+        if number + across >= count:  # the last of its column of panels
             one.tick_params(labelbottom=True)
             one.set_xlabel("epochs", fontsize=style.small)
         one.tick_params(labelsize=style.label)
-    return figure, axes[: len(rows)]
+    return figure, axes[:count]
 
 
 def _what_was_trained(table: Table, rows: list[Row]) -> str:
