@@ -122,7 +122,7 @@ def _parts(finding: Finding) -> tuple[Text, Text]:
 def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
     """For narrow windows and wide tables: a line a cell, under the row's name."""
     labels = [f" {words.heading(c.label, _unit(diff, c.key))}" for c in diff.spec.columns]
-    indent = min(max(map(cell_len, labels), default=0), max(12, width // 3))
+    indent = min(max(map(cell_len, labels), default=0), max(12, width // 2))
     for row in diff.spec.rows:
         console.print(Text(" / ".join(filter(None, (row.group, row.label))), style="bold"))
         for column, label in zip(diff.spec.columns, labels, strict=True):
