@@ -344,14 +344,24 @@ def test_pytest_benchmark_compares_two_files_of_ours_and_draws_them(tmp_path: Pa
     assert (tmp_path / "h.svg").read_text(encoding="utf-8").count("speed[big]") >= 2
 
 
-def test_where_no_speed_was_measured_one_sentence_says_so() -> None:
-    plan = make_plan(Catalog().find(["table2"]))
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            "table5",
+            (
+                "no speed of table5 was measured yet, and pytest-benchmark compares speeds; "
+                "run `harness reproduce table5 --throughput-only`"
+            ),
+        ),
+        ("table3", "pytest-benchmark compares speeds, and table3 has none; table5 has"),
+    ],
+)
+def test_where_no_speed_was_measured_one_sentence_says_so(table: str, sentence: str) -> None:
+    plan = make_plan(Catalog().find([table]))
     with pytest.raises(HarnessError) as refused:
         render_pytest_benchmark([compare(fill(plan.specs[0], plan, {}))])
-    assert str(refused.value) == (
-        "no speed of table2 was measured yet, and pytest-benchmark compares speeds; "
-        "run `harness reproduce table2 --throughput-only`"
-    )
+    assert str(refused.value) == sentence
 
 
 # The README.
