@@ -4,7 +4,7 @@ A baseline; a change that drops accuracy by half a point; a change within noise;
 is, one unchanged measurement repeated a hundred times.  Accuracies are played (fifty thousand images, no data needed),
 speeds are measured.
 
-    python examples/gate_story.py                    # all of it: about half an hour
+    python examples/gate_story.py                    # all of it: about an hour on two cores
     python examples/gate_story.py --repetitions 0    # without the repetitions: seconds
 """
 
