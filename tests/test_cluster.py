@@ -286,21 +286,6 @@ def test_a_node_that_fails_for_good_costs_a_new_array_at_most_twice(tmp_path: Pa
     assert [str(r.error).partition(";")[0] for r in one.runner.done.failed] == ["its node failed"] * 2
 
 
-def test_what_dies_of_being_cancelled_has_not_failed(tmp_path: Path, plan: Plan) -> None:
-    slurm = FakeSlurm()
-    controller(tmp_path, slurm).run(plan, detach=True)
-    slurm.queue.clear()
-    ledger = Ledger(runs=tmp_path / "runs")
-    for array in ledger.arrays():
-        for index, jobs in enumerate(array.tasks):
-            for job in jobs:
-                ledger.mark(array, index, Mark(key=job.key, id="x", error="the process ended with exit code 255"))
-    assert {one.state.value for one in standings(ledger, slurm)} == {"failed"}
-    for array in ledger.arrays():
-        ledger.keep(replace(array, cancelled=True))
-    assert {(one.state.value, one.why) for one in standings(ledger, slurm)} == {("cancelled", "cancelled")}
-
-
 def test_what_slurm_has_forgotten_is_waited_for_until_its_files_would_be_there(tmp_path: Path, plan: Plan) -> None:
     slurm = FakeSlurm()
     controller(tmp_path, slurm).run(plan, detach=True)

@@ -202,11 +202,14 @@ def test_a_training_that_runs_into_its_time_limit_goes_on_by_itself(
 def test_cancel_ends_what_is_ours_and_nothing_else(shell: Shell) -> None:
     other = shell.slurm("sbatch", "--parsable", "--wrap", "sleep 300", "-o", "/dev/null").strip()
     shell.reproduce(*CHAIN, "--detach")
+    # In the middle of a training, whose processes end before the one that would have to tell why.
+    shell.until(lambda: "epoch" in shell.harness("status").stdout)
     ran = shell.harness("cancel")
     assert ran.stdout == "3 jobs cancelled; what is done is kept\n"
     shell.until(lambda: [row[0] for row in shell.queue()] == [other])
     status = shell.harness("status")
     assert status.stdout.splitlines()[-1] == "3 cancelled"
+    assert shell.harness("runs", "list", "--failed").stdout.startswith("no such runs")
     again = shell.reproduce(*CHAIN)
     assert again.returncode == 0, again.stderr
     assert shell.harness("status").stdout == "3 done\n"

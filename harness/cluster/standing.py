@@ -99,17 +99,6 @@ def standings(ledger: Ledger, slurm: Slurm, *, locked: bool = False) -> list[Sta
     ]
 
 
-def _outcome(array: Array, marks: tuple[Mark, ...]) -> tuple[State, str]:
-    """Say what a task came to that left a mark for each of its jobs."""
-    errors = dict.fromkeys(mark.error for mark in marks if mark.error)
-    if errors and array.cancelled:
-        return _BY_US  # what dies of being cancelled leaves an error too
-    return (State.FAILED, "; ".join(errors)) if errors else (State.DONE, "")
-
-
-_BY_US = (State.CANCELLED, "cancelled")
-
-
 def _standing(  # noqa: PLR0913, PLR0917 -- all that is known of it
     ledger: Ledger,
     array: Array,
@@ -136,13 +125,14 @@ def _standing(  # noqa: PLR0913, PLR0917 -- all that is known of it
         )
 
     if len([mark for mark in marks if not mark.unmet]) == len(array.tasks[index]):
-        return told(*_outcome(array, marks))
+        errors = [mark.error for mark in marks if mark.error]
+        return told(State.FAILED, "; ".join(dict.fromkeys(errors))) if errors else told(State.DONE)
     if seen is not None and (seen.waits or seen.runs):
         return told(
             State.PENDING if seen.waits else State.RUNNING, seen.never or seen.why, "NEVER" if seen.never else ""
         )
     if array.cancelled:
-        return told(*_BY_US)
+        return told(State.CANCELLED, "cancelled")
     if array.over:
         return told(State.LOST, "it ended without a result", "OVER")
     last = ended.get(number)

@@ -11,7 +11,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -104,7 +104,7 @@ class Task:
         self._do(ready, store, site, marks)
 
     def _do(self, jobs: list[Job], store: Store, site: Site, marks: "Marks") -> None:
-        self._launcher = NodeLauncher()
+        self._launcher = NodeLauncher(cancelled=self._cancelled, notice=self.notice)
         inputs = replace(self.inputs, workers=_workers(self.workers, site))
         known = {one.key: result for job in jobs for one in _behind(job) if (result := _newest(store, one)) is not None}
         runner = Runner(
@@ -162,6 +162,14 @@ class Task:
         cores = site.machine.threads or len(os.sched_getaffinity(0))
         return replace(site, lanes=lanes(site, scale="full", jobs=1, cores=cores, workers=self.workers))
 
+    def _cancelled(self) -> bool:
+        """Whether `harness cancel` has ended the array of this task: it writes that down before it tells Slurm."""
+        try:
+            told = json.loads(self.folder.with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(told.get("cancelled"))
+
     def _note(self, what: str) -> None:
         """Write down that the task began or was told to stop, where, and how far it was."""
         node = os.environ.get("SLURMD_NODENAME", "")
@@ -204,7 +212,11 @@ class Task:
 
 
 class NodeLauncher(LocalLauncher):
-    """Tells what the system killed for its memory from what died of itself."""
+    """Tells what the system killed for its memory, and what died because it was cancelled, from what died of itself."""
+
+    def __init__(self, *, cancelled: Callable[[], bool] = lambda: False, notice: float = 0.0) -> None:
+        super().__init__()
+        self._cancelled, self._notice = cancelled, notice
 
     def run(self, batch: Batch) -> Iterator[Progress | Saved]:
         """Do a batch and pass on what it says.  Raises `Crashed` if the process died."""
@@ -212,6 +224,8 @@ class NodeLauncher(LocalLauncher):
         try:
             yield from super().run(batch)
         except Crashed as crash:
+            if self._cancelled():
+                time.sleep(self._notice)  # this process is about to be ended as well, and has nothing to tell
             if killed_for_memory() > before:
                 asked = os.environ.get("SLURM_MEM_PER_NODE")
                 had = f" the {asked} MiB of the job" if asked else " what the job had"
