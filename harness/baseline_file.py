@@ -13,6 +13,7 @@ from harness.job import Job
 from harness.kinds import KINDS
 from harness.machine import Machine
 from harness.noise import Noise
+from harness.result import job_to
 from harness.spec import Spec
 
 SCHEMA = 1
@@ -37,7 +38,7 @@ def to_json(baseline: Baseline) -> str:
 
 
 def _run(kept: Kept) -> dict[str, Any]:
-    job = {"kind": kept.job.kind, "revision": kept.job.revision, "settings": dict(kept.job.settings)}
+    job = job_to(kept.job)
     if kept.seconds:
         return {"job": job, "batch": kept.batch, "seconds": list(kept.seconds)}
     return {"job": job, "images": kept.images}
@@ -138,7 +139,7 @@ class _Reader:
 
     def _job(self, place: str, told: object) -> Job:
         data = self._map(place, told)
-        self._names(place, data, ("kind", "revision", "settings"))
+        self._names(place, data, ("kind", "revision", "settings", *(("needs",) if "needs" in data else ())))
         kind = self._text(f"{place}.kind", data["kind"])
         if kind not in KINDS:
             self._refuse(f"{place}.kind is '{kind}', which is no kind of job{did_you_mean(kind, KINDS)}")
@@ -147,7 +148,13 @@ class _Reader:
             if not isinstance(value, (str, int, float)):
                 self._refuse(f"{place}.settings.{name} is {_short(value)}, not a word or a number")
         revision = self._count(f"{place}.revision", data["revision"])
-        return Job(kind=kind, revision=revision, settings=tuple(sorted(settings.items())))
+        needs = self._map(f"{place}.needs", data.get("needs", {}))
+        return Job(
+            kind=kind,
+            revision=revision,
+            settings=tuple(sorted(settings.items())),
+            needs=tuple(sorted((part, self._job(f"{place}.needs.{part}", one)) for part, one in needs.items())),
+        )
 
     def _entry(self, place: str, told: object, runs: Mapping[str, Kept]) -> Entry:
         data = self._map(place, told)

@@ -18,7 +18,8 @@ from harness.job import Job
 from harness.machine import Machine
 from harness.newest import newest
 from harness.noise import Noise
-from harness.spec import Spec
+from harness.plan import make_plan
+from harness.spec import Catalog, Spec
 from harness.store import Store
 from tests.fakes import H200, LAPTOP
 from tests.gating import (
@@ -210,6 +211,21 @@ def test_any_names_and_any_speeds_come_back(
 
 
 # What is refused.
+
+
+def test_a_network_that_was_trained_comes_back_with_the_trainings_behind_it(tmp_path: Path) -> None:
+    (table8,) = Catalog().find(["table8"])
+    job = make_plan([table8]).of(table8)["none", "finetuned"].job
+    assert job
+    assert [part for part, _ in job.needs] == ["weights"]
+    found = Baseline(
+        papers={"table8": "the paper"},
+        entries={("table8", "none", "finetuned"): Entry(unit="% top-1", value=83.1, runs=("run",))},
+        runs={"run": Kept(id="run", job=job, images="imagenet")},
+    )
+    path = tmp_path / "baseline.json"
+    path.write_text(to_json(found), encoding="utf-8")
+    assert read(path) == found
 
 
 def edited(tmp_path: Path, found: Baseline, edit: Callable[[Any], object]) -> str:
