@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from harness.errors import HarnessError, did_you_mean
 from harness.job import Job
 from harness.kinds import KINDS, SETTINGS, Scalar
 from harness.launch import LocalLauncher
-from harness.machine import cores, describe, gpu_index, software
+from harness.machine import cores
 from harness.progress import Inputs, Seen
 from harness.result import Result
-from harness.run import Runner, Site, speed_lock
+from harness.run import Runner, Site, site_of, speed_lock
 from harness.stats import doubts, summarise, wilson
 from harness.store import Store
 
@@ -71,11 +71,9 @@ class Place:
 
     @property
     def site(self) -> Site:
-        """Find the device and what is behind it."""
-        machine = describe(self.device)
-        index = 0 if self.device in ("auto", "cpu") else gpu_index(self.device)
-        name = f"cuda:{index}" if machine.device == "cuda" else "cpu"
-        return Site(device=name, machine=machine, software=software(machine), devices=(name,))
+        """Find the device and what is behind it; a test has one to itself."""
+        site = site_of(self.device)
+        return replace(site, devices=(site.device,))
 
 
 def throughput(place: Place, model: str, res: int, settings: dict[str, Scalar]) -> Gauged:

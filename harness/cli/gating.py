@@ -10,7 +10,7 @@ import click
 from harness.cli import options
 from harness.cli.folders import filled_store, store_in, write
 from harness.errors import HarnessError, did_you_mean
-from harness.machine import describe, software
+from harness.machine import describe
 from harness.plan import Plan, make_plan
 from harness.spec import Catalog
 from harness.store import Store
@@ -257,18 +257,16 @@ def _calibrate(plan: Plan, store: Store, device: str, rounds: int, *, quiet: boo
     from harness.cli.display import watcher
     from harness.launch import LocalLauncher
     from harness.newest import is_disturbed, newest
-    from harness.run import Runner, Site
+    from harness.run import Runner, site_of
 
-    machine = describe(device)
-    name = device if device.startswith("cuda:") else {"cuda": "cuda:0", "cpu": "cpu"}[machine.device]
-    site = Site(device=name, machine=machine, software=software(machine), devices=(name,))
+    site = site_of(device)
     store.prepare()
     jobs = [job for job in plan.jobs if job.exclusive]
     with watcher(quiet=quiet) as show:
         runner = Runner(store=store, launcher=LocalLauncher(), site=site, watcher=show)
         # A disturbed run does not count; a machine that is never quiet is not waited for.
         for _ in range(2 * rounds):
-            there = newest(plan, store, machine).speeds
+            there = newest(plan, store, site.machine).speeds
             left = [job for job in jobs if sum(not is_disturbed(one) for one in there.get(job.key, ())) < rounds]
             if not left:
                 return

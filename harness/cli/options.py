@@ -53,13 +53,14 @@ def _memory(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 
 def _data(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for value in values:
-        name, _, path = value.partition("=")
-        if not name or not path:
-            raise click.BadParameter(f"'{value}' is not NAME=PATH, as imagenet=/data/imagenet")
-        found[name] = path
-    return found
+    return dict(_pair(value, "NAME=PATH, as imagenet=/data/imagenet") for value in values)
+
+
+def _pair(value: str, form: str) -> tuple[str, str]:
+    name, _, told = value.partition("=")
+    if not name or not told:
+        raise click.BadParameter(f"'{value}' is not {form}")
+    return name, told
 
 
 def _folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -132,9 +133,7 @@ def _changes(_context: click.Context, _parameter: click.Parameter, values: tuple
     """Read `NAME=VALUE` as a recipe file would have it."""
     found = {}
     for value in values:
-        name, _, text = value.partition("=")
-        if not name or not text:
-            raise click.BadParameter(f"'{value}' is not NAME=VALUE, as epochs=100")
+        name, text = _pair(value, "NAME=VALUE, as epochs=100")
         if name not in RECIPE:
             raise click.BadParameter(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
         try:
@@ -177,13 +176,7 @@ def _amount(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 
 def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for value in values:
-        name, _, text = value.partition("=")
-        if not name or not text:
-            raise click.BadParameter(f"'{value}' is not NAME=VALUE, as reservation=deit")
-        found[name] = text
-    return found
+    return dict(_pair(value, "NAME=VALUE, as reservation=deit") for value in values)
 
 
 # The options below that mean nothing without a cluster, as parameters.

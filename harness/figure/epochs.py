@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from harness.diff import Verdict, judge
 from harness.errors import HarnessError
-from harness.figure.looks import PAPER, Style, look, remark, sheet, short, title_of
+from harness.figure.looks import PAPER, Style, look, remark, sheet, short, title_of, trace
 from harness.figure.points import nothing_of_ours, sources
 from harness.spec import Cell, Row
 from harness.table import Filled, Table
@@ -37,18 +37,7 @@ def epochs_of(table: Table, style: Style = PAPER, points: str = "both") -> Figur
     for drawn, solid in ((published, points == "published"), (ours, True)):
         for line in drawn:
             color, marker = looks[line.row.key]
-            axes.plot(
-                line.epochs,
-                line.values,
-                linestyle="-" if solid else ":",
-                linewidth=style.line,
-                color=color,
-                marker=marker,
-                markersize=style.marker,
-                markerfacecolor=color if solid else "white",
-                markeredgecolor=color,
-                zorder=3 if solid else 2,
-            )
+            axes.plot(line.epochs, line.values, **trace(style, color, marker, solid=solid))
     lengths = sorted({length for line in (*published, *ours) for length in line.epochs})
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.set_xlabel("epochs")

@@ -81,6 +81,20 @@ def looks_of(table: Table) -> dict[str, tuple[str, str]]:
     return {key: look(number) for number, key in enumerate([*table.spec.families, ""])}
 
 
+def trace(style: Style, color: str, marker: str, *, solid: bool) -> dict[str, Any]:
+    """Give how a line with its points looks: ours solid and filled, on top of published ones, dotted and hollow."""
+    return {
+        "linestyle": "-" if solid else ":",
+        "linewidth": style.line,
+        "color": color,
+        "marker": marker,
+        "markersize": style.marker,
+        "markerfacecolor": color if solid else "white",
+        "markeredgecolor": color,
+        "zorder": 3 if solid else 2,
+    }
+
+
 def sheet(style: Style, *, width: float | None = None, height: float | None = None) -> tuple[Figure, Axes]:
     """Give an empty figure with one pair of axes; inches are for a page, a screen is always filled."""
     size = (width or style.width, height or style.height) if style.grows else (style.width, style.height)

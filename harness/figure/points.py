@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from harness.errors import HarnessError
-from harness.figure.looks import GREY, PAPER, Style, looks_of, remark, sheet, short, title_of
+from harness.figure.looks import GREY, PAPER, Style, looks_of, remark, sheet, short, title_of, trace
 from harness.spec import Row
 from harness.table import Filled, Table
 
@@ -47,18 +47,8 @@ def figure_of(table: Table, style: Style = PAPER, points: str = "both") -> Figur
         for family, members in _families(drawn).items():
             color, marker = looks[family]
             # The order of the table is the order of size, and a line shows a family's curve.
-            axes.plot(
-                [point.x for point in members],
-                [point.y for point in members],
-                linestyle="-" if solid else ":",
-                linewidth=style.line,
-                color=color,
-                marker=marker,
-                markersize=style.marker,
-                markerfacecolor=color if solid else "white",
-                markeredgecolor=color,
-                zorder=3 if solid else 2,
-            )
+            line = trace(style, color, marker, solid=solid)
+            axes.plot([point.x for point in members], [point.y for point in members], **line)
     column = {c.key: c for c in table.spec.columns}
     axes.set_xlabel(f"{column[x].label} ({column[x].unit}), log scale")
     axes.set_ylabel(f"{column[y].label} ({column[y].unit})")
@@ -118,6 +108,8 @@ def _measured(table: Table, row: Row, x: str, y: str) -> Point | None:
 
 def _of_all_images(filled: Filled) -> bool:
     """Whether an accuracy is one of the published images: that of a sample does not belong among published ones."""
+    if filled.stands_in:
+        return False
     images = filled.result.facts.get("images") if filled.result else None
     return not images or (bool(images["whole"]) and not filled.planned.other_weights)
 

@@ -69,7 +69,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class EffectView:
-    """What a row's change does, as text, and the pages of the runs behind it, one a seed; `place` as of a cell."""
+    """What a row's change does, as text, and the pages of the runs behind it with their seeds; `place` as of a cell."""
 
     place: str
     row: str
@@ -77,7 +77,7 @@ class EffectView:
     interval: str
     published: str
     sign: str
-    runs: tuple[str, ...]
+    runs: tuple[tuple[int, str], ...]
 
 
 def effects_of(column: Effects, diff: Diff, addresses: Addresses) -> list[EffectView]:
@@ -101,9 +101,10 @@ def place_of(diff: Diff, row: Row, column: Column) -> str:
     return cell_id(diff.spec.rows.index(row) + 1, diff.spec.columns.index(column) + 1)
 
 
-def _runs(filled: Filled, addresses: Addresses) -> tuple[str, ...]:
+def _runs(filled: Filled, addresses: Addresses) -> tuple[tuple[int, str], ...]:
     """Name the pages of the trainings, which show how they went, or of what was measured where they are not there."""
-    return tuple(filter(None, map(addresses.of_run, filled.trainings or filled.results)))
+    pages = [(one, addresses.of_run(one)) for one in filled.trainings or filled.results]
+    return tuple((int((one.job.need("weights") or one.job)["seed"]), page) for one, page in pages if page)
 
 
 def groups_of(diff: Diff, addresses: Addresses) -> list[Group]:
