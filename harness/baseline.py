@@ -3,13 +3,14 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.machine import Machine
 from harness.newest import Newest, is_disturbed
-from harness.noise import LEAST_PROCESSES, MOST_PROCESSES, Noise, noise_of, speed
+from harness.noise import LEAST_PROCESSES, MOST_PROCESSES, Noise, Pace, noise_of, pace_of, speed
 from harness.result import Result
 from harness.spec import Spec
 from harness.table import Filled, Table
@@ -27,14 +28,16 @@ Place = tuple[str, str, str]
 class Kept:
     """One run.
 
-    `seconds` are the raw samples of a speed, each for `batch` images.  `images` is the fingerprint of the images that
-    an accuracy is of; None where there are none.
+    `seconds` are the raw samples of a speed, each for `batch` images; `yardstick` are the seconds that the fixed piece
+    of work took, the mean of before and after them; None where there is none.  `images` is the fingerprint of the
+    images that an accuracy is of; None where there are none.
     """
 
     id: str
     job: Job
     batch: int = 0
     seconds: tuple[float, ...] = ()
+    yardstick: float | None = None
     images: str | None = None
 
     @property
@@ -68,6 +71,11 @@ class Baseline:
     def kept(self, entry: Entry) -> list[Kept]:
         """Give the runs of a cell."""
         return [self.runs[run] for run in entry.runs]
+
+    @cached_property
+    def pace(self) -> Pace | None:
+        """How fast the machine was: all speeds have the same yardstick."""
+        return pace_of([one.yardstick for one in self.runs.values() if one.yardstick is not None])
 
 
 def name_of(spec: Spec) -> str:
@@ -143,8 +151,17 @@ def _kept(filled: Filled, newest: Newest) -> list[Kept]:
 
 def kept_speed(result: Result) -> Kept:
     """Keep the raw samples of a speed."""
-    seconds = tuple(float(f"{one:.{DIGITS}g}") for one in result.metrics[SPEED].samples)
-    return Kept(id=result.id, job=result.job, batch=int(result.facts["batch"]), seconds=seconds)
+    return Kept(
+        id=result.id,
+        job=result.job,
+        batch=int(result.facts["batch"]),
+        seconds=tuple(_rounded(one) for one in result.metrics[SPEED].samples),
+        yardstick=_rounded(statistics.mean(yardsticks)) if (yardsticks := result.facts.get("yardstick")) else None,
+    )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def images_of(result: Result) -> str | None:
@@ -163,4 +180,4 @@ def _entry(filled: Filled, kept: list[Kept]) -> Entry:
 
 def speed_of(kept: Iterable[Kept]) -> float:
     """Images a second of several processes: the median one."""
-    return float(f"{statistics.median(speed(one.seconds_an_image) for one in kept):.{DIGITS}g}")
+    return _rounded(statistics.median(speed(one.seconds_an_image) for one in kept))

@@ -40,7 +40,8 @@ def to_json(baseline: Baseline) -> str:
 def _run(kept: Kept) -> dict[str, Any]:
     job = job_to(kept.job)
     if kept.seconds:
-        return {"job": job, "batch": kept.batch, "seconds": list(kept.seconds)}
+        beside = {} if kept.yardstick is None else {"yardstick": kept.yardstick}
+        return {"job": job, "batch": kept.batch, "seconds": list(kept.seconds), **beside}
     return {"job": job, "images": kept.images}
 
 
@@ -124,7 +125,8 @@ class _Reader:
     def _run(self, run: str, told: object) -> Kept:
         place = f"runs.{run}"
         data = self._map(place, told)
-        self._names(place, data, ("job", *(("batch", "seconds") if "seconds" in data else ("images",))))
+        beside = ("yardstick",) if "yardstick" in data else ()
+        self._names(place, data, ("job", *(("batch", "seconds", *beside) if "seconds" in data else ("images",))))
         job = self._job(f"{place}.job", data["job"])
         if job.exclusive != ("seconds" in data):
             self._refuse(f"{place} is of a {job.kind} job but has {'' if 'seconds' in data else 'no '}seconds")
@@ -135,7 +137,13 @@ class _Reader:
         if not isinstance(seconds, list) or not seconds:
             self._refuse(f"{place}.seconds is {_short(seconds)}, not a list of numbers")
         times = tuple(self._number(f"{place}.seconds[{at}]", one, above=0) for at, one in enumerate(seconds))
-        return Kept(id=run, job=job, batch=self._count(f"{place}.batch", data["batch"]), seconds=times)
+        return Kept(
+            id=run,
+            job=job,
+            batch=self._count(f"{place}.batch", data["batch"]),
+            seconds=times,
+            yardstick=self._number(f"{place}.yardstick", data["yardstick"], above=0) if beside else None,
+        )
 
     def _job(self, place: str, told: object) -> Job:
         data = self._map(place, told)

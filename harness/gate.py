@@ -1,16 +1,18 @@
 """`Diff`s + `Baseline` -> `Gate`: which cells are worse than published, or than they were, by more than chance."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from harness.baseline import SPEED, Baseline, Entry, Kept, images_of, kept_speed, name_of, speed_of
 from harness.diff import Diff, Finding, Verdict
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.newest import Newest, is_disturbed
-from harness.noise import LEAST_PROCESSES, speed_change
+from harness.noise import LEAST_PROCESSES, Noise, Pace, noise_of, speed, speed_change
 from harness.paired import Pair, pair
 from harness.result import Result
 from harness.spec import Cell
@@ -259,28 +261,25 @@ class Judge:
         there, here = self.baseline.machine, result.machine
         if there is None or not there.does_the_same_as(here):
             return unjudged(f"measured on {here.label}, the baseline on {there.label if there else 'none'}")
-        since = [one for one in self.newest.speeds.get(result.job.key, ()) if one.id not in self.baseline.runs]
-        quiet = [one for one in since if not is_disturbed(one)]
+        since = self._since(result.job)
         needed = max(self.runs, LEAST_PROCESSES)
-        if len(quiet) < needed:
-            disturbed = (
-                f" ({len(since) - len(quiet)} more were disturbed by other load)" if len(since) > len(quiet) else ""
-            )
+        if len(since.alike) < needed:
             return unjudged(
-                f"too few runs: {len(quiet)} since the baseline{disturbed}, {needed} needed; "
-                "`harness reproduce --throughput-only --rerun` makes one more each time"
+                f"too few runs: {len(since.alike)} since the baseline{since.left_out(self.baseline.pace)}, {needed} "
+                "needed; `harness reproduce --throughput-only --rerun` makes one more each time"
             )
         if len(before) < LEAST_PROCESSES or self.baseline.noise is None:
             return unjudged(
                 f"too few runs in the baseline: {len(before)}, {LEAST_PROCESSES} needed; "
                 "`harness baseline --calibrate` measures them"
             )
-        now = [kept_speed(one) for one in quiet[:needed]]
+        now = since.alike[:needed]
         change = speed_change(
             [one.seconds_an_image for one in before],
             [one.seconds_an_image for one in now],
             self.baseline.noise,
             tests=tests,
+            unrest=self._unrest,
         )
         evidence = Evidence(
             now=speed_of(now),
@@ -292,6 +291,48 @@ class Judge:
             processes=(len(now), len(before)),
         )
         return Found(outcome=_outcome(cell, change.change, beyond=change.beyond_chance), evidence=evidence)
+
+    def _since(self, job: Job) -> "Since":
+        """Sort what was measured of a speed since the baseline."""
+        every = [one for one in self.newest.speeds.get(job.key, ()) if one.id not in self.baseline.runs]
+        quiet = [kept_speed(one) for one in every if not is_disturbed(one)]
+        pace = self.baseline.pace
+        # Where there is no yardstick, nothing says that the machine was otherwise.
+        alike = [one for one in quiet if pace is None or one.yardstick is None or pace.holds(one.yardstick)]
+        otherwise = [one for one in quiet if one not in alike]
+        return Since(alike=alike, otherwise=otherwise, disturbed=len(every) - len(quiet))
+
+    @cached_property
+    def _unrest(self) -> Noise | None:
+        """How far the runs of now differ, over all speeds of the baseline."""
+        jobs = {one.job.key: one.job for one in self.baseline.runs.values() if one.seconds}
+        needed = max(self.runs, LEAST_PROCESSES)
+        return noise_of(
+            [speed(one.seconds_an_image) for one in self._since(job).alike[:needed]] for job in jobs.values()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Since:
+    """The runs of a speed since the baseline, newest first.
+
+    `alike` count; `otherwise` found the machine slower or faster as a whole; so many more were `disturbed`.
+    """
+
+    alike: Sequence[Kept]
+    otherwise: Sequence[Kept]
+    disturbed: int
+
+    def left_out(self, pace: Pace | None) -> str:
+        """Say why runs do not count."""
+        parts = [f"{self.disturbed} more were disturbed by other load"] if self.disturbed else []
+        if self.otherwise and pace:
+            took = statistics.median(one.yardstick for one in self.otherwise if one.yardstick) / pace.seconds - 1
+            parts.append(
+                f"{len(self.otherwise)} more found the machine {'slower' if took > 0 else 'faster'} as a whole, its "
+                f"yardstick taking {took:+.0%}"
+            )
+        return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _otherwise(then: Job, now: Job) -> str:

@@ -15,7 +15,7 @@ Scalar: TypeAlias = str | int | float | bool
 REVISIONS = {
     # A corrected way of measuring raises its number, which retires the results of the old way (CHANGELOG.md lists why).
     "count": 1,
-    "throughput": 1,
+    "throughput": 2,
     "ceilings": 1,
     "evaluate": 1,
     "agreement": 1,

@@ -30,6 +30,10 @@ FALSE_ALARMS = 0.01
 # A slower speed than this is nobody's regression, however still the machine.
 LEAST_CHANGE = 0.01
 
+# A machine has another pace if its yardstick says so at this level, and by this share at least.
+OTHER_PACE = 0.01
+LEAST_OTHER_PACE = 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
@@ -62,6 +66,18 @@ class SpeedChange:
         return self.p <= SIGNIFICANT_RANKS and abs(self.change) > self.allowed
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a machine was: the `seconds` of its yardstick, and the factor by which they differ by chance."""
+
+    seconds: float
+    factor: float
+
+    def holds(self, seconds: float) -> bool:
+        """Whether a machine whose yardstick takes so long is as fast as it was then."""
+        return 1 / self.factor <= seconds / self.seconds <= self.factor
+
+
 def speed(seconds: Sequence[float]) -> float:
     """Images a second of one process, from its seconds an image: the median run, which a hiccup does not move."""
     return 1 / statistics.median(seconds)
@@ -78,22 +94,38 @@ def noise_of(groups: Iterable[Sequence[float]]) -> Noise | None:
 
 
 def speed_change(
-    before: Sequence[Sequence[float]], now: Sequence[Sequence[float]], noise: Noise, *, tests: int
+    before: Sequence[Sequence[float]],
+    now: Sequence[Sequence[float]],
+    noise: Noise,
+    *,
+    tests: int,
+    unrest: Noise | None = None,
 ) -> SpeedChange:
     """Compare processes, each given by the seconds an image of its runs, in a check of so many speeds.
 
-    What these processes show among themselves counts where it is more than the calibrated noise: the machine may have
-    become less quiet.
+    What these processes show among themselves counts where it is more than the calibrated noise, and so does what all
+    speeds of the check show (`unrest`): the machine may have become less quiet, and three processes may hide that.
     """
     speeds_before, speeds_now = [speed(one) for one in before], [speed(one) for one in now]
     change = statistics.median(speeds_now) / statistics.median(speeds_before) - 1
     shown = noise_of([speeds_before, speeds_now])
-    spread = max(noise.spread, shown.spread if shown else 0.0)
+    spread = max(one.spread for one in (noise, shown, unrest) if one)
     # A median of n has at most π/2 times the variance of a mean of n.
     error = spread * math.sqrt(math.pi / 2 * (1 / len(before) + 1 / len(now)))
     allowed = math.expm1(_student(noise.degrees, 1 - FALSE_ALARMS / (2 * tests)) * error)
     slower, faster = rank_test(before, now)
     return SpeedChange(change=change, allowed=max(LEAST_CHANGE, allowed), p=slower if change < 0 else faster)
+
+
+def pace_of(yardsticks: Sequence[float]) -> Pace | None:
+    """Find the pace of a machine from the yardsticks of many processes; None of fewer than three."""
+    if len(yardsticks) < LEAST_PROCESSES:
+        return None
+    noise = noise_of([yardsticks])
+    assert noise is not None
+    error = noise.spread * math.sqrt(1 + math.pi / 2 / len(yardsticks))
+    factor = math.exp(_student(noise.degrees, 1 - OTHER_PACE / 2) * error)
+    return Pace(seconds=statistics.median(yardsticks), factor=max(1 + LEAST_OTHER_PACE, factor))
 
 
 def rank_test(before: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> tuple[float, float]:

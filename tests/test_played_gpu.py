@@ -66,6 +66,9 @@ class PlayedCard:
         self.rows_timed += 1
         return Runs(seconds=tuple(seconds), wall=sum(seconds), disturbances=disturbed)
 
+    def yardstick(self) -> None:
+        return None
+
     def limit_memory(self, cap: int | None) -> Limit:
         return Limit(room=cap)
 

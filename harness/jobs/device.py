@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 
 from harness.errors import JobError
+from harness.jobs.malloc import Asked, keep_freed
+from harness.jobs.yardstick import Yardstick
 from harness.machine import GIB, CpuClock, cores, gpus
 from harness.machine.watch import Monitor, watching
 
@@ -25,6 +27,9 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "std::bad_alloc",
 )
+
+# Of the processor time of timed runs: with the heap kept the system has next to none.
+WORTH_A_DOUBT = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,9 @@ class Device(Protocol):
     def time_runs(self, step: Callable[[], object], repeats: int, each: Callable[[int], None]) -> Runs:
         """Time that many runs; `each` hears of every one that the device has been given."""
 
+    def yardstick(self) -> float | None:
+        """Give the seconds that a fixed piece of work takes just now; None where the device itself tells how it is."""
+
     def limit_memory(self, cap: int | None) -> Limit:
         """Hold what follows to so many bytes."""
 
@@ -98,6 +106,8 @@ class Cpu:
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
+        self._keeps_freed = keep_freed()
+        self._yardstick = Yardstick()
         self._before = _resident()
         self._capped = False
 
@@ -108,33 +118,45 @@ class Cpu:
         return time.perf_counter() - start
 
     def time_runs(self, step: Callable[[], object], repeats: int, each: Callable[[int], None]) -> Runs:
-        """Time runs one by one, and note how much of the processor others used meanwhile."""
+        """Time runs one by one, and note what others used of the processor meanwhile, and the system for us."""
         seconds = []
-        before, start = CpuClock.now(), time.perf_counter()
+        before, asked, start = CpuClock.now(), Asked.now(), time.perf_counter()
         for run in range(repeats):
             seconds.append(self.seconds_of(step))
             each(run + 1)
         wall = time.perf_counter() - start
-        after = CpuClock.now()
+        after, asked = CpuClock.now(), Asked.now().since(asked)
+        facts: dict[str, object] = {
+            "freed_memory_kept": self._keeps_freed,
+            "pages_asked_for": round(asked.pages / repeats),
+            "system_share": round(asked.system / max(asked.seconds, 1e-9), 3),
+        }
+        warnings = memory_doubts(asked, repeats)
         if before is None or after is None:
-            return Runs(seconds=tuple(seconds), wall=wall)
+            return Runs(seconds=tuple(seconds), wall=wall, warnings=tuple(warnings), facts=facts)
         others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / wall
         stolen = (after.stolen - before.stolen) / wall
         own = (after.own - before.own) / wall
-        facts: dict[str, object] = {
+        facts |= {
             "cores_used": round(own, 2),
             "cores_used_by_others": round(others, 2),
             "cores_stolen": round(stolen, 2),
         }
         disturbances = tuple(_contention(others, stolen))
+        if not disturbances:
+            # Next to somebody else our threads have to wait, which says nothing about the network.
+            warnings += thread_doubts(self._threads, cores(), own)
         return Runs(
             seconds=tuple(seconds),
             wall=wall,
             disturbances=disturbances,
-            # Next to somebody else our threads have to wait, which says nothing about the network.
-            warnings=() if disturbances else tuple(thread_doubts(self._threads, cores(), own)),
+            warnings=tuple(warnings),
             facts=facts,
         )
+
+    def yardstick(self) -> float:
+        """Lay it on."""
+        return self._yardstick.seconds()
 
     def limit_memory(self, cap: int | None) -> Limit:
         """Cap the data that this process may hold, above what the libraries hold already."""
@@ -174,6 +196,20 @@ def thread_doubts(threads: int, available: int, used: float) -> list[str]:
     if used < 0.7 * min(threads, available):
         found.append(f"only {used:.1f} of {min(threads, available)} cores were busy: the network is too small for them")
     return found
+
+
+def memory_doubts(asked: Asked, runs: int) -> list[str]:
+    """Doubt runs that the system itself took part in: what they freed was given back and had to be asked for anew."""
+    share = asked.system / asked.seconds if asked.seconds > 0 else 0.0
+    if share <= WORTH_A_DOUBT:
+        return []
+    anew = asked.pages * resource.getpagesize() / runs / 2**20
+    return [
+        (
+            f"the system took {share:.0%} of the processor time, each run asking it for {anew:.0f} MiB of memory "
+            "anew: preload an allocator that keeps what is freed, as jemalloc"
+        )
+    ]
 
 
 def _contention(others: float, stolen: float) -> list[str]:
@@ -258,6 +294,9 @@ class Cuda:
             warnings=(*doubts, *window.doubts),
             facts=window.facts(),
         )
+
+    def yardstick(self) -> None:
+        """NVML tells of clocks, throttling and other processes, and a card has no neighbours that it does not see."""
 
     def limit_memory(self, cap: int | None) -> Limit:
         """Hold torch's allocator to the cap less what the context itself takes, as it would on a card of that size."""

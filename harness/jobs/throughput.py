@@ -184,6 +184,7 @@ def timed_on(device: Device, workload: Steps, job: Job, report: Report, batch: i
     step, not_compiled = workload.compiled_step(batch)
     # Before the warm-up, never after it: memory given back would be asked for again inside the first timed run.
     device.forget()
+    yardstick = device.yardstick()
     warm = warm_up(step, device, before=before)
     runs, spoiled = _undisturbed(device, step, batch, job, report)
     memory = device.memory()
@@ -194,6 +195,7 @@ def timed_on(device: Device, workload: Steps, job: Job, report: Report, batch: i
         "peak_allocated": memory.allocated,
         "peak_reserved": memory.reserved,
         "not_compiled": not_compiled or None,
+        "yardstick": None if yardstick is None else [yardstick, device.yardstick()],
         "disturbed": bool(runs.disturbances),
         "spoiled": [{"seconds": list(one.seconds), "by": list(one.disturbances)} for one in spoiled],
         **runs.facts,

@@ -1,0 +1,39 @@
+"""A piece of work that never changes: what it takes tells how fast the machine is just now, whatever is measured on it.
+
+A virtual machine does not see what its neighbours on the host do, and its own clocks do not tell.  A gate holds the
+yardstick against that of the baseline, and judges no speed by a run on a machine that was slower or faster as a whole.
+"""
+
+import statistics
+import time
+
+import torch
+
+# A product busies the arithmetic units, copies the memory; both take about as long, and none fits a core's own cache.
+SIDE = 1024
+COPIES, COPY_BYTES = 20, 2**23
+ROUNDS = 10
+
+
+class Yardstick:
+    """One matrix product and twenty copies, with all the threads that a measurement has."""
+
+    def __init__(self) -> None:
+        self._one, self._other, self._product = (torch.ones(SIDE, SIDE) for _ in range(3))
+        self._source, self._target = (torch.ones(COPY_BYTES // 4) for _ in range(2))
+        self._lay()  # the libraries' first call sets them up
+
+    def seconds(self) -> float:
+        """Lay it on ten times, which takes about a tenth of a second, and give the median."""
+        found = []
+        for _ in range(ROUNDS):
+            start = time.perf_counter()
+            self._lay()
+            found.append(time.perf_counter() - start)
+        return statistics.median(found)
+
+    @torch.inference_mode()
+    def _lay(self) -> None:
+        torch.mm(self._one, self._other, out=self._product)
+        for _ in range(COPIES):
+            self._target.copy_(self._source)
