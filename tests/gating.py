@@ -94,14 +94,16 @@ def keep_speed(
     seconds: Sequence[float],
     *,
     disturbed: bool = False,
+    yardstick: float | None = None,
     machine: Machine = LAPTOP,
     torch: str = "2.15.0",
     error: str | None = None,
+    job: Job | None = None,
 ) -> Result:
     value = 4 * len(seconds) / sum(seconds)
     result = Result(
         id=run_id(minutes),
-        job=job_of(spec, "throughput"),
+        job=job or job_of(spec, "throughput"),
         machine=machine,
         software={**VERSIONS, "torch": torch},
         started=NOON + timedelta(minutes=minutes),
@@ -109,7 +111,7 @@ def keep_speed(
         metrics={}
         if error
         else {"throughput": Measurement(unit="im/s", value=value, samples=tuple(seconds), sample_unit="s")},
-        facts={"batch": 4, "disturbed": disturbed},
+        facts={"batch": 4, "disturbed": disturbed, "yardstick": yardstick and [yardstick, yardstick]},
         error=error,
     )
     store.save(result)
@@ -155,9 +157,9 @@ def keep_accuracy(
     return result
 
 
-def keep_five(store: Store, spec: Spec, start: int = 0) -> None:
+def keep_five(store: Store, spec: Spec, start: int = 0, **told: Any) -> None:  # noqa: ANN401 -- passed on
     for number, seconds in enumerate(FIVE):
-        keep_speed(store, spec, start + number, seconds)
+        keep_speed(store, spec, start + number, seconds, **told)
 
 
 def standing(store: Store, spec: Spec, **told: Any) -> tuple[Newest, Diff]:  # noqa: ANN401 -- passed on

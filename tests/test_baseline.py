@@ -190,14 +190,18 @@ speeds = st.lists(st.floats(1e-4, 1e3).map(lambda one: float(f"{one:.5g}")), min
     words,
     words,
     words,
-    st.lists(st.tuples(words, speeds), min_size=1, max_size=4, unique_by=lambda one: one[0]),
+    st.lists(
+        st.tuples(words, speeds, st.none() | st.floats(1e-4, 1.0)), min_size=1, max_size=4, unique_by=lambda one: one[0]
+    ),
     st.floats(0, 1),
 )
 def test_any_names_and_any_speeds_come_back(
     tmp_path_factory: pytest.TempPathFactory, table: str, row: str, column: str, runs: list[Any], spread: float
 ) -> None:
     job = Job.of("throughput", {"model": row, "res": 224})
-    kept = {run: Kept(id=run, job=job, batch=3, seconds=seconds) for run, seconds in runs}
+    kept = {
+        run: Kept(id=run, job=job, batch=3, seconds=seconds, yardstick=yardstick) for run, seconds, yardstick in runs
+    }
     found = Baseline(
         papers={table: column},
         entries={(table, row, column): Entry(unit=column.strip("%"), value=speed_of(kept.values()), runs=tuple(kept))},
@@ -281,6 +285,7 @@ EDITS: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: cell(d, "params").pop("unit"), "tables.mine.cells.tiny.params.unit is missing"),
     (lambda d: d["tables"]["mine"].update(paper=5), "tables.mine.paper is 5, not a word"),
     (lambda d: d["runs"][SPEED_RUN].update(seconds=[-1]), f"runs.{SPEED_RUN}.seconds[0] is -1, not a number above 0"),
+    (lambda d: d["runs"][SPEED_RUN].update(yardstick=0), f"runs.{SPEED_RUN}.yardstick is 0, not a number above 0"),
     (lambda d: d["runs"][SPEED_RUN].update(seconds=[]), f"runs.{SPEED_RUN}.seconds is [], not a list of numbers"),
     (lambda d: d["runs"][SPEED_RUN].update(batch=0), f"runs.{SPEED_RUN}.batch is 0, not a whole number from 1"),
     (

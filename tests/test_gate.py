@@ -395,6 +395,55 @@ def test_disturbed_runs_do_not_count(old: Store, new: Store, spec: Spec) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("yardstick", "how"),
+    [
+        (0.016, "slower as a whole, its yardstick taking +60%"),
+        (0.008, "faster as a whole, its yardstick taking -20%"),
+    ],
+)
+def test_runs_for_which_the_machine_had_another_pace_do_not_count(
+    old: Store, new: Store, spec: Spec, yardstick: float, how: str
+) -> None:
+    keep_five(old, spec, yardstick=0.01)
+    for number, seconds in enumerate(slower(9.0)):
+        keep_speed(new, spec, 20 + number, seconds, yardstick=yardstick if number else 0.0102)
+    assert said(old, new, spec) == (
+        Outcome.NOT_JUDGED,
+        (
+            f"mine, speed of Tiny: too few runs: 1 since the baseline (2 more found the machine {how}), 3 needed; "
+            "`harness reproduce --throughput-only --rerun` makes one more each time"
+        ),
+    )
+
+
+def test_runs_at_the_pace_of_the_baseline_are_judged_and_those_without_a_yardstick_too(
+    old: Store, new: Store, spec: Spec
+) -> None:
+    keep_five(old, spec, yardstick=0.01)
+    for number, seconds in enumerate(slower(1.5)):
+        keep_speed(new, spec, 20 + number, seconds, yardstick=(0.0104, 0.0096, None)[number])
+    assert said(old, new, spec)[0] is Outcome.REGRESSED
+
+
+def test_a_machine_on_which_other_speeds_are_restless_allows_more(old: Store, new: Store, tmp_path: Path) -> None:
+    both = mine(tmp_path, SPEC + '[row.other]\nlabel = "Other"\nset = { model = "other", res = 224, weights = "w" }\n')
+    tiny, other = [job for job in plan_of(both).jobs if job.kind == "throughput"]
+    keep_five(old, both, job=tiny)
+    keep_five(old, both, start=10, job=other)
+    steady = slower(1.25)
+    restless = [tuple(factor * second for second in FIVE[0]) for factor in (0.7, 1.0, 1.4)]
+    for number in range(3):
+        keep_speed(new, both, 20 + number, steady[number], job=tiny)
+        keep_speed(new, both, 30 + number, steady[number], job=other)
+    outcomes = {one.cell.row.key: one.outcome for one in judged(old, new, both)}
+    assert outcomes == {"tiny": Outcome.REGRESSED, "other": Outcome.REGRESSED}
+    for number in range(3):
+        keep_speed(new, both, 40 + number, restless[number], job=other)
+    outcomes = {one.cell.row.key: one.outcome for one in judged(old, new, both)}
+    assert outcomes == {"tiny": Outcome.HELD, "other": Outcome.HELD}
+
+
 def test_runs_of_the_baseline_are_not_taken_for_runs_of_now(old: Store, spec: Spec) -> None:
     keep_five(old, spec)
     kept = baseline_of(old, spec)

@@ -4,6 +4,7 @@ import csv
 import math
 import multiprocessing
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from torch import nn
 from harness.errors import JobError
 from harness.job import Job
 from harness.jobs import count, network, throughput, traffic
-from harness.jobs.device import Cpu, clock_doubts, emulation, ran_out_of_memory, thread_doubts
+from harness.jobs.device import Cpu, clock_doubts, emulation, memory_doubts, ran_out_of_memory, thread_doubts
 from harness.jobs.fresh import in_fresh_process
+from harness.jobs.malloc import Asked, keep_freed
 from harness.jobs.workload import PROTOCOLS, Workload, applied
 from harness.kinds import parse_memory
+from harness.machine import cores
 from harness.plan import make_plan
 from harness.progress import Progress
 from harness.spec import Catalog
@@ -329,6 +332,82 @@ def test_runs_on_the_cpu_are_timed_one_by_one() -> None:
     assert len(calls) == len(runs.seconds) == 7
     assert heard == [1, 2, 3, 4, 5, 6, 7]
     assert sum(runs.seconds) <= runs.wall
+
+
+def pages_of_a_step(*, kept: bool) -> int:
+    """Pages that a step of 40 MiB asks for; glibc gives back at once what is larger than 32 MiB."""
+    if kept and not keep_freed():
+        return -1
+    step: Callable[[], object] = lambda: torch.ones(10 * 2**20)  # noqa: E731
+    for _ in range(20):  # until the heap has room for it at every alignment
+        step()
+    before = Asked.now()
+    for _ in range(5):
+        step()
+    return Asked.now().since(before).pages // 5
+
+
+def test_what_a_step_frees_stays_with_the_process() -> None:
+    kept = in_fresh_process(pages_of_a_step, kept=True)
+    if kept < 0:
+        pytest.skip("this machine's malloc cannot be told to keep what is freed")
+    # 40 MiB are 10,240 pages of 4 KiB, and at least 20 where the kernel gives huge ones of 2 MiB.
+    assert in_fresh_process(pages_of_a_step, kept=False) >= 20
+    assert kept < 5
+
+
+@pytest.mark.parametrize(
+    ("system", "doubts"),
+    [
+        (0.1, []),
+        (
+            0.5,
+            [
+                (
+                    "the system took 25% of the processor time, each run asking it for 10 MiB of memory anew: preload "
+                    "an allocator that keeps what is freed, as jemalloc"
+                )
+            ],
+        ),
+    ],
+)
+def test_runs_that_ask_the_system_for_memory_are_doubted(system: float, doubts: list[str]) -> None:
+    anew = 10 * 10 * 2**20 // resource.getpagesize()
+    assert memory_doubts(Asked(pages=anew, seconds=2.0, system=system), 10) == doubts
+
+
+def test_a_speed_tells_of_its_memory_and_of_the_machine_beside_it() -> None:
+    _, facts, warnings = throughput.work(speed_job(), silent, device="cpu", threads=1)
+    before, after = facts["yardstick"]
+    assert 0 < before < 60
+    assert 0 < after < 60
+    if not facts["freed_memory_kept"]:
+        pytest.skip("this machine's malloc cannot be told to keep what is freed")
+    assert facts["system_share"] < 0.2
+    assert not any("memory anew" in warning for warning in warnings)
+
+
+def test_a_busy_machine_takes_longer_for_the_yardstick() -> None:
+    def spin() -> None:
+        while True:
+            pass
+
+    def laid_on() -> float:
+        return min(device.yardstick() for _ in range(3))
+
+    count = cores()
+    device = Cpu(count)
+    alone = laid_on()
+    neighbours = [multiprocessing.get_context("fork").Process(target=spin, daemon=True) for _ in range(2 * count)]
+    try:
+        for one in neighbours:
+            one.start()
+        beside = laid_on()
+    finally:
+        for one in neighbours:
+            one.kill()
+            one.join()
+    assert beside > 1.3 * alone
 
 
 def test_a_busy_neighbour_is_noticed() -> None:

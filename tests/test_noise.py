@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from harness.noise import Noise, noise_of, rank_test, speed, speed_change
+from harness.noise import Noise, noise_of, pace_of, rank_test, speed, speed_change
 
 Process = list[float]
 
@@ -111,6 +111,39 @@ def test_runs_that_scatter_more_than_was_calibrated_raise_what_is_allowed() -> N
     wild = speed_change([[1.0], [1.001], [1.002]], [[1.05], [1.2], [1.5]], still, tests=1)
     assert calm.allowed == 0.01
     assert wild.allowed > 0.3
+
+
+def test_so_does_what_other_speeds_of_the_check_show() -> None:
+    sides = ([[1.0], [1.001], [1.002]], [[1.2], [1.201], [1.202]])
+    found = speed_change(*sides, Noise(spread=0.001, degrees=100), tests=1, unrest=Noise(spread=0.1, degrees=8))
+    # Student's t of 100 degrees at 0.995 is 2.626, times 0.1, times the root of π/2 · (1/3 + 1/3): 0.2687.
+    assert found.allowed == pytest.approx(math.expm1(0.2687), abs=1e-3)
+
+
+# The pace of the machine.
+
+
+def test_a_pace_is_that_of_the_median_yardstick_and_differs_as_yardsticks_do() -> None:
+    found = pace_of([0.01 * math.exp(one) for one in (-0.02, 0.0, 0.02)])
+    assert found is not None
+    assert found.seconds == pytest.approx(0.01)
+    # A standard deviation of 0.02, Student's t of 2 degrees at 0.995, 9.925, and the root of 1 + π/2/3: 0.2450.
+    assert found.factor == pytest.approx(math.exp(0.2450), rel=1e-3)
+    assert found.holds(0.0127)
+    assert not found.holds(0.0129)
+    assert found.holds(0.0079)
+    assert not found.holds(0.0078)
+
+
+def test_a_machine_that_is_never_restless_may_still_differ_by_a_twentieth() -> None:
+    found = pace_of([0.01] * 20)
+    assert found is not None
+    assert found.factor == 1.05
+
+
+def test_two_yardsticks_make_no_pace() -> None:
+    assert pace_of([0.01, 0.01]) is None
+    assert pace_of([]) is None
 
 
 # How often an unchanged measurement raises an alarm.

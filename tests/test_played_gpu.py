@@ -137,6 +137,10 @@ def test_no_memory_is_given_back_between_the_warm_up_and_the_timed_runs() -> Non
     assert card.done[last_forget + 1 :] == ["run"] * (len(timed.facts["warm_up"]) + 30)
 
 
+def test_a_card_has_no_yardstick_because_nvml_tells_how_it_is() -> None:
+    assert measure(PlayedCard())[0].facts["yardstick"] is None
+
+
 def test_a_throttled_row_is_timed_again_and_kept_beside() -> None:
     timed, said = measure(PlayedCard(disturbances=[("hot",)]))
     assert timed.facts["disturbed"] is False

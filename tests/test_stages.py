@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.listing import names_in
 from harness.errors import HarnessError
 from harness.job import TRAINED, Job
 from harness.plan import Options, Plan, Planned, make_plan
@@ -128,6 +129,16 @@ def test_a_training_tells_what_its_row_changes_of_the_recipe() -> None:
         {"dropout": 0.1},
         {"optimizer": "sgd"},
     )
+
+
+def test_a_job_in_hand_is_named_with_what_its_row_changes() -> None:
+    plan = make_plan(Catalog().find(["table3"]), Options(train=True, scale="proxy", seeds=1))
+    tiny = [job for job in plan.jobs if job.get("model") == "deit_tiny_patch16_224"]
+    soft = [job for job in tiny if (job.need("weights") or job).get("distillation") == "soft"]
+    assert [names_in(plan)(job) for job in soft] == [
+        "train deit_tiny_patch16_224 deit-ti digits at 32, seed 1 with distillation=soft",
+        "evaluate deit_tiny_patch16_224 digits at 32, crop 0.875 trained by deit-ti, seed 1 with distillation=soft",
+    ]
 
 
 def test_an_accuracy_on_other_images_trains_the_same_network() -> None:

@@ -158,6 +158,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
 ) -> int:
     """Run what is missing, then print the tables."""
     from harness.cli.display import watcher
+    from harness.cli.listing import names_in
     from harness.cluster import Controller
     from harness.launch import LocalLauncher
     from harness.launch.slurm import Slurm
@@ -178,7 +179,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
         site = cluster.site_of_nodes(remote, runs)
     if not yes:
         _ask_before_training(plan, chosen)
-    store, launcher, show, done = Store(runs), LocalLauncher(), watcher(quiet=quiet), Done()
+    store, launcher, show, done = Store(runs), LocalLauncher(), watcher(quiet=quiet, named=names_in(plan)), Done()
     runner = Runner(store=store, launcher=launcher, site=site, watcher=show, inputs=inputs, done=done)
     asked = plan.jobs
     interrupted = False

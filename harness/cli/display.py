@@ -16,6 +16,8 @@ from harness.result import Result
 
 MINUTE = 60.0
 
+Named = Callable[[Job], str]
+
 
 def line_of(result: Result) -> str:
     """Say in a line what a job came to."""
@@ -58,7 +60,8 @@ class Quiet:
 class Lines(Quiet):
     """A line for each job that ended, on stderr: for logs and pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: Named = str) -> None:
+        self._named = named
         self._ended = self._total = 0
         self._said = time.monotonic()
 
@@ -66,7 +69,7 @@ class Lines(Quiet):
         """Say once a minute how far long work is: a log shall show that it goes on."""
         if time.monotonic() - self._said >= MINUTE and progress.total:
             self._said = time.monotonic()
-            what = progress.together or f"{progress.job}: {progress.phase}"
+            what = progress.together or f"{self._named(progress.job)}: {progress.phase}"
             print(f"{what}: {progress.done}/{progress.total}", file=sys.stderr, flush=True)
 
     def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- said when it has ended
@@ -77,7 +80,8 @@ class Lines(Quiet):
         """Print what the job came to."""
         # In the order in which they end: several may run side by side.
         self._ended += 1
-        print(f"[{self._ended}/{self._total}] {result.job}: {line_of(result)}", file=sys.stderr, flush=True)
+        name = self._named(result.job)
+        print(f"[{self._ended}/{self._total}] {name}: {line_of(result)}", file=sys.stderr, flush=True)
 
     def waits(self, why: str) -> None:
         """Print why."""
@@ -87,8 +91,8 @@ class Lines(Quiet):
 class LiveLine(Quiet):
     """A line that changes: job, phase, rate, time left; one for each of what runs side by side.  They go away."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, named: Named = str) -> None:
+        self._console, self._named = console, named
         self._live = Live(console=console, transient=True, refresh_per_second=4)
         self._jobs: dict[str, str] = {}
         self._lines: dict[str, Text] = {}
@@ -107,7 +111,7 @@ class LiveLine(Quiet):
 
     def starts(self, job: Job, number: int, total: int) -> None:
         """Show the job."""
-        self._jobs[_slot(job)] = f"[{number}/{total}] {job}"
+        self._jobs[_slot(job)] = f"[{number}/{total}] {self._named(job)}"
         self._left = total - number
         self._show("starting", job)
 
@@ -129,7 +133,7 @@ class LiveLine(Quiet):
         if result.job.exclusive:
             self._spent.append(result.seconds)
         if result.error is not None:
-            self._console.print(Text(f"{result.job}: {line_of(result)}", style="red"))
+            self._console.print(Text(f"{self._named(result.job)}: {line_of(result)}", style="red"))
 
     def waits(self, why: str) -> None:
         """Show why."""
@@ -141,7 +145,7 @@ class LiveLine(Quiet):
             seconds = self._left * sum(self._spent) / len(self._spent)
             rest = f", {_left(seconds)}"
         slot = _slot(job)
-        said = together or self._jobs.get(slot, str(job))
+        said = together or self._jobs.get(slot, self._named(job))
         # In a narrow window the name gives way to what changes.
         left = max(self._console.width - len(text) - len(rest) - 2, self._console.width // 4)
         said = said if len(said) <= left else f"{said[: left - 1]}…"
@@ -169,9 +173,9 @@ def _left(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
 
 
-def watcher(*, quiet: bool) -> Quiet:
-    """Choose how to show progress: on stderr, so that stdout holds the answer alone."""
+def watcher(*, quiet: bool, named: Named = str) -> Quiet:
+    """Choose how to show progress: on stderr, so that stdout holds the answer alone; `named` says what a job is."""
     if quiet:
         return Quiet()
     console = Console(stderr=True, highlight=False, emoji=False, markup=False)
-    return LiveLine(console) if console.is_terminal and not console.is_dumb_terminal else Lines()
+    return LiveLine(console, named) if console.is_terminal and not console.is_dumb_terminal else Lines(named)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from harness.job import Job
@@ -92,6 +92,16 @@ def _line(job: Job, plan: Plan) -> _Line:
         cost=f"  ≈ {hours:,.0f} V100-hours" if hours is not None else "",
         cells=f"for {cells}",
     )
+
+
+def names_in(plan: Plan) -> Callable[[Job], str]:
+    """Name jobs with what the training behind each changes of its recipe: rows of a table may share all else."""
+
+    def name(job: Job) -> str:
+        behind = job.need("weights") or job
+        return f"{job}{_changes(behind, plan)}" if behind.kind == "train" else str(job)
+
+    return name
 
 
 def _changes(job: Job, plan: Plan) -> str:
