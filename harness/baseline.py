@@ -10,7 +10,7 @@ from harness.errors import HarnessError
 from harness.job import Job
 from harness.machine import Machine
 from harness.newest import Newest, is_disturbed
-from harness.noise import LEAST_PROCESSES, MOST_PROCESSES, Noise, Pace, noise_of, pace_of, speed
+from harness.noise import LEAST_PROCESSES, MOST_PROCESSES, Noise, Pace, allowance, noise_of, pace_of, speed
 from harness.result import Result
 from harness.spec import Spec
 from harness.table import Filled, Table
@@ -128,6 +128,15 @@ def short_of_runs(baseline: Baseline) -> dict[Job, int]:
     """Tell which speeds have too few runs to be judged by, and how many each has."""
     speeds = _by_job(one for one in baseline.runs.values() if one.seconds)
     return {kept[0].job: len(kept) for kept in speeds.values() if len(kept) < LEAST_PROCESSES}
+
+
+def sensitivity(baseline: Baseline, processes: int) -> float | None:
+    """Tell above which fraction a change of speed is seen, by so many processes now; None where none is judged."""
+    speeds = _by_job(one for one in baseline.runs.values() if one.seconds).values()
+    counts = [len(kept) for kept in speeds if len(kept) >= LEAST_PROCESSES]
+    if baseline.noise is None or not counts:
+        return None
+    return allowance(baseline.noise, min(counts), processes, tests=len(counts))
 
 
 def _by_job(runs: Iterable[Kept]) -> dict[str, list[Kept]]:

@@ -78,8 +78,12 @@ class Diff:
 
     @property
     def counts(self) -> Counter[Verdict]:
-        """How often each verdict was given, cells with nothing to measure left out."""
-        return Counter(f.verdict for f in self.findings.values() if not f.filled.planned.idle)
+        """How often each verdict was given, to cells that have something to measure and could come out otherwise."""
+        return Counter(
+            finding.verdict
+            for finding in self.findings.values()
+            if not finding.filled.planned.idle and not finding.filled.given
+        )
 
 
 def compare(table: Table) -> Diff:

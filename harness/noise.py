@@ -109,12 +109,20 @@ def speed_change(
     speeds_before, speeds_now = [speed(one) for one in before], [speed(one) for one in now]
     change = statistics.median(speeds_now) / statistics.median(speeds_before) - 1
     shown = noise_of([speeds_before, speeds_now])
-    spread = max(one.spread for one in (noise, shown, unrest) if one)
-    # A median of n has at most π/2 times the variance of a mean of n.
-    error = spread * math.sqrt(math.pi / 2 * (1 / len(before) + 1 / len(now)))
-    allowed = math.expm1(_student(noise.degrees, 1 - FALSE_ALARMS / (2 * tests)) * error)
+    most = Noise(spread=max(one.spread for one in (noise, shown, unrest) if one), degrees=noise.degrees)
     slower, faster = rank_test(before, now)
-    return SpeedChange(change=change, allowed=max(LEAST_CHANGE, allowed), p=slower if change < 0 else faster)
+    return SpeedChange(
+        change=change,
+        allowed=allowance(most, len(before), len(now), tests=tests),
+        p=slower if change < 0 else faster,
+    )
+
+
+def allowance(noise: Noise, before: int, now: int, *, tests: int) -> float:
+    """Give the fraction by which the median of so many processes may move by chance, in a check of so many speeds."""
+    # A median of n has at most π/2 times the variance of a mean of n.
+    error = noise.spread * math.sqrt(math.pi / 2 * (1 / before + 1 / now))
+    return max(LEAST_CHANGE, math.expm1(_student(noise.degrees, 1 - FALSE_ALARMS / (2 * tests)) * error))
 
 
 def pace_of(yardsticks: Sequence[float]) -> Pace | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness.job import Job
+from harness.kinds import KINDS
 from harness.machine import Machine
 from harness.plan import Plan, Planned
 from harness.result import Measurement, Result
@@ -35,6 +36,19 @@ class Filled:
     def stands_in(self) -> bool:
         """Whether what was measured is that of a small scale, which has no place beside a published value."""
         return self.planned.small and self.measurement is not None
+
+    @property
+    def given(self) -> bool:
+        """Whether the value is one that the spec has to give the job, as an image size: it cannot but hold."""
+        kind = KINDS.get(self.cell.kind or "")
+        return kind is not None and self.cell.metric in kind.required
+
+    @property
+    def of_all_images(self) -> bool:
+        """Whether an accuracy is one of all published images: that of a sample has no place among published points."""
+        images = self.result.facts.get("images") if self.result else None
+        whole = not images or (bool(images["whole"]) and not self.planned.other_weights)
+        return whole and not self.stands_in
 
     @property
     def results(self) -> tuple[Result, ...]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.baseline import Baseline, Entry, Kept, make_baseline, short_of_runs, speed_of
+from harness.baseline import Baseline, Entry, Kept, make_baseline, sensitivity, short_of_runs, speed_of
 from harness.baseline_file import check_fits, read, to_json
 from harness.errors import HarnessError, StoreError
 from harness.job import Job
@@ -74,6 +74,20 @@ def test_a_speed_is_kept_as_raw_samples_of_its_processes_and_all_else_as_a_value
     assert found.runs[run_id(2)].seconds == pytest.approx(FIVE[2], rel=1e-5)
     assert found.machine == LAPTOP
     assert found.papers == {"mine": "the paper"}
+
+
+def test_a_baseline_tells_which_changes_it_can_show(store: Store, spec: Spec) -> None:
+    # As in test_gate: a standard deviation of 0.0155, Student's t of 4 degrees at 0.995, 4.604, and the root of
+    # π/2 · (1/5 + 1/3) or of π/2 · (1/5 + 1/10).
+    found = full(store, spec)
+    assert sensitivity(found, 3) == pytest.approx(math.expm1(4.604 * 0.0155 * 0.9153), abs=3e-4)
+    assert sensitivity(found, 10) == pytest.approx(math.expm1(4.604 * 0.0155 * 0.6865), abs=3e-4)
+
+
+def test_a_baseline_without_enough_runs_of_a_speed_shows_no_change_of_speed(store: Store, spec: Spec) -> None:
+    keep_speed(store, spec, 0, [4 / 100])
+    keep_speed(store, spec, 1, [4 / 101])
+    assert sensitivity(baseline_of(store, spec), 3) is None
 
 
 def test_noise_is_that_between_processes(store: Store, spec: Spec) -> None:

@@ -90,6 +90,18 @@ def test_a_relative_tolerance_is_a_share_of_the_published_value(tmp_path: Path, 
     assert finding(tmp_path, "speed", values="paper = { speed = 100 }", value=value).verdict == verdict
 
 
+def test_what_the_spec_gives_a_job_is_shown_with_its_sign_and_not_counted(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    sized = SPEC + '[column.res]\nlabel = "image size"\njob = "count"\nmetric = "res"\nunit = "px"\n'
+    path.write_text(sized.format(values="paper = {{ params = 12, res = 224 }}".format(), notes=""), encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    results = {job.key: result_of(job, machine=V100, value=12.5) for job in plan.jobs if job.kind == "count"}
+    diff = compare(fill(spec, plan, results))
+    assert [diff.findings["net", column].verdict for column in ("params", "res")] == ["match", "match"]
+    assert diff.counts == {Verdict.MATCH: 1, Verdict.MISSING: 2}
+
+
 def test_a_value_outside_the_tolerance_whose_interval_holds_the_reference_is_noise(tmp_path: Path) -> None:
     # The fake's interval is 1 % to either side: 105.9 less 1 % is 104.8, which is still above 100; so widen it by hand.
     path = tmp_path / "spec.toml"

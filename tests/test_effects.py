@@ -9,12 +9,13 @@ import pytest
 
 from harness.diff import Diff, Verdict, compare
 from harness.plan import Options, make_plan
-from harness.report import render_csv, render_json, render_markdown, render_terminal
+from harness.report import render_csv, render_json, render_latex, render_markdown, render_terminal
 from harness.result import Measurement, Result, new_id
 from harness.spec import load
 from harness.table import fill
 from tests.fakes import LAPTOP
 from tests.sites import links, pages, rendered, said, tree
+from tests.test_latex import compiled, needs_tex, rows
 
 SPEC = """
 [table]
@@ -99,12 +100,30 @@ def test_nothing_of_the_paper_stands_beside_the_proxy_where_there_are_no_effects
     alone = compare(replace(diff.table, spec=replace(diff.spec, default=None)))
     assert alone.effects == ()
     texts = (render_terminal(alone, width=110, color=False), render_markdown(alone), render_csv([alone]))
-    for text in (*texts, said(tree(rendered(alone)["tables/mine.html"]))):
+    in_latex = (render_latex([alone]), render_latex([alone], "beside"))
+    for text in (*texts, *in_latex, said(tree(rendered(alone)["tables/mine.html"]))):
         assert "52.0" in text
         for printed, _, _ in ROWS.values():
             assert f"{printed:.1f}" not in text
     for cell in json.loads(render_json([diff]))["cells"]:
         assert cell["delta"] is None
+
+
+def test_latex_sets_each_effect_beside_the_published_one(diff: Diff) -> None:
+    text = render_latex([diff])
+    heading, whole, *found = rows(text)
+    assert heading == ["change", "here", r"95\,\% interval", "paper", "same sign"]
+    assert whole[0].startswith(r"\multicolumn{5}{@{}l}{\textit{top-1: points above or below 'Row whole'")
+    # Differences -10, -9, -11: 10 ± 4.302653 / √3.
+    assert found[0] == ["Row worse", "$-$10.0", "[$-$12.5, $-$7.5]", "$-$10.0", r"\checkmark{}"]
+    assert [line[0] for line in found] == ["Row worse", "Row better", "Row same", "Row unsure"]
+    assert "proxy scale: small networks on all 360 images of some digits." in text
+    assert "top-1: 2 of 3 changes have the sign in print" in text
+
+
+@needs_tex
+def test_effects_compile(diff: Diff, tmp_path: Path) -> None:
+    compiled(tmp_path, render_latex([diff]))
 
 
 def test_a_page_has_each_effect_with_the_runs_behind_it(diff: Diff) -> None:

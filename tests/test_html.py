@@ -195,12 +195,21 @@ def test_a_site_of_no_table_and_a_table_of_no_row_are_empty_pages(diff: Diff) ->
 
 # Runs.
 
+FACTS = {
+    "flags": {"tf32": False},
+    "probes": [{"batch": 4, "seconds": 0.5, "allocated": 3 * 2**20}],
+    "variation": 0.0525,
+    "yardstick": [0.0125, 0.013],
+    "pass": {"seconds": {"forward": 2.03}},
+    "peak_allocated": 1610612736,
+}
+
 
 def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_doubts_and_cells(tmp_path: Path) -> None:
     diff = figure(tmp_path)
     result = diff.table.cell("b", "speed").result
     assert result is not None
-    told = replace(result, warnings=("runs vary by 9%",), facts={"flags": {"tf32": False}, "probes": [{"batch": 4}]})
+    told = replace(result, warnings=("runs vary by 9%",), facts=FACTS)
     older = replace(result_of(result.job, value=48.0, minutes=-5), error="out of memory")
     cells = {**diff.table.cells, ("b", "speed"): replace(diff.table.cell("b", "speed"), result=told)}
     diff = compare(replace(diff.table, cells=cells))
@@ -214,7 +223,10 @@ def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_doubts_and_c
     assert "model b" in text
     assert "name Some Processor memory 16.0 GiB cores 4 threads 4" in text
     assert "torch 2.15.0" in text
-    assert "flags tf32 no probes batch 4" in text
+    assert (
+        "flags tf32 no probes batch seconds allocated 4 0.5 s 3.0 MiB variation 5.25 % yardstick 0.0125 s, 0.013 s "
+        "pass seconds forward 2.03 s peak_allocated 1,536.0 MiB"
+    ) in text
     assert f"Other runs of this job {older.id} , 2026-11-21 11:55:00 UTC, Some Processor, 4 cores: failed: out" in text
     (data,) = (json.loads(text_of(one)) for one in page.iter("script") if one.get("type") == "application/json")
     assert data == {"unit": "s", "samples": [0.08] * 30, "mean": pytest.approx(0.08), "warmUp": []}

@@ -211,10 +211,10 @@ def baseline(  # noqa: PLR0913
     **told: Any,  # noqa: ANN401
 ) -> int:
     """Write what was measured to a small file that `harness check --baseline` holds later results against."""
-    from harness.baseline import check_names, make_baseline, short_of_runs
+    from harness.baseline import check_names, make_baseline, sensitivity, short_of_runs
     from harness.baseline_file import to_json
     from harness.newest import is_disturbed, newest
-    from harness.noise import LEAST_PROCESSES
+    from harness.noise import LEAST_PROCESSES, MOST_PROCESSES
     from harness.table import fill
 
     specs = Catalog(edition=edition).find(tables)
@@ -241,6 +241,12 @@ def baseline(  # noqa: PLR0913
     click.echo(f"{output}: {len(found.entries)} cells from {len(found.runs)} runs")
     if found.noise:
         click.echo(f"speeds of one network differ by {found.noise.spread:.1%} from run to run on this machine")
+    few, many = (sensitivity(found, processes) for processes in (LEAST_PROCESSES, MOST_PROCESSES))
+    if few and many:
+        click.echo(
+            f"`harness check` sees changes of more than {few:.1%} by {LEAST_PROCESSES} runs of each, of more than "
+            f"{many:.1%} by {MOST_PROCESSES} (--newest {MOST_PROCESSES})"
+        )
     short = short_of_runs(found)
     if short:
         first = next(iter(short))

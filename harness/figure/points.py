@@ -100,18 +100,10 @@ def _measured(table: Table, row: Row, x: str, y: str) -> Point | None:
     across, up = (table.cell(row.key, key) for key in (x, y))
     if across.measurement is None or isinstance(across.measurement.value, str):
         return None
-    if up.measurement is not None and not isinstance(up.measurement.value, str) and _of_all_images(up):
+    if up.measurement is not None and not isinstance(up.measurement.value, str) and up.of_all_images:
         return Point(row=row, x=across.measurement.value, y=up.measurement.value)
     published = _printed(up)
     return None if published is None else Point(row=row, x=across.measurement.value, y=published, borrowed=True)
-
-
-def _of_all_images(filled: Filled) -> bool:
-    """Whether an accuracy is one of the published images: that of a sample does not belong among published ones."""
-    if filled.stands_in:
-        return False
-    images = filled.result.facts.get("images") if filled.result else None
-    return not images or (bool(images["whole"]) and not filled.planned.other_weights)
 
 
 def _families(points: Iterable[Point]) -> dict[str, list[Point]]:

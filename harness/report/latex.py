@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.diff import Diff, Finding, Verdict
-from harness.report import words
-from harness.spec import Column, Row
+from harness.report import effects, words
+from harness.spec import Column, Footnote, Row
 
 # How the published value stands by ours.
 PLACES = ("beside", "below")
@@ -68,34 +68,51 @@ def render_latex(diffs: Sequence[Diff], published: str | None = None) -> str:
     """Write tables as LaTeX.
 
     `published` sets the published values in grey `beside` or `below` ours, with difference and verdict; without it a
-    table holds only what was measured.
+    table holds only what was measured.  Of a small scale the effects of each change are set beside the published ones.
     """
-    tables = [text for diff in diffs for text in _floats(diff, published)]
+    tables = [text for diff in diffs for text in ([_effects(diff)] if diff.effects else _floats(diff, published))]
     return "\n".join([BEGIN, *tables, END])
+
+
+def _effects(diff: Diff) -> str:
+    """Write what each change does: ours, its interval, the paper's, and whether the signs agree."""
+    heading = _line(["change", "here", "95\\,\\% interval", "paper", "same sign"])
+    lines = ["\\begin{tabular}{@{}lrlrc@{}}", "\\toprule", heading]
+    for column in diff.effects:
+        lines += ["\\midrule", f"\\multicolumn{{5}}{{@{{}}l}}{{\\textit{{{escaped(effects.heading(column))}}}}} \\\\"]
+        lines += [_line(map(escaped, line)) for line in effects.lines(column)]
+    said = [effects.introduction(diff)]
+    said += [f"{one.column.label}: {effects.signs_sentence(one)}." for one in diff.effects]
+    notes = [*map(escaped, said), *map(_note, words.footnotes(diff, measured_only=True))]
+    return _float(diff, [*lines, "\\bottomrule", "\\end{tabular}%"], notes)
 
 
 def _floats(diff: Diff, published: str | None) -> Iterator[str]:
     """Write a table, in as many parts as can be read."""
     parts = _parts(diff.spec.rows, MOST_LINES // (2 if published == "below" else 1))
     for number, rows in enumerate(parts, start=1):
-        caption = f"\\caption{{{_caption(diff)}{' (continued)' if number > 1 else ''}}}"
-        label = "" if number > 1 else f"\\label{{tab:{_key(diff.spec.name)}}}"
-        again = "\\addtocounter{table}{-1}\n" if number > 1 else ""
         notes = _notes(diff, published) if number == len(parts) else []
-        yield "\n".join(
-            [
-                f"{again}\\begin{{table}}[htbp]",
-                "\\centering",
-                caption + label,
-                "\\harnesstable{%",
-                *_tabular(diff, rows, published),
-                "}{%",
-                "\\par\n".join(notes) + "%" if notes else "%",
-                "}",
-                "\\end{table}",
-                "",
-            ]
-        )
+        yield _float(diff, _tabular(diff, rows, published), notes, number)
+
+
+def _float(diff: Diff, tabular: Sequence[str], notes: Sequence[str], part: int = 1) -> str:
+    caption = f"\\caption{{{_caption(diff)}{' (continued)' if part > 1 else ''}}}"
+    label = "" if part > 1 else f"\\label{{tab:{_key(diff.spec.name)}}}"
+    again = "\\addtocounter{table}{-1}\n" if part > 1 else ""
+    return "\n".join(
+        [
+            f"{again}\\begin{{table}}[htbp]",
+            "\\centering",
+            caption + label,
+            "\\harnesstable{%",
+            *tabular,
+            "}{%",
+            "\\par\n".join(notes) + "%" if notes else "%",
+            "}",
+            "\\end{table}",
+            "",
+        ]
+    )
 
 
 def _parts(rows: Sequence[Row], most: int) -> list[Sequence[Row]]:
@@ -216,8 +233,11 @@ def _notes(diff: Diff, published: str | None) -> list[str]:
     signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict])
     lines = [f"\\published{{Grey: as published.}} {escaped(words.counts(diff))}{f': {signs}' if signs else ''}."]
     lines += [f"{escaped(s.column.label)}: {escaped(words.shape_sentence(s))}." for s in diff.shapes]
-    lines += [f"\\textsuperscript{{{escaped(note.mark)}}} {escaped(note.text)}" for note in words.footnotes(diff)]
-    return lines
+    return [*lines, *map(_note, words.footnotes(diff))]
+
+
+def _note(note: Footnote) -> str:
+    return f"\\textsuperscript{{{escaped(note.mark)}}} {escaped(note.text)}"
 
 
 def _key(name: str) -> str:

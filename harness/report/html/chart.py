@@ -71,7 +71,7 @@ def _points(diff: Diff, row: Row, axes: tuple[Column, Column], link: str) -> lis
     if x is not None and y is not None:
         text = [row.label, "published", _line(axes[0], _print(across)), _line(axes[1], _print(up))]
         found.append({**shared, "kind": "published", "x": x, "y": y, "text": text})
-    x, ours = _measured(across), _measured(up) if _of_all_images(up) else None
+    x, ours = _measured(across), _measured(up) if up.filled.of_all_images else None
     height = ours if ours is not None else y
     if x is not None and height is not None:
         beside = [words.written(one).measured for one in (across, up)]
@@ -102,13 +102,6 @@ def _print(finding: Finding) -> str:
 def _measured(finding: Finding) -> float | None:
     measurement = finding.filled.measurement
     return None if measurement is None or isinstance(measurement.value, str) else measurement.value
-
-
-def _of_all_images(finding: Finding) -> bool:
-    """Whether an accuracy is one of the published images: that of a sample does not belong among published ones."""
-    filled = finding.filled
-    images = filled.result.facts.get("images") if filled.result else None
-    return not images or (bool(images["whole"]) and not filled.planned.other_weights)
 
 
 def _remark(points: Sequence[dict[str, Any]], y: Column) -> str:

@@ -103,7 +103,11 @@ def front_of(diffs: Sequence[Diff], addresses: Addresses) -> Front:
     return Front(
         cells=counts.total(),
         holds=_holds(counts),
-        measured=sum(f.filled.measurement is not None for diff in diffs for f in diff.findings.values()),
+        measured=sum(
+            finding.filled.measurement is not None and not finding.filled.given
+            for diff in diffs
+            for finding in diff.findings.values()
+        ),
         shares=shares_of(counts),
         tables=tuple(_summary(diff, addresses) for diff in diffs),
         bad=tuple(_listed(*one, addresses) for one in bad[:LISTED]),

@@ -19,6 +19,25 @@ LISTED = 60
 # Other runs of the same job that a page shows.
 HISTORY = 20
 
+BYTES, SHARE = "bytes", "share"
+MIB = 2**20
+
+# What the numbers among the facts are in; a fact without a unit is a count, or carries it in its name.
+UNITS: Mapping[str, str] = {
+    **dict.fromkeys(("seconds", "seconds_mean", "seconds_median", "wall", "warm_up", "yardstick"), "s"),
+    **dict.fromkeys(("peak_allocated", "peak_reserved", "allocated", "reserved", "memory_cap", "context"), BYTES),
+    **dict.fromkeys(("variation", "system_share", "waiting"), SHARE),
+    **dict.fromkeys(("top1", "top5", "top1_class", "top1_distil"), "%"),
+    **dict.fromkeys(("cores_used", "cores_used_by_others", "cores_stolen"), "cores"),
+    **dict.fromkeys(("sm_clock", "memory_clock"), "MHz"),
+    "images_per_second": "im/s",
+    "matmul_by_side": "FLOP/s",
+    "energy": "J",
+    "power": "W",
+    "temperature": "°C",
+    "hours": "h",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -173,32 +192,42 @@ def _earlier(result: Result, addresses: Addresses) -> Earlier:
     )
 
 
-def _facts(told: Mapping[str, Any]) -> tuple[Fact, ...]:
-    return tuple(_fact(str(name), value) for name, value in told.items())
+def _facts(told: Mapping[str, Any], unit: str = "") -> tuple[Fact, ...]:
+    return tuple(_fact(str(name), value, UNITS.get(str(name), unit)) for name, value in told.items())
 
 
-def _fact(name: str, value: object) -> Fact:
+def _fact(name: str, value: object, unit: str) -> Fact:
     """Write a fact: a mapping as facts of its own, a list of mappings as a table, anything else as text."""
     if isinstance(value, Mapping) and value:
-        return Fact(name=name, facts=_facts(value))
+        return Fact(name=name, facts=_facts(value, unit))
     if not isinstance(value, list) or not value:
-        return Fact(name=name, text=_text(value))
+        return Fact(name=name, text=_text(value, unit))
     left = len(value) - LISTED
     more = f", … and {left:,} more in the file" if left > 0 else ""
     if all(isinstance(one, Mapping) for one in value):
         heading = tuple(dict.fromkeys(str(key) for one in value for key in one))
-        lines = tuple(tuple(_text(one.get(key)) for key in heading) for one in value[:LISTED])
+        lines = tuple(tuple(_text(one.get(key), UNITS.get(key, "")) for key in heading) for one in value[:LISTED])
         return Fact(name=name, heading=heading, lines=lines, text=more.lstrip(", "))
-    return Fact(name=name, text=", ".join(_text(one) for one in value[:LISTED]) + more)
+    return Fact(name=name, text=", ".join(_text(one, unit) for one in value[:LISTED]) + more)
 
 
-def _text(value: object) -> str:
+def _text(value: object, unit: str = "") -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, (int, float)) and unit:
+        return _measured(value, unit)
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(_text(one) for one in value[:LISTED]) or "none"
+        return ", ".join(_text(one, unit) for one in value[:LISTED]) or "none"
     if isinstance(value, Mapping):
         return "; ".join(f"{name} {_text(one)}" for name, one in value.items()) or "none"
     return str(value)
+
+
+def _measured(value: float, unit: str) -> str:
+    if unit == BYTES:
+        return f"{value / MIB:,.1f} MiB"
+    if unit == SHARE:
+        return f"{100 * value:.3g} %"
+    return f"{value:.6g} {unit}"
