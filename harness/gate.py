@@ -273,6 +273,12 @@ class Judge:
                 f"too few runs in the baseline: {len(before)}, {LEAST_PROCESSES} needed; "
                 "`harness baseline --calibrate` measures them"
             )
+        off = self._off_pace
+        if off > 0:
+            return unjudged(
+                f"the machine as a whole was {off:.0%} slower than in the baseline, by its yardstick; measure again "
+                "later, or calibrate again if it stays so"
+            )
         now = since.alike[:needed]
         change = speed_change(
             [one.seconds_an_image for one in before],
@@ -290,7 +296,10 @@ class Judge:
             p=change.p,
             processes=(len(now), len(before)),
         )
-        return Found(outcome=_outcome(cell, change.change, beyond=change.beyond_chance), evidence=evidence)
+        outcome = _outcome(cell, change.change, beyond=change.beyond_chance)
+        if outcome is Outcome.IMPROVED and off < 0:
+            return unjudged(f"faster, but so was the machine as a whole: by {-off:.0%}, by its yardstick")
+        return Found(outcome=outcome, evidence=evidence)
 
     def _since(self, job: Job) -> "Since":
         """Sort what was measured of a speed since the baseline."""
@@ -298,25 +307,33 @@ class Judge:
         quiet = [kept_speed(one) for one in every if not is_disturbed(one)]
         pace = self.baseline.pace
         # Where there is no yardstick, nothing says that the machine was otherwise.
-        alike = [one for one in quiet if pace is None or one.yardstick is None or pace.holds(one.yardstick)]
+        alike = [one for one in quiet if pace is None or one.yardstick is None or pace.off([one.yardstick]) <= 0]
         otherwise = [one for one in quiet if one not in alike]
         return Since(alike=alike, otherwise=otherwise, disturbed=len(every) - len(quiet))
 
     @cached_property
-    def _unrest(self) -> Noise | None:
-        """How far the runs of now differ, over all speeds of the baseline."""
+    def _now(self) -> list[Sequence[Kept]]:
+        """The runs of now by which each speed of the baseline is judged."""
         jobs = {one.job.key: one.job for one in self.baseline.runs.values() if one.seconds}
-        needed = max(self.runs, LEAST_PROCESSES)
-        return noise_of(
-            [speed(one.seconds_an_image) for one in self._since(job).alike[:needed]] for job in jobs.values()
-        )
+        return [self._since(job).alike[: max(self.runs, LEAST_PROCESSES)] for job in jobs.values()]
+
+    @cached_property
+    def _unrest(self) -> Noise | None:
+        """How far the runs of now differ among themselves, over all speeds."""
+        return noise_of([speed(one.seconds_an_image) for one in runs] for runs in self._now)
+
+    @cached_property
+    def _off_pace(self) -> float:
+        """By which fraction the machine was slower over all runs of now: many tell more than each alone."""
+        yardsticks = [one.yardstick for runs in self._now for one in runs if one.yardstick is not None]
+        return self.baseline.pace.off(yardsticks) if self.baseline.pace else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Since:
     """The runs of a speed since the baseline, newest first.
 
-    `alike` count; `otherwise` found the machine slower or faster as a whole; so many more were `disturbed`.
+    `alike` count; `otherwise` found the machine slower as a whole; so many more were `disturbed`.
     """
 
     alike: Sequence[Kept]
@@ -329,8 +346,7 @@ class Since:
         if self.otherwise and pace:
             took = statistics.median(one.yardstick for one in self.otherwise if one.yardstick) / pace.seconds - 1
             parts.append(
-                f"{len(self.otherwise)} more found the machine {'slower' if took > 0 else 'faster'} as a whole, its "
-                f"yardstick taking {took:+.0%}"
+                f"{len(self.otherwise)} more found the machine slower as a whole, its yardstick taking {took:+.0%}"
             )
         return f" ({'; '.join(parts)})" if parts else ""
 

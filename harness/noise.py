@@ -68,14 +68,24 @@ class SpeedChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast a machine was: the `seconds` of its yardstick, and the factor by which they differ by chance."""
+    """How fast a machine was: the median `seconds` of the yardsticks of so many `processes`, and how they differ."""
 
     seconds: float
-    factor: float
+    processes: int
+    noise: Noise
 
-    def holds(self, seconds: float) -> bool:
-        """Whether a machine whose yardstick takes so long is as fast as it was then."""
-        return 1 / self.factor <= seconds / self.seconds <= self.factor
+    def factor(self, processes: int = 1) -> float:
+        """Give by which factor the yardstick of one process, or the median of several, may differ by chance."""
+        now = 1.0 if processes == 1 else math.pi / 2 / processes
+        error = self.noise.spread * math.sqrt(now + math.pi / 2 / self.processes)
+        return max(1 + LEAST_OTHER_PACE, math.exp(_student(self.noise.degrees, 1 - OTHER_PACE / 2) * error))
+
+    def off(self, yardsticks: Sequence[float]) -> float:
+        """Give by which fraction a machine with such yardsticks is slower, or faster (below zero); 0 if by chance."""
+        if not yardsticks:
+            return 0.0
+        ratio, factor = statistics.median(yardsticks) / self.seconds, self.factor(len(yardsticks))
+        return 0.0 if 1 / factor <= ratio <= factor else ratio - 1
 
 
 def speed(seconds: Sequence[float]) -> float:
@@ -131,9 +141,7 @@ def pace_of(yardsticks: Sequence[float]) -> Pace | None:
         return None
     noise = noise_of([yardsticks])
     assert noise is not None
-    error = noise.spread * math.sqrt(1 + math.pi / 2 / len(yardsticks))
-    factor = math.exp(_student(noise.degrees, 1 - OTHER_PACE / 2) * error)
-    return Pace(seconds=statistics.median(yardsticks), factor=max(1 + LEAST_OTHER_PACE, factor))
+    return Pace(seconds=statistics.median(yardsticks), processes=len(yardsticks), noise=noise)
 
 
 def rank_test(before: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> tuple[float, float]:

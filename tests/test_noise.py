@@ -127,18 +127,22 @@ def test_a_pace_is_that_of_the_median_yardstick_and_differs_as_yardsticks_do() -
     found = pace_of([0.01 * math.exp(one) for one in (-0.02, 0.0, 0.02)])
     assert found is not None
     assert found.seconds == pytest.approx(0.01)
-    # A standard deviation of 0.02, Student's t of 2 degrees at 0.995, 9.925, and the root of 1 + π/2/3: 0.2450.
-    assert found.factor == pytest.approx(math.exp(0.2450), rel=1e-3)
-    assert found.holds(0.0127)
-    assert not found.holds(0.0129)
-    assert found.holds(0.0079)
-    assert not found.holds(0.0078)
+    # A standard deviation of 0.02, Student's t of 2 degrees at 0.995, 9.925, and the root of 1 + π/2/3: 0.2450; of
+    # the median of nine the root of π/2 · (1/9 + 1/3): 0.1659.
+    assert found.factor() == pytest.approx(math.exp(0.2450), rel=1e-3)
+    assert found.factor(9) == pytest.approx(math.exp(0.1659), rel=1e-3)
+    assert found.off([0.0127]) == 0
+    assert found.off([0.0129]) == pytest.approx(0.29)
+    assert found.off([0.0079]) == 0
+    assert found.off([0.0078]) == pytest.approx(-0.22)
+    assert found.off([0.0119] * 9) == pytest.approx(0.19)
+    assert found.off([]) == 0
 
 
 def test_a_machine_that_is_never_restless_may_still_differ_by_a_twentieth() -> None:
     found = pace_of([0.01] * 20)
     assert found is not None
-    assert found.factor == 1.05
+    assert found.factor() == found.factor(100) == 1.05
 
 
 def test_two_yardsticks_make_no_pace() -> None:
