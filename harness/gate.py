@@ -308,46 +308,46 @@ class Judge:
         pace = self.baseline.pace
         # Where there is no yardstick, nothing says that the machine was otherwise.
         alike = [one for one in quiet if pace is None or one.yardstick is None or pace.off([one.yardstick]) <= 0]
-        otherwise = [one for one in quiet if one not in alike]
-        return Since(alike=alike, otherwise=otherwise, disturbed=len(every) - len(quiet))
+        return Since(quiet=quiet, alike=alike, disturbed=len(every) - len(quiet))
 
     @cached_property
-    def _now(self) -> list[Sequence[Kept]]:
-        """The runs of now by which each speed of the baseline is judged."""
+    def _now(self) -> list["Since"]:
+        """What was measured since of each speed of the baseline."""
         jobs = {one.job.key: one.job for one in self.baseline.runs.values() if one.seconds}
-        return [self._since(job).alike[: max(self.runs, LEAST_PROCESSES)] for job in jobs.values()]
+        return [self._since(job) for job in jobs.values()]
 
     @cached_property
     def _unrest(self) -> Noise | None:
-        """How far the runs of now differ among themselves, over all speeds."""
-        return noise_of([speed(one.seconds_an_image) for one in runs] for runs in self._now)
+        """How far the runs that count differ among themselves, over all speeds."""
+        needed = max(self.runs, LEAST_PROCESSES)
+        return noise_of([speed(one.seconds_an_image) for one in since.alike[:needed]] for since in self._now)
 
     @cached_property
     def _off_pace(self) -> float:
-        """By which fraction the machine was slower over all runs of now: many tell more than each alone."""
-        yardsticks = [one.yardstick for runs in self._now for one in runs if one.yardstick is not None]
-        return self.baseline.pace.off(yardsticks) if self.baseline.pace else 0.0
+        """By which fraction the machine was slower of late: many runs tell more than each, those left out as well."""
+        late = [one for since in self._now for one in since.quiet[: max(self.runs, LEAST_PROCESSES)]]
+        return self.baseline.pace.off([one.yardstick for one in late if one.yardstick]) if self.baseline.pace else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Since:
     """The runs of a speed since the baseline, newest first.
 
-    `alike` count; `otherwise` found the machine slower as a whole; so many more were `disturbed`.
+    Of the `quiet` ones those that are `alike` count, the others found the machine slower as a whole; so many more were
+    `disturbed`.
     """
 
+    quiet: Sequence[Kept]
     alike: Sequence[Kept]
-    otherwise: Sequence[Kept]
     disturbed: int
 
     def left_out(self, pace: Pace | None) -> str:
         """Say why runs do not count."""
         parts = [f"{self.disturbed} more were disturbed by other load"] if self.disturbed else []
-        if self.otherwise and pace:
-            took = statistics.median(one.yardstick for one in self.otherwise if one.yardstick) / pace.seconds - 1
-            parts.append(
-                f"{len(self.otherwise)} more found the machine slower as a whole, its yardstick taking {took:+.0%}"
-            )
+        otherwise = [one.yardstick for one in self.quiet if one not in self.alike and one.yardstick]
+        if otherwise and pace:
+            took = statistics.median(otherwise) / pace.seconds - 1
+            parts.append(f"{len(otherwise)} more found the machine slower as a whole, its yardstick taking {took:+.0%}")
         return f" ({'; '.join(parts)})" if parts else ""
 
 

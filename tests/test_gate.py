@@ -426,6 +426,16 @@ def test_yardsticks_that_each_could_be_chance_tell_together_that_the_machine_was
     )
 
 
+def test_earlier_runs_are_not_judged_while_the_newest_find_the_machine_slower(
+    old: Store, new: Store, spec: Spec
+) -> None:
+    keep_five(old, spec, yardstick=0.01)
+    for number, seconds in enumerate(slower(9.0)):
+        keep_speed(new, spec, 20 + number, seconds, yardstick=0.01)
+        keep_speed(new, spec, 30 + number, seconds, yardstick=0.016)
+    assert said(old, new, spec)[1].startswith("mine, speed of Tiny: the machine as a whole was 60% slower than in the")
+
+
 def test_a_machine_that_was_faster_as_a_whole_excuses_nothing_and_earns_nothing(
     old: Store, new: Store, spec: Spec
 ) -> None:
