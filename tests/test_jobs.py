@@ -239,6 +239,7 @@ def test_the_largest_batch_under_a_cap_is_searched_in_one_process_and_confirmed_
     metrics, facts, _ = throughput.work(job, lambda p: said.append(p.phase), device="cpu", threads=1)
     batch = metrics["batch"].value
     assert facts["memory_cap"] == 200 * 2**20
+    assert not facts["freed_memory_kept"]
     outcomes = {probe["batch"]: probe["outcome"] for probe in facts["probes"]}
     assert outcomes[batch + facts["steps_down"]] == "fits"
     assert outcomes[batch + facts["steps_down"] + 1] == "out of memory"
@@ -340,6 +341,7 @@ def test_runs_on_the_cpu_are_timed_one_by_one() -> None:
 
 def pages_of_a_step(*, kept: bool) -> int:
     """Pages that a step of 40 MiB asks for; glibc gives back at once what is larger than 32 MiB."""
+    torch.set_num_threads(1)  # a forked process has none of the threads that an earlier test began
     if kept and not keep_freed():
         return -1
     step: Callable[[], object] = lambda: torch.ones(10 * 2**20)  # noqa: E731
@@ -363,24 +365,38 @@ def test_what_a_step_frees_stays_with_the_process() -> None:
     assert int(ran.stdout) >= 20
 
 
+def fits_after_smaller_ones(cap: int, size: int) -> bool:
+    """Whether a block fits under a cap after a row of smaller ones, each freed before the next but for what it left."""
+    there = Cpu(1)
+    there.limit_memory(cap)
+    left = []
+    try:
+        for tenths in range(1, 11):
+            block = torch.empty(size * tenths // 10, dtype=torch.uint8)
+            left.append(torch.empty(2**14, dtype=torch.uint8))  # sits above the block where the heap is kept
+            del block
+    except RuntimeError as error:
+        return not there.ran_out(error)
+    return True
+
+
+def test_how_much_fits_under_a_cap_is_not_a_matter_of_what_was_freed_before() -> None:
+    assert in_fresh_process(fits_after_smaller_ones, 100 * 2**20, 90 * 2**20)
+    assert not in_fresh_process(fits_after_smaller_ones, 100 * 2**20, 101 * 2**20)
+
+
+REMEDY = "preload an allocator that keeps what is freed, as jemalloc"
+
+
 @pytest.mark.parametrize(
-    ("system", "doubts"),
-    [
-        (0.1, []),
-        (
-            0.5,
-            [
-                (
-                    "the system took 25% of the processor time, each run asking it for 10 MiB of memory anew: preload "
-                    "an allocator that keeps what is freed, as jemalloc"
-                )
-            ],
-        ),
-    ],
+    ("system", "capped", "remedies"),
+    [(0.1, False, []), (0.5, False, [REMEDY]), (0.5, True, ["measure without --memory"])],
 )
-def test_runs_that_ask_the_system_for_memory_are_doubted(system: float, doubts: list[str]) -> None:
+def test_runs_that_ask_the_system_for_memory_are_doubted(system: float, *, capped: bool, remedies: list[str]) -> None:
     anew = 10 * 10 * 2**20 // resource.getpagesize()
-    assert memory_doubts(Asked(pages=anew, seconds=2.0, system=system), 10) == doubts
+    said = "the system took 25% of the processor time, each run asking it for 10 MiB of memory anew: "
+    asked = Asked(pages=anew, seconds=2.0, system=system)
+    assert memory_doubts(asked, 10, capped=capped) == [said + remedy for remedy in remedies]
 
 
 def test_a_speed_tells_of_its_memory_and_of_the_machine_beside_it() -> None:
@@ -392,6 +408,12 @@ def test_a_speed_tells_of_its_memory_and_of_the_machine_beside_it() -> None:
         pytest.skip("this machine's malloc cannot be told to keep what is freed")
     assert facts["system_share"] < 0.2
     assert not any("memory anew" in warning for warning in warnings)
+
+
+def test_the_yardstick_is_none_of_torchs_so_that_a_slower_torch_is_no_slower_machine() -> None:
+    program = "import harness.jobs.yardstick, sys; print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout == "False\n"
 
 
 def test_a_busy_machine_takes_longer_for_the_yardstick() -> None:

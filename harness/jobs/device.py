@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from harness.errors import JobError
-from harness.jobs.malloc import Asked, keep_freed
+from harness.jobs.malloc import Asked, give_back_freed, keep_freed
 from harness.jobs.yardstick import Yardstick
 from harness.machine import GIB, CpuClock, cores, gpus
 from harness.machine.watch import Monitor, watching
@@ -131,7 +131,7 @@ class Cpu:
             "pages_asked_for": round(asked.pages / repeats),
             "system_share": round(asked.system / max(asked.seconds, 1e-9), 3),
         }
-        warnings = memory_doubts(asked, repeats)
+        warnings = memory_doubts(asked, repeats, capped=self._capped)
         if before is None or after is None:
             return Runs(seconds=tuple(seconds), wall=wall, warnings=tuple(warnings), facts=facts)
         others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / wall
@@ -162,7 +162,8 @@ class Cpu:
         """Cap the data that this process may hold, above what the libraries hold already."""
         if cap is None:
             return Limit(room=None)
-        self._capped = True
+        self._capped, self._keeps_freed = True, False
+        give_back_freed()
         size = _data_size() + cap
         resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         return Limit(room=cap, facts={"memory_cap": cap, "memory_cap_by": "RLIMIT_DATA"})
@@ -198,16 +199,20 @@ def thread_doubts(threads: int, available: int, used: float) -> list[str]:
     return found
 
 
-def memory_doubts(asked: Asked, runs: int) -> list[str]:
-    """Doubt runs that the system itself took part in: what they freed was given back and had to be asked for anew."""
+def memory_doubts(asked: Asked, runs: int, *, capped: bool) -> list[str]:
+    """Doubt runs that the system itself took part in: what they freed was given back and had to be asked for anew.
+
+    Under a cap that is our own doing; elsewhere malloc could not be told to keep it.
+    """
     share = asked.system / asked.seconds if asked.seconds > 0 else 0.0
     if share <= WORTH_A_DOUBT:
         return []
     anew = asked.pages * resource.getpagesize() / runs / 2**20
+    remedy = "measure without --memory" if capped else "preload an allocator that keeps what is freed, as jemalloc"
     return [
         (
             f"the system took {share:.0%} of the processor time, each run asking it for {anew:.0f} MiB of memory "
-            "anew: preload an allocator that keeps what is freed, as jemalloc"
+            f"anew: {remedy}"
         )
     ]
 

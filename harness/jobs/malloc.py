@@ -8,20 +8,36 @@ allocator keeps what was freed, so that a kept heap is also what the published s
 
 import ctypes
 import resource
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 _NEVER = 2**31 - 1
+# What glibc starts with.
+_MMAP_MAX = 65_536
+_THRESHOLD = 128 * 1024
 
 
 def keep_freed() -> bool:
     """Have malloc keep what is freed, until this process ends; whether this machine's can be told so (glibc's can)."""
+    return _told({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: _NEVER})
+
+
+def give_back_freed() -> None:
+    """Have malloc give back what was kept, and from now on each large block as soon as it is freed.
+
+    How much fits under a cap is then a matter of sizes; in a kept heap it is one of the holes that earlier blocks left.
+    """
+    if _told({_M_MMAP_MAX: _MMAP_MAX, _M_MMAP_THRESHOLD: _THRESHOLD, _M_TRIM_THRESHOLD: _THRESHOLD}):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _told(settings: Mapping[int, int]) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+    return mallopt is not None and all(mallopt(name, value) for name, value in settings.items())
 
 
 @dataclass(frozen=True, kw_only=True)
