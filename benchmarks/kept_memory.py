@@ -10,13 +10,10 @@ asks the system for where freed memory is given back, the ratio kept / given bac
 import argparse
 import resource
 import statistics
-import time
 
-import timm
 import torch
-from timm.layers import set_fused_attn
 
-from benchmarks.bare_loop import NETWORKS, interval
+from benchmarks.bare_loop import NETWORKS, bare_loop, interval
 from harness.jobs.fresh import in_fresh_process
 from harness.jobs.malloc import Asked, keep_freed
 from harness.machine import describe
@@ -29,20 +26,12 @@ def speed(model: str, res: int, batch: int, threads: int, *, keep: bool) -> tupl
     if keep and not keep_freed():
         raise SystemExit("this machine's malloc cannot be told to keep what is freed")
     torch.set_num_threads(threads)
-    set_fused_attn(enable=False)
-    network = timm.create_model(model).eval()
-    images = torch.randn(batch, 3, res, res)
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(WARM_UP):
-            network(images)
-        before = Asked.now()
-        for _ in range(RUNS):
-            start = time.perf_counter()
-            network(images)
-            seconds.append(time.perf_counter() - start)
-        asked = Asked.now().since(before)
-    return batch / statistics.median(seconds), asked.pages * resource.getpagesize() / RUNS / 2**20
+    loop = bare_loop(model, res, batch)
+    loop(WARM_UP)
+    before = Asked.now()
+    found = loop(RUNS)
+    asked = Asked.now().since(before)
+    return found, asked.pages * resource.getpagesize() / RUNS / 2**20
 
 
 def main() -> None:

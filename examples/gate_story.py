@@ -4,7 +4,7 @@ A baseline; a change that drops accuracy by half a point; a change within noise;
 is, one unchanged measurement repeated a hundred times.  Accuracies are played (fifty thousand images, no data needed),
 speeds are measured.
 
-    python examples/gate_story.py                    # all of it: about an hour on two cores
+    python examples/gate_story.py                    # all of it: an hour and more on two cores
     python examples/gate_story.py --repetitions 0    # without the repetitions: seconds
 """
 
@@ -24,12 +24,12 @@ import numpy as np
 from harness.cli.display import Quiet
 from harness.job import Job
 from harness.launch import LocalLauncher
-from harness.machine import Machine, describe, software
+from harness.machine import Machine
 from harness.newest import is_disturbed
 from harness.plan import Options, make_plan
 from harness.predictions import Head, Predictions, write
 from harness.result import Measurement, Result, new_id
-from harness.run import Runner, Site
+from harness.run import Runner, site_of
 from harness.spec import Spec, load
 from harness.store import Store
 
@@ -39,8 +39,8 @@ RIGHT = 36_100  # 72.20 %
 
 PASSED, FAILED, NOTHING = 0, 1, 4
 
-# Speeds of a check, and how often what does not count is measured again: runs that were disturbed, and those for which
-# the machine as a whole had another pace than in the baseline.
+# Speeds of a check, and how often what does not count is measured again: runs that were disturbed, and those of a
+# machine that was slower as a whole than in the baseline.
 RUNS = 3
 TRIES = 3
 
@@ -164,29 +164,25 @@ def repetition(number: int, runs: Path, spec: Spec, baseline: Path) -> tuple[int
 
 def measure(spec: Spec, runs: Path, *, times: int = RUNS) -> None:
     """Measure each speed in processes of their own, in turns, as so many `harness reproduce --rerun` would."""
-    machine = describe("cpu")
     store = Store(runs)
     store.prepare()
-    site = Site(device="cpu", machine=machine, software=software(machine), devices=("cpu",))
-    runner = Runner(store=store, launcher=LAUNCHER, site=site, watcher=Quiet())
+    runner = Runner(store=store, launcher=LAUNCHER, site=site_of("cpu"), watcher=Quiet())
     jobs = [job for job in make_plan([spec]).jobs if job.exclusive]
-    there = {job: len(list(store.results(job))) for job in jobs}
+    wanted = {job: quiet(store, job) + times for job in jobs}
     for _ in range(times + TRIES):
-        left = [job for job in jobs if sum(not is_disturbed(one) for one in fresh(store, job, there[job])) < times]
-        runner.measure(left, rerun=True)
+        runner.measure([job for job in jobs if quiet(store, job) < wanted[job]], rerun=True)
 
 
-def fresh(store: Store, job: Job, there: int) -> list[Result]:
-    """Give the results of a job beyond those that were there."""
-    results = list(store.results(job))
-    return results[: len(results) - there]
+def quiet(store: Store, job: Job) -> int:
+    """Count the undisturbed runs that there are."""
+    return sum(not is_disturbed(one) for one in store.results(job))
 
 
 def said_of(counts: Mapping[int, int]) -> str:
     """Sum up what the checks came to."""
     false = sum(counts.values()) - counts[PASSED] - counts[NOTHING]
     judged = f"{counts[PASSED]} passed, {false} false alarms"
-    return f"{judged}, {counts[NOTHING]} not judged because the machine was disturbed or had another pace"
+    return f"{judged}, {counts[NOTHING]} not judged because the machine was disturbed or slower as a whole"
 
 
 LAUNCHER = LocalLauncher()

@@ -261,12 +261,11 @@ class Judge:
         there, here = self.baseline.machine, result.machine
         if there is None or not there.does_the_same_as(here):
             return unjudged(f"measured on {here.label}, the baseline on {there.label if there else 'none'}")
-        since = self._since(result.job)
-        needed = max(self.runs, LEAST_PROCESSES)
-        if len(since.alike) < needed:
+        since = self._now[result.job.key]
+        if len(since.alike) < self._needed:
             return unjudged(
-                f"too few runs: {len(since.alike)} since the baseline{since.left_out(self.baseline.pace)}, {needed} "
-                "needed; `harness reproduce --throughput-only --rerun` makes one more each time"
+                f"too few runs: {len(since.alike)} since the baseline{since.left_out(self.baseline.pace)}, "
+                f"{self._needed} needed; `harness reproduce --throughput-only --rerun` makes one more each time"
             )
         if len(before) < LEAST_PROCESSES or self.baseline.noise is None:
             return unjudged(
@@ -279,7 +278,7 @@ class Judge:
                 f"the machine as a whole was {off:.0%} slower than in the baseline, by its yardstick; measure again "
                 "later, or calibrate again if it stays so"
             )
-        now = since.alike[:needed]
+        now = since.alike[: self._needed]
         change = speed_change(
             [one.seconds_an_image for one in before],
             [one.seconds_an_image for one in now],
@@ -310,22 +309,26 @@ class Judge:
         alike = [one for one in quiet if pace is None or one.yardstick is None or pace.off([one.yardstick]) <= 0]
         return Since(quiet=quiet, alike=alike, disturbed=len(every) - len(quiet))
 
+    @property
+    def _needed(self) -> int:
+        return max(self.runs, LEAST_PROCESSES)
+
     @cached_property
-    def _now(self) -> list["Since"]:
-        """What was measured since of each speed of the baseline."""
+    def _now(self) -> dict[str, "Since"]:
+        """What was measured since of each speed of the baseline, by the key of its job."""
         jobs = {one.job.key: one.job for one in self.baseline.runs.values() if one.seconds}
-        return [self._since(job) for job in jobs.values()]
+        return {key: self._since(job) for key, job in jobs.items()}
 
     @cached_property
     def _unrest(self) -> Noise | None:
         """How far the runs that count differ among themselves, over all speeds."""
-        needed = max(self.runs, LEAST_PROCESSES)
-        return noise_of([speed(one.seconds_an_image) for one in since.alike[:needed]] for since in self._now)
+        late = [since.alike[: self._needed] for since in self._now.values()]
+        return noise_of([speed(one.seconds_an_image) for one in runs] for runs in late)
 
     @cached_property
     def _off_pace(self) -> float:
         """By which fraction the machine was slower of late: many runs tell more than each, those left out as well."""
-        late = [one for since in self._now for one in since.quiet[: max(self.runs, LEAST_PROCESSES)]]
+        late = [one for since in self._now.values() for one in since.quiet[: self._needed]]
         return self.baseline.pace.off([one.yardstick for one in late if one.yardstick]) if self.baseline.pace else 0.0
 
 

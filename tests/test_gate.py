@@ -344,6 +344,11 @@ def slower(by: float, count: int = 3) -> list[tuple[float, ...]]:
     return [tuple(by * second for second in process) for process in FIVE[:count]]
 
 
+def keep_three(store: Store, spec: Spec, by: float, yardsticks: Sequence[float | None], *, start: int = 20) -> None:
+    for number, (seconds, yardstick) in enumerate(zip(slower(by), yardsticks, strict=True)):
+        keep_speed(store, spec, start + number, seconds, yardstick=yardstick)
+
+
 def test_a_third_slower_in_three_runs_is_a_regression(old: Store, new: Store, spec: Spec) -> None:
     keep_five(old, spec)
     for number, seconds in enumerate(slower(1.5)):
@@ -397,8 +402,7 @@ def test_disturbed_runs_do_not_count(old: Store, new: Store, spec: Spec) -> None
 
 def test_runs_for_which_the_machine_was_slower_as_a_whole_do_not_count(old: Store, new: Store, spec: Spec) -> None:
     keep_five(old, spec, yardstick=0.01)
-    for number, seconds in enumerate(slower(9.0)):
-        keep_speed(new, spec, 20 + number, seconds, yardstick=0.016 if number else 0.0102)
+    keep_three(new, spec, 9.0, (0.0102, 0.016, 0.016))
     assert said(old, new, spec) == (
         Outcome.NOT_JUDGED,
         (
@@ -415,8 +419,7 @@ def test_yardsticks_that_each_could_be_chance_tell_together_that_the_machine_was
     # take exp(4.604 · 0.0395 · √(1 + π/2/5)) = 1.23 times as long, the median of three 1.18 times.
     for number, yardstick in enumerate((0.0095, 0.00975, 0.01, 0.01025, 0.0105)):
         keep_speed(old, spec, number, FIVE[number], yardstick=yardstick)
-    for number, seconds in enumerate(slower(9.0)):
-        keep_speed(new, spec, 20 + number, seconds, yardstick=0.0121)
+    keep_three(new, spec, 9.0, (0.0121,) * 3)
     assert said(old, new, spec) == (
         Outcome.NOT_JUDGED,
         (
@@ -430,9 +433,8 @@ def test_earlier_runs_are_not_judged_while_the_newest_find_the_machine_slower(
     old: Store, new: Store, spec: Spec
 ) -> None:
     keep_five(old, spec, yardstick=0.01)
-    for number, seconds in enumerate(slower(9.0)):
-        keep_speed(new, spec, 20 + number, seconds, yardstick=0.01)
-        keep_speed(new, spec, 30 + number, seconds, yardstick=0.016)
+    keep_three(new, spec, 9.0, (0.01,) * 3)
+    keep_three(new, spec, 9.0, (0.016,) * 3, start=30)
     assert said(old, new, spec)[1].startswith("mine, speed of Tiny: the machine as a whole was 60% slower than in the")
 
 
@@ -440,11 +442,9 @@ def test_a_machine_that_was_faster_as_a_whole_excuses_nothing_and_earns_nothing(
     old: Store, new: Store, spec: Spec
 ) -> None:
     keep_five(old, spec, yardstick=0.01)
-    for number, seconds in enumerate(slower(1.5)):
-        keep_speed(new, spec, 20 + number, seconds, yardstick=0.008)
+    keep_three(new, spec, 1.5, (0.008,) * 3)
     assert said(old, new, spec)[0] is Outcome.REGRESSED
-    for number, seconds in enumerate(slower(0.7)):
-        keep_speed(new, spec, 30 + number, seconds, yardstick=0.008)
+    keep_three(new, spec, 0.7, (0.008,) * 3, start=30)
     assert said(old, new, spec) == (
         Outcome.NOT_JUDGED,
         "mine, speed of Tiny: faster, but so was the machine as a whole: by 20%, by its yardstick",
@@ -455,8 +455,7 @@ def test_runs_at_the_pace_of_the_baseline_are_judged_and_those_without_a_yardsti
     old: Store, new: Store, spec: Spec
 ) -> None:
     keep_five(old, spec, yardstick=0.01)
-    for number, seconds in enumerate(slower(1.5)):
-        keep_speed(new, spec, 20 + number, seconds, yardstick=(0.0104, 0.0096, None)[number])
+    keep_three(new, spec, 1.5, (0.0104, 0.0096, None))
     assert said(old, new, spec)[0] is Outcome.REGRESSED
 
 
