@@ -2,12 +2,11 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-
-from filelock import FileLock
 
 from harness.cli.display import Quiet
 from harness.errors import HarnessError, did_you_mean
@@ -15,9 +14,10 @@ from harness.job import Job
 from harness.kinds import KINDS, SETTINGS, Scalar
 from harness.launch import LocalLauncher
 from harness.machine import cores
+from harness.machine.alone import alone, speed_lock
 from harness.progress import Inputs, Seen
 from harness.result import Result
-from harness.run import Runner, Site, site_of, speed_lock
+from harness.run import Runner, Site, site_of
 from harness.stats import doubts, summarise, wilson
 from harness.store import Store
 
@@ -107,7 +107,7 @@ def accuracy(place: Place, network: str, settings: dict[str, Scalar]) -> Gauged:
 
 def step_throughput(step: Callable[[], object], *, batch: int, repeats: int) -> Gauged:
     """Time a step of the caller's own in this process; on a GPU the step itself has to wait for the device."""
-    with FileLock(speed_lock()):
+    with alone(speed_lock(), lambda why: warnings.warn(why, stacklevel=3)):
         warm, began = 0, time.perf_counter()
         while warm < WARM_UP_RUNS or time.perf_counter() - began < WARM_UP_SECONDS:
             step()

@@ -1,23 +1,19 @@
 """`Plan` -> `Result`s: what is missing is measured, and saved before the next begins."""
 
 import contextlib
-import getpass
 import queue
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock, Timeout
-
 from harness.errors import HarnessError
 from harness.job import Job
 from harness.launch import Crashed
 from harness.machine import Machine, describe, gpu_index, gpus, software
+from harness.machine.alone import alone, speed_lock
 from harness.plan import Plan, needed_by
 from harness.progress import Batch, Inputs, Progress, Saved, Seen, train_split
 from harness.result import Result, new_id
@@ -54,11 +50,6 @@ class Watcher(Protocol):
 
     def waits(self, why: str) -> None:
         """Nothing happens for now."""
-
-
-def speed_lock() -> Path:
-    """Name the file that every harness of this user holds while it measures a speed on this machine."""
-    return Path(tempfile.gettempdir()) / f"harness-speed-{getpass.getuser()}.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +163,7 @@ class Runner:
             self._train(training, len(missing))
             number += len(training)
         for jobs in _batches(job for job in missing if job.kind != "train"):
-            with _the_machine_to_itself(self.watcher, self.site.lock if jobs[0].exclusive else None):
+            with alone(self.site.lock, self.watcher.waits) if jobs[0].exclusive else contextlib.nullcontext():
                 # Another process may have measured it since this one looked.
                 left = [job for job in jobs if rerun or not self.known(job)]
                 self._do(left, number, len(missing))
@@ -453,21 +444,3 @@ def _check_models(plan: Plan, jobs: Iterable[Job], launcher: Launcher) -> None:
     unknown = launcher.unknown_models(tuple(places))
     if unknown:
         raise HarnessError("\n".join(f"{places[name]}: {reason}" for name, reason in unknown.items()))
-
-
-@contextmanager
-def _the_machine_to_itself(watcher: Watcher, path: Path | None) -> Iterator[None]:
-    """Hold the machine against other harness processes while a speed is measured."""
-    if path is None:
-        yield
-        return
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        watcher.waits("another harness measures speed on this machine; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,5 +1,7 @@
 """What is missing is measured once, saved before the next begins, and never lost."""
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +93,39 @@ def test_counts_share_a_process_and_each_speed_has_its_own(tmp_path: Path, plan:
         ("throughput one at 224",),
         ("throughput two at 224",),
     ]
+
+
+HOLDER = """
+import pathlib, sys
+from harness.machine.alone import alone
+with alone(pathlib.Path(sys.argv[1]), print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_waits_for_another_to_measure_its_speed_says_for_which_process(
+    tmp_path: Path, plan: Plan, here: Site
+) -> None:
+    ours = Store(tmp_path / "runs")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(here.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        stdin = other.stdin
+
+        class LetsGo(Notes):
+            def waits(self, why: str) -> None:
+                super().waits(why)
+                stdin.close()
+
+        notes = LetsGo()
+        run(plan, ours, FakeLauncher(), here, notes)
+    assert f"another harness (process {other.pid}) measures speed on this machine; waiting for it" in notes.said
+    assert notes.said[-1] == "throughput two at 224: done"
+    assert not list(tmp_path.glob("*.pid"))
 
 
 def test_a_second_time_nothing_is_measured(tmp_path: Path, plan: Plan, here: Site) -> None:
