@@ -121,6 +121,13 @@ def test_latex_sets_each_effect_beside_the_published_one(diff: Diff) -> None:
     assert "top-1: 2 of 3 changes have the sign in print" in text
 
 
+def test_latex_raises_the_marks_of_the_published_effect_but_not_the_brackets_of_its_interval(diff: Diff) -> None:
+    (effects,) = diff.effects
+    starred = replace(effects, rows=tuple(replace(one, marks=("*", "B1")) for one in effects.rows))
+    (worse,) = (line for line in rows(render_latex([replace(diff, effects=(starred,))])) if line[0] == "Row worse")
+    assert worse[2:4] == ["[$-$12.5, $-$7.5]", r"$-$10.0\textsuperscript{*, B1}"]
+
+
 @needs_tex
 def test_effects_compile(diff: Diff, tmp_path: Path) -> None:
     compiled(tmp_path, render_latex([diff]))

@@ -80,7 +80,8 @@ def _effects(diff: Diff) -> str:
     lines = ["\\begin{tabular}{@{}lrlrc@{}}", "\\toprule", heading]
     for column in diff.effects:
         lines += ["\\midrule", f"\\multicolumn{{5}}{{@{{}}l}}{{\\textit{{{escaped(effects.heading(column))}}}}} \\\\"]
-        lines += [_line(map(escaped, line)) for line in effects.lines(column)]
+        for row, ours, interval, paper, sign in effects.lines(column):
+            lines.append(_line([*map(escaped, (row, ours, interval)), _marked(paper), escaped(sign)]))
     said = [effects.introduction(diff)]
     said += [f"{one.column.label}: {effects.signs_sentence(one)}." for one in diff.effects]
     notes = [*map(escaped, said), *map(_note, words.footnotes(diff, measured_only=True))]
@@ -215,10 +216,14 @@ def _ours(finding: Finding) -> str:
 
 def _theirs(finding: Finding) -> str:
     cell = words.written(finding)
-    text, *marks = _printed(finding).replace("]", "").split("[")
-    noted = f"\\textsuperscript{{{escaped(', '.join(marks))}}}" if marks else ""
-    said = " ".join(filter(None, (f"{escaped(text)}{noted}", escaped(cell.difference))))
+    said = " ".join(filter(None, (_marked(_printed(finding)), escaped(cell.difference))))
     return f"\\published{{{said}}}" if said else ""
+
+
+def _marked(text: str) -> str:
+    """Set the footnotes' marks behind a published value as they are printed, raised."""
+    value, *marks = text.replace("]", "").split("[")
+    return escaped(value) + (f"\\textsuperscript{{{escaped(', '.join(marks))}}}" if marks else "")
 
 
 def _measured(text: str) -> str:
