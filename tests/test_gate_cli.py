@@ -257,7 +257,7 @@ print("heavy:", sorted({"torch", "timm", "pandas", "matplotlib", "scipy.stats"} 
 
 
 def test_the_story_of_the_examples_plays(tmp_path: Path) -> None:
-    """The accuracies; the hundred measured repetitions take half an hour and are run by hand."""
+    """The accuracies; the hundred measured repetitions take over an hour and are run by hand."""
     ran = subprocess.run(
         [sys.executable, str(EXAMPLES / "gate_story.py"), "--repetitions", "0"],
         capture_output=True,
