@@ -10,7 +10,18 @@ from harness.errors import HarnessError
 from harness.job import Job
 from harness.machine import Machine
 from harness.newest import Newest, is_disturbed
-from harness.noise import LEAST_PROCESSES, MOST_PROCESSES, Noise, Pace, allowance, noise_of, pace_of, speed
+from harness.noise import (
+    LEAST_CHANGE,
+    LEAST_PROCESSES,
+    MOST_PROCESSES,
+    Noise,
+    Pace,
+    chance_factor,
+    lost,
+    noise_of,
+    pace_of,
+    speed,
+)
 from harness.result import Result
 from harness.spec import Spec
 from harness.table import Filled, Table
@@ -131,12 +142,12 @@ def short_of_runs(baseline: Baseline) -> dict[Job, int]:
 
 
 def sensitivity(baseline: Baseline, processes: int) -> float | None:
-    """Tell above which fraction a change of speed is seen, by so many processes now; None where none is judged."""
+    """Tell above which fraction a loss of speed is seen, by so many processes now; None where none is judged."""
     speeds = _by_job(one for one in baseline.runs.values() if one.seconds).values()
     counts = [len(kept) for kept in speeds if len(kept) >= LEAST_PROCESSES]
     if baseline.noise is None or not counts:
         return None
-    return allowance(baseline.noise, min(counts), processes, tests=len(counts))
+    return max(LEAST_CHANGE, lost(chance_factor(baseline.noise, min(counts), processes, tests=len(counts))))
 
 
 def _by_job(runs: Iterable[Kept]) -> dict[str, list[Kept]]:

@@ -354,11 +354,12 @@ def test_a_third_slower_in_three_runs_is_a_regression(old: Store, new: Store, sp
     for number, seconds in enumerate(slower(1.5)):
         keep_speed(new, spec, 20 + number, seconds)
     # 101 / 1.5 = 67.3 against 102: 34 % slower.  The logarithms of 100 to 104 have a standard deviation of 0.0155; with
-    # Student's t of 4 degrees at 0.995, 4.604, and the root of π/2 · (1/5 + 1/3), that allows 6.7 %.  One of 56 ways.
+    # Student's t of 4 degrees at 0.995, 4.604, and the root of π/2 · (1/5 + 1/3), that allows 1.067 times: 6.3 % less.
+    # One of 56 ways.
     assert said(old, new, spec) == (
         Outcome.REGRESSED,
         (
-            "mine, speed of Tiny: 67.33 im/s, was 102.0 im/s: 34.0% slower, of which 6.7% may be noise on this "
+            "mine, speed of Tiny: 67.33 im/s, was 102.0 im/s: 34.0% slower, of which 6.3% may be noise on this "
             "machine; p = 0.018 by ranks, 3 runs against 5"
         ),
     )

@@ -201,7 +201,7 @@ def test_calibrating_measures_what_each_speed_lacks(
     assert (ran.code, len(fake.batches)) == (0, 4)
     assert ran.out == (
         "b.json: 1 cells from 4 runs\nspeeds of one network differ by 0.0% from run to run on this machine\n"
-        "`harness check` sees changes of more than 1.0% by 3 runs of each, of more than 1.0% by 10 (--newest 10)\n"
+        "`harness check` sees slowdowns of more than 1.0% by 3 runs of each, of more than 1.0% by 10 (--newest 10)\n"
     )
     harness(*command, "--rounds", "5")
     assert len(fake.batches) == 5

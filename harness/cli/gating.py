@@ -244,7 +244,7 @@ def baseline(  # noqa: PLR0913
     few, many = (sensitivity(found, processes) for processes in (LEAST_PROCESSES, MOST_PROCESSES))
     if few and many:
         click.echo(
-            f"`harness check` sees changes of more than {few:.1%} by {LEAST_PROCESSES} runs of each, of more than "
+            f"`harness check` sees slowdowns of more than {few:.1%} by {LEAST_PROCESSES} runs of each, of more than "
             f"{many:.1%} by {MOST_PROCESSES} (--newest {MOST_PROCESSES})"
         )
     short = short_of_runs(found)
