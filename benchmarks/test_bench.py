@@ -170,12 +170,8 @@ def test_a_training_steps_at_97_percent_of_the_bare_loop_s_rate(tmp_path: Path) 
         assert ratio.median >= 0.95  # a neighbour may take a little of either
 
 
-def test_at_least_80_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path) -> None:
-    """Run all of table 5 on the CPU, which takes minutes, and count what was warm-up and timed runs.
-
-    It was 87 % while networks gave their memory back after each layer; they take up to a third less now, and the search
-    for the batch and the yardstick take what they took.
-    """
+def test_at_least_85_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path) -> None:
+    """Run all of table 5 on the CPU, which takes minutes, and count what was warm-up and timed runs."""
     start = time.perf_counter()
     command("reproduce", "table5", "--throughput-only", "--device", "cpu", "-q", folder=tmp_path)()
     wall = time.perf_counter() - start
@@ -186,4 +182,4 @@ def test_at_least_80_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path)
             measuring += sum(result.facts["warm_up"]) + result.facts["wall"]
     share = measuring / wall
     print(f"\n{measuring:.0f} of {wall:.0f} s, {share:.0%}, were warm-up and timed runs")
-    assert share >= 0.8
+    assert share >= 0.85

@@ -10,18 +10,7 @@ from harness.errors import HarnessError
 from harness.job import Job
 from harness.machine import Machine
 from harness.newest import Newest, is_disturbed
-from harness.noise import (
-    LEAST_CHANGE,
-    LEAST_PROCESSES,
-    MOST_PROCESSES,
-    Noise,
-    Pace,
-    chance_factor,
-    lost,
-    noise_of,
-    pace_of,
-    speed,
-)
+from harness.noise import LEAST_PROCESSES, MOST_PROCESSES, Noise, Pace, allowance, noise_of, pace_of, speed
 from harness.result import Result
 from harness.spec import Spec
 from harness.table import Filled, Table
@@ -147,7 +136,7 @@ def sensitivity(baseline: Baseline, processes: int) -> float | None:
     counts = [len(kept) for kept in speeds if len(kept) >= LEAST_PROCESSES]
     if baseline.noise is None or not counts:
         return None
-    return max(LEAST_CHANGE, lost(chance_factor(baseline.noise, min(counts), processes, tests=len(counts))))
+    return allowance(baseline.noise, min(counts), processes, tests=len(counts), slower=True)
 
 
 def _by_job(runs: Iterable[Kept]) -> dict[str, list[Kept]]:

@@ -121,25 +121,20 @@ def speed_change(
     shown = noise_of([speeds_before, speeds_now])
     most = Noise(spread=max(one.spread for one in (noise, shown, unrest) if one), degrees=noise.degrees)
     slower, faster = rank_test(before, now)
-    factor = chance_factor(most, len(before), len(now), tests=tests)
-    # What is 1.25 times as fast gains 25 %, what is so many times as slow loses 20 %.
     return SpeedChange(
         change=change,
-        allowed=max(LEAST_CHANGE, lost(factor) if change < 0 else factor - 1),
+        allowed=allowance(most, len(before), len(now), tests=tests, slower=change < 0),
         p=slower if change < 0 else faster,
     )
 
 
-def chance_factor(noise: Noise, before: int, now: int, *, tests: int) -> float:
-    """Give the factor by which the median of so many processes may move by chance, in a check of so many speeds."""
+def allowance(noise: Noise, before: int, now: int, *, tests: int, slower: bool) -> float:
+    """Give the fraction that the median of so many processes may lose (or gain) by chance, in a check of so many."""
     # A median of n has at most π/2 times the variance of a mean of n.
     error = noise.spread * math.sqrt(math.pi / 2 * (1 / before + 1 / now))
-    return math.exp(_student(noise.degrees, 1 - FALSE_ALARMS / (2 * tests)) * error)
-
-
-def lost(factor: float) -> float:
-    """Give the fraction of its speed that something loses which becomes so many times as slow."""
-    return 1 - 1 / factor
+    factor = math.exp(_student(noise.degrees, 1 - FALSE_ALARMS / (2 * tests)) * error)
+    # What is 1.25 times as fast gains 25 %, what is so many times as slow loses 20 %.
+    return max(LEAST_CHANGE, 1 - 1 / factor if slower else factor - 1)
 
 
 def pace_of(yardsticks: Sequence[float]) -> Pace | None:
