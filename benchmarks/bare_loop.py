@@ -2,9 +2,9 @@
 
     python -m benchmarks.bare_loop [--pairs 60]
 
-The person's loop has a network of its own, made and initialised by timm.  The two take turns of a few runs each, so
-that what else the machine does meets both.  Prints a table for the README: the ratio harness / bare loop, its median
-over the pairs, and the 95 % interval of that median (between order statistics, no assumption about the noise).
+The person's loop has a model of its own, built and initialised by timm.  The two take turns of a few runs each, so that
+background load affects both.  Prints a table for docs/results.md: the ratio harness / bare loop, its median over the
+pairs, and the 95 % interval of that median (between order statistics, no assumption about the noise).
 """
 
 import argparse
@@ -19,14 +19,14 @@ import torch
 from scipy.stats import binom
 from timm.layers import set_fused_attn
 
-from harness.job import Job
-from harness.jobs.device import Cpu
-from harness.jobs.workload import PROTOCOLS, Workload, applied
+from harness.jobs.speed.device import Cpu
+from harness.jobs.speed.workload import PROTOCOLS, Workload, set_flags
 from harness.machine import describe
-from harness.progress import Progress
+from harness.plan.job import Job
+from harness.run.messages import Progress
 
-NETWORKS = (("resnet18", 224, 4), ("deit_tiny_patch16_224", 224, 4), ("tf_efficientnet_b0", 224, 4))
-RUNS_A_TURN = 5
+MODELS = (("resnet18", 224, 4), ("deit_tiny_patch16_224", 224, 4), ("tf_efficientnet_b0", 224, 4))
+RUNS_PER_TURN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +39,16 @@ class Ratio:
 
 
 def bare_loop(model: str, res: int, batch: int) -> Callable[[int], float]:
-    """Make the person's loop: images a second over so many runs."""
+    """Return the person's loop: images a second over so many runs."""
     set_fused_attn(enable=False)
-    network = timm.create_model(model).eval()
+    module = timm.create_model(model).eval()
     images = torch.randn(batch, 3, res, res)
 
     def loop(runs: int) -> float:
         with torch.inference_mode():
             start = time.perf_counter()
             for _ in range(runs):
-                network(images)
+                module(images)
             seconds = time.perf_counter() - start
         return batch * runs / seconds
 
@@ -56,41 +56,41 @@ def bare_loop(model: str, res: int, batch: int) -> Callable[[int], float]:
 
 
 def harness_loop(model: str, res: int, batch: int, threads: int) -> Callable[[int], float]:
-    """Make the harness's loop: its network, its step, its way of timing and of telling how far it is."""
+    """Return the harness's loop: its model, its step, its way of timing and of reporting progress."""
     device = Cpu(threads)
     job = Job.of("throughput", {"model": model, "res": res, "protocol": "paper", "repeats": 30, "batch": batch})
-    said: list[Progress] = []
-    with applied(PROTOCOLS["paper"]):
-        step = Workload(job, "cpu").step(batch)
+    reports: list[Progress] = []
+    set_flags(PROTOCOLS["paper"])
+    step = Workload(job, "cpu").make_step(batch)
 
     def loop(runs: int) -> float:
-        timed = device.time_runs(step, runs, lambda run: said.append(Progress(job=job, phase="timing", done=run)))
-        return batch * runs / sum(timed.seconds)
+        timings = device.time_steps(step, runs, lambda run: reports.append(Progress(job=job, phase="timing", done=run)))
+        return batch * runs / sum(timings.seconds)
 
     return loop
 
 
 def compare(model: str, res: int, batch: int, pairs: int) -> Ratio:
-    """Measure by turns, in changing order, and give the ratio harness / bare loop."""
+    """Measure by turns, in alternating order, and return the ratio harness / bare loop."""
     ours = harness_loop(model, res, batch, describe("cpu").threads)
     theirs = bare_loop(model, res, batch)
     ours(20)
     theirs(20)
-    return by_turns(ours, theirs, pairs, RUNS_A_TURN)
+    return by_turns(ours, theirs, pairs, RUNS_PER_TURN)
 
 
 def by_turns(ours: Callable[[int], float], theirs: Callable[[int], float], pairs: int, runs: int) -> Ratio:
-    """Run two loops by turns, in changing order, and give the ratio of what they give."""
+    """Run two loops by turns, in alternating order, and return the ratio of their throughputs."""
     ratios = []
     for pair in range(pairs):
         order = (ours, theirs) if pair % 2 else (theirs, ours)
-        found = {loop: loop(runs) for loop in order}
-        ratios.append(found[ours] / found[theirs])
+        throughputs = {loop: loop(runs) for loop in order}
+        ratios.append(throughputs[ours] / throughputs[theirs])
     return interval(sorted(ratios))
 
 
 def interval(ordered: list[float]) -> Ratio:
-    """Median and its 95 % interval between two order statistics."""
+    """Return the median and its 95 % interval between two order statistics."""
     below = int(binom.ppf(0.025, len(ordered), 0.5))
     return Ratio(
         median=statistics.median(ordered),
@@ -104,8 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=60)
     pairs = parser.parse_args().pairs
-    print(f"| network, batch | harness / bare loop, median of {pairs} pairs | 95 % interval |\n|---|--:|--:|")
-    for model, res, batch in NETWORKS:
+    print(f"| model, batch | harness / bare loop, median of {pairs} pairs | 95 % interval |\n|---|--:|--:|")
+    for model, res, batch in MODELS:
         ratio = compare(model, res, batch, pairs)
         print(f"| {model}, {batch} | {ratio.median:.4f} | [{ratio.low:.4f}, {ratio.high:.4f}] |")
         sys.stdout.flush()

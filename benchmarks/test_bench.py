@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.job import Job
-from harness.launch import LocalLauncher
 from harness.machine import describe, software
-from harness.plan import make_plan
-from harness.progress import Batch
-from harness.result import Measurement, Result, new_id, to_json
-from harness.spec import Catalog
-from harness.store import Store
+from harness.plan.job import Job
+from harness.plan.plan import make_plan
+from harness.run.launch import LocalLauncher
+from harness.run.messages import Batch
+from harness.specs import Catalog
+from harness.store.result import Measurement, Result, new_id, to_json
+from harness.store.store import Store
 from tests.fakes import NOON
 
 
@@ -93,7 +93,7 @@ def test_a_check_of_all_tables_against_a_baseline_takes_at_most_2_seconds(
 ) -> None:
     runs = ("--runs", str(ten_thousand))
     command("baseline", "all", *runs, "-o", "baseline.json", folder=tmp_path)()
-    # The results are the baseline's own, so that no speed is judged, but every file is read; 4 says so.
+    # The results are the baseline's own, so that no throughput is judged, but every file is read; exit code 4 shows it.
     check = [sys.executable, "-m", "harness", "check", "all", *runs, "--baseline", "baseline.json"]
 
     def run() -> None:
@@ -139,10 +139,10 @@ def test_a_job_in_the_fork_server_saves_the_import_that_a_fresh_python_costs(
             times[launcher is served].append(time.perf_counter() - start)
     print(f"\nfork server {min(times[True]):.2f} s, fresh Python {min(times[False]):.2f} s a job")
     assert min(times[False]) > 5 * min(times[True])
-    places = iter(range(100))
+    numbers = iter(range(100))
 
     def a_job() -> None:
-        folder = tmp_path / f"again-{next(places)}"
+        folder = tmp_path / f"again-{next(numbers)}"
         folder.mkdir()
         list(served.run(replace(batch, runs=folder)))
 
@@ -154,7 +154,7 @@ def test_the_harness_measures_what_the_bare_loop_measures() -> None:
 
     ratio = compare("resnet18", 224, 4, pairs=100)
     print(f"\nharness / bare loop: {ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]")
-    # Within 1 % as far as this machine lets one tell: the interval reaches into it, and the median is not far off.
+    # Within 1 % as far as this machine's noise allows: the interval reaches into it, and the median is not far off.
     assert ratio.low <= 1.01
     assert ratio.high >= 0.99
     assert ratio.median == pytest.approx(1.0, abs=0.02)
@@ -167,7 +167,7 @@ def test_a_training_steps_at_97_percent_of_the_bare_loop_s_rate(tmp_path: Path) 
         ratio = compare(changes, pairs=20, runs=tmp_path)
         print(f"\n{name}: harness / bare loop: {ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]")
         assert ratio.high >= 0.97
-        assert ratio.median >= 0.95  # a neighbour may take a little of either
+        assert ratio.median >= 0.95  # background load may slow down either a little
 
 
 def test_at_least_85_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path) -> None:
@@ -181,5 +181,5 @@ def test_at_least_85_percent_of_a_whole_table_is_spent_measuring(tmp_path: Path)
         for result in store.results(job):
             measuring += sum(result.facts["warm_up"]) + result.facts["wall"]
     share = measuring / wall
-    print(f"\n{measuring:.0f} of {wall:.0f} s, {share:.0%}, were warm-up and timed runs")
+    print(f"\n{measuring:.0f} of {wall:.0f} s, {100 * share:.0f} %, were warm-up and timed iterations")
     assert share >= 0.85

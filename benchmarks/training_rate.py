@@ -1,9 +1,10 @@
-"""The trainer's im/s against the loop a person would write: same network, batch, loader and flags, by turns.
+"""The trainer's im/s against the loop a person would write: same model, batch, loader and flags, by turns.
 
     python -m benchmarks.training_rate [--pairs 20]
 
-The person's loop has a network of its own and timm's parts, and does nothing but learn: no checkpoint, no log, no
-accuracy, no look at the loss.  Both read with the same loader in the same process.  Prints a table for the README.
+The person's loop has a model of its own and timm's parts, and does nothing but learn: no checkpoint, no log, no
+accuracy, no check of the loss.  Both read with the same loader in the same process.  Prints a table for
+docs/results.md.
 """
 
 import argparse
@@ -18,88 +19,90 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.loss import SoftTargetCrossEntropy
 
 from benchmarks.bare_loop import Ratio, by_turns
-from harness.job import Job
-from harness.jobs.images import open_images
-from harness.jobs.training.assembly import Place, assembled
-from harness.jobs.training.data import Epoch, batches_of, erasing_of, mixing_of, transform_of
+from harness.jobs.data.open import open_images
+from harness.jobs.training.data import Epoch, build_erasing, build_mixing, build_transform, read_batches
+from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
-from harness.jobs.training.networks import student_of
-from harness.jobs.training.optimization import optimizer_of
-from harness.jobs.training.watch import Watch
-from harness.jobs.training.world import World
-from harness.kinds import Scalar
+from harness.jobs.training.monitoring import DivergenceMonitor
+from harness.jobs.training.optimization import build_optimizer
+from harness.jobs.training.run import ProcessContext, assemble_trainer
+from harness.jobs.training.student import build_student
 from harness.machine import describe
-from harness.progress import Progress
-from harness.recipe import Recipes
-from harness.stages import Stages
+from harness.plan.job import Job
+from harness.plan.stages import TrainingStages
+from harness.run.messages import Inputs, Progress
+from harness.specs.checked import Scalar
+from harness.specs.recipe import Recipes
 
 # The proxy's own DeiT, and one of DeiT-Ti's size, on the digits at 32 x 32.
 SIZES: dict[str, dict[str, Scalar]] = {
     "the proxy's DeiT": {},
     "DeiT-Ti's size": {"depth": 12, "embed_dim": 192, "num_heads": 3},
 }
-EPOCHS_A_TURN = 1
+EPOCHS_PER_TURN = 1
 
 
-def job_of(changes: dict[str, Scalar]) -> Job:
-    """Make the proxy's training of DeiT-B's recipe, with another network where that is wanted."""
+def make_job(changes: dict[str, Scalar]) -> Job:
+    """Return the proxy's training of DeiT-B's recipe, with changes of the model."""
     recipes = Recipes()
-    job = Stages(recipes=recipes, scale=recipes.scale("proxy")).training({"recipe": "deit-b"}, 1)
+    job = TrainingStages(recipes=recipes, scale=recipes.scale("proxy")).training({"recipe": "deit-b"}, 1)
     return Job.of(job.kind, {**dict(job.settings), **changes}, dict(job.needs))
 
 
 def harness_loop(job: Job, runs: Path) -> Callable[[int], float]:
-    """Make the trainer's loop: images a second over so many epochs' steps."""
+    """Return the trainer's loop: images a second over so many epochs' steps."""
     images, tests = (open_images("digits", "sklearn/digits", split=split) for split in ("train", "test"))
-    said: list[Progress] = []
-    place = Place(device="cpu", workers=0, cores=describe("cpu").threads, weights=None, runs=runs)
-    training = assembled(job, images, tests, place=place, world=World(), report=said.append, asked=lambda: False)
+    reports: list[Progress] = []
+    context = ProcessContext(device="cpu", cores=describe("cpu").threads, inputs=Inputs(), runs=runs)
+    trainer = assemble_trainer(
+        job, images, tests, context=context, world=World(), report=reports.append, stop_requested=lambda: False
+    )
 
     def loop(epochs: int) -> float:
-        seen, start = 0, time.perf_counter()
+        count, start = 0, time.perf_counter()
         for number in range(epochs):
-            epoch = Epoch.of(training.hyper, len(images), training.world, number)
-            training.standing.step, training.standing.counted = 0, {}
-            training.steps(epoch, Watch(world=training.world, every=1, counted=training.standing.counted))
-            seen += len(epoch.batches) * training.hyper.batch_size
-        return seen / (time.perf_counter() - start)
+            epoch = Epoch.of(trainer.hyper, len(images), trainer.world, number)
+            trainer.state.step, trainer.state.counted = 0, {}
+            trainer.run_steps(epoch, DivergenceMonitor(world=trainer.world, interval=1, counted=trainer.state.counted))
+            count += len(epoch.batches) * trainer.hyper.batch_size
+        return count / (time.perf_counter() - start)
 
     return loop
 
 
 def bare_loop(job: Job, runs: Path) -> Callable[[int], float]:
-    """Make the person's loop."""
+    """Return the person's loop."""
     hyper, images = Hyperparameters.of(job), open_images("digits", "sklearn/digits", split="train")
-    network = student_of(job, classes=images.classes, folder=None, runs=runs).train()
-    optimizer, criterion = optimizer_of(hyper, network), SoftTargetCrossEntropy()
-    mixing, erasing = mixing_of(hyper, images.classes), erasing_of(hyper, "cpu")
+    model = build_student(job, classes=images.classes, folder=None, runs=runs).train()
+    optimizer, criterion = build_optimizer(hyper, model), SoftTargetCrossEntropy()
+    mixing, erasing = build_mixing(hyper, images.classes), build_erasing(hyper, "cpu")
     assert mixing
     assert erasing
     mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
     def loop(epochs: int) -> float:
-        seen, start = 0, time.perf_counter()
+        count, start = 0, time.perf_counter()
         for number in range(epochs):
             epoch = Epoch.of(hyper, len(images), World(), number)
-            loader = batches_of(images, transform_of(hyper), epoch, seed=hyper.seed, first=0, workers=0, pin=False)
+            loader = read_batches(images, build_transform(hyper), epoch, seed=hyper.seed, first=0, workers=0, pin=False)
             for pixels, labels in loader:
                 inputs, targets = mixing(erasing((pixels.float() - mean) / std), labels)
                 optimizer.zero_grad()
-                criterion(network(inputs), targets).backward()
+                criterion(model(inputs), targets).backward()
                 optimizer.step()
-                seen += len(labels)
-        return seen / (time.perf_counter() - start)
+                count += len(labels)
+        return count / (time.perf_counter() - start)
 
     return loop
 
 
 def compare(changes: dict[str, Scalar], pairs: int, runs: Path) -> Ratio:
-    """Measure by turns, and give the ratio trainer / bare loop."""
-    job = job_of(changes)
+    """Measure by turns, and return the ratio trainer / bare loop."""
+    job = make_job(changes)
     ours, theirs = harness_loop(job, runs), bare_loop(job, runs)
     ours(1)
     theirs(1)
-    return by_turns(ours, theirs, pairs, EPOCHS_A_TURN)
+    return by_turns(ours, theirs, pairs, EPOCHS_PER_TURN)
 
 
 def main() -> None:

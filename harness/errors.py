@@ -1,15 +1,15 @@
-"""Sentences for the user: place, value, remedy.  A command ends with one of these and no traceback."""
+"""Errors that the user can fix: one sentence with place, value and remedy, without a traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class HarnessError(Exception):
-    """Something the user can mend.  Its text is one sentence that says how."""
+    """Something the user can fix.  Its text is one sentence that says how."""
 
 
 class SpecError(HarnessError):
-    """Everything that is wrong with one spec file, one sentence a line, each with its place."""
+    """All mistakes in one spec file, one sentence per line, each with its place."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -21,10 +21,16 @@ class StoreError(HarnessError):
 
 
 class JobError(HarnessError):
-    """A job cannot be done; the others can.  The text becomes the cell's reason."""
+    """A job failed; the others go on.  The text becomes the cell's reason."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
-    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """Return `"; did you mean 'x'?"` for the known name nearest to `name` in any case, or an empty string."""
+    names = {other.lower(): other for other in known}
+    near = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean '{names[near[0]]}'?" if near else ""
+
+
+def name_few(names: Sequence[str], *, most: int = 3, separator: str = ", ") -> str:
+    """Return the first of these names, and how many more there are: `a, b, c and 5 more`."""
+    return separator.join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -1,168 +1,17 @@
-"""Summaries of samples, rank correlation, and the doubts that numbers raise about themselves."""
+"""Means and their variation, warnings about samples, rank correlation, and intervals of shares."""
 
 import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cache
 
-RESAMPLES = 1000  # the ends of an interval then move by about 0.01 from seed to seed
-SEED = 20121  # the same results give the same interval
+import numpy as np
+from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What a row of samples comes to.  `low` and `high` bound the mean with 95 % confidence."""
-
-    mean: float
-    median: float
-    low: float
-    high: float
-    variation: float
-
-
-def summarise(samples: Sequence[float]) -> Summary:
-    """Mean, median, coefficient of variation, and Student's 95 % interval of the mean.
-
-    With one sample there is no interval: both ends are the sample.
-    """
-    mean = statistics.fmean(samples)
-    if len(samples) == 1:
-        return Summary(mean=mean, median=mean, low=mean, high=mean, variation=0.0)
-    from scipy.special import stdtrit  # noqa: PLC0415 -- takes 0.2 s to import; only measuring needs it
-
-    deviation = statistics.stdev(samples)
-    half = float(stdtrit(len(samples) - 1, 0.975)) * deviation / math.sqrt(len(samples))
-    return Summary(
-        mean=mean,
-        median=statistics.median(samples),
-        low=mean - half,
-        high=mean + half,
-        variation=deviation / mean,
-    )
-
-
-def doubts(seconds: Sequence[float]) -> list[str]:
-    """What the times of the runs themselves give reason to doubt, each with a number and a remedy."""
-    found = []
-    summary = summarise(seconds)
-    if summary.variation > 0.05:
-        found.append(
-            f"runs vary by {summary.variation:.1%}: is something else using the machine? measure again when it is idle"
-        )
-    elif summary.variation > 0.02:
-        found.append(f"runs vary by {summary.variation:.1%}, more than the usual 2 %")
-    if len(seconds) >= 5 and seconds[0] > 1.25 * summary.median:
-        found.append(f"the first run took {seconds[0] / summary.median:.2f} times the median: warm-up ended too early")
-    drift = relative_drift(seconds)
-    if len(seconds) >= 10 and abs(drift) > 0.05:
-        way = "slower" if drift > 0 else "faster"
-        found.append(
-            f"runs became {abs(drift):.1%} {way} from the first third to the last: let the machine cool or settle first"
-        )
-    return found
-
-
-def relative_drift(seconds: Sequence[float]) -> float:
-    """Median of the last third over the median of the first, less one."""
-    third = max(1, len(seconds) // 3)
-    return statistics.median(seconds[-third:]) / statistics.median(seconds[:third]) - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Correlation:
-    """A rank correlation with a 95 % bootstrap interval over the rows."""
-
-    value: float
-    low: float
-    high: float
-
-
-def kendall(one: Sequence[float], other: Sequence[float]) -> float:
-    """Kendall's τ-b: pairs in the same order less pairs in the opposite order, with ties corrected for.
-
-    Written here because `scipy.stats` takes 0.7 s to import, half of what a whole report may take; the tests hold it
-    against scipy's.  NaN where one side is all ties.
-    """
-    agree = untied_one = untied_other = 0
-    for (a, b), (c, d) in combinations(zip(one, other, strict=True), 2):
-        same = (a > c) - (a < c)
-        as_well = (b > d) - (b < d)
-        agree += same * as_well
-        untied_one += same != 0
-        untied_other += as_well != 0
-    scale = math.sqrt(untied_one * untied_other)
-    return agree / scale if scale else math.nan
-
-
-def spearman(one: Sequence[float], other: Sequence[float]) -> float:
-    """Spearman's ρ: the correlation of the ranks, ties sharing their mean rank.  NaN where one side is all ties."""
-    try:
-        return statistics.correlation(_ranks(one), _ranks(other))
-    except statistics.StatisticsError:
-        return math.nan
-
-
-def rank_correlation(
-    one: Sequence[float],
-    other: Sequence[float],
-    *,
-    measure: Callable[[Sequence[float], Sequence[float]], float],
-) -> Correlation:
-    """Give a rank correlation and the interval that resampling the rows gives it."""
-    draw = random.Random(SEED)  # noqa: S311 -- statistics, not secrets
-    rows = range(len(one))
-    found = []
-    for _ in range(RESAMPLES):
-        chosen = draw.choices(rows, k=len(one))
-        found.append(measure([one[i] for i in chosen], [other[i] for i in chosen]))
-    kept = sorted(value for value in found if not math.isnan(value))
-    value = measure(one, other)
-    if not kept:
-        return Correlation(value=value, low=math.nan, high=math.nan)
-    return Correlation(value=value, low=_quantile(kept, 0.025), high=_quantile(kept, 0.975))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    order = sorted(range(len(values)), key=values.__getitem__)
-    ranks = [0.0] * len(values)
-    start = 0
-    while start < len(order):
-        end = start
-        while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
-            end += 1
-        for place in range(start, end + 1):
-            ranks[order[place]] = (start + end) / 2
-        start = end + 1
-    return ranks
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
-
-
-def wilson(hits: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Give Wilson's score interval (1927) of a share, as fractions."""
-    from scipy.stats import binomtest  # noqa: PLC0415 -- takes 0.7 s, which only those wait for who count hits
-
-    found = binomtest(hits, trials).proportion_ci(confidence_level=confidence, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Give the exact two-sided p of McNemar's test (1947): how likely so uneven a split is if both are equally good.
-
-    Counts are of images that one alone has right; those on which both agree say nothing about which is better.
-    """
-    if only_first + only_second == 0:
-        return 1.0
-    from scipy.special import bdtr  # noqa: PLC0415 -- takes 0.2 s, which only those wait for who compare two runs
-
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
+RESAMPLES = 1000  # the ends of an interval then vary by about 0.01 between seeds
+SEED = 20121  # the same results have the same interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,40 +23,151 @@ class Interval:
     high: float
 
 
+def mean_interval(samples: Sequence[float]) -> Interval:
+    """Return the mean and its 95 % interval by Student's t; with one sample both ends are the sample."""
+    mean = statistics.fmean(samples)
+    if len(samples) == 1:
+        return Interval(value=mean, low=mean, high=mean)
+    half = student(len(samples) - 1, 0.975) * statistics.stdev(samples) / math.sqrt(len(samples))
+    return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def variation(samples: Sequence[float]) -> float:
+    """Return the coefficient of variation; 0 with one sample, NaN where the mean is zero."""
+    mean = statistics.fmean(samples)
+    return 0.0 if len(samples) == 1 else statistics.stdev(samples) / mean if mean else math.nan
+
+
+@cache
+def student(degrees: int, share: float) -> float:
+    """Return a quantile of Student's distribution."""
+    from scipy.special import stdtrit  # noqa: PLC0415 -- takes 0.2 s to import; a report of one seed does without
+
+    return float(stdtrit(degrees, share))
+
+
+def timing_warnings(seconds: Sequence[float]) -> list[str]:
+    """Return warnings about the times of the iterations, each with a number and a remedy."""
+    warnings = []
+    cv, median = variation(seconds), statistics.median(seconds)
+    vary, too_short = f"iterations vary by {100 * cv:.1f} %", "the warm-up was too short; measure again"
+    if cv > 0.05:
+        warnings.append(f"{vary}: is something else using the machine? measure again when it is idle")
+    elif cv > 0.02:
+        warnings.append(f"{vary}, more than the usual 2 %: measure again when the machine is idle")
+    if len(seconds) >= 5 and seconds[0] > 1.25 * median:
+        warnings.append(f"the first iteration took {seconds[0] / median:.2f} times the median: {too_short}")
+    drift = 100 * relative_drift(seconds)
+    if len(seconds) >= 10 and abs(drift) > 5:
+        change, remedy = ("slower", "let the machine cool, then measure again") if drift > 0 else ("faster", too_short)
+        warnings.append(f"iterations became {abs(drift):.1f} % {change} from the first third to the last: {remedy}")
+    return warnings
+
+
+def relative_drift(seconds: Sequence[float]) -> float:
+    """Median of the last third over the median of the first, less one."""
+    third = max(1, len(seconds) // 3)
+    return statistics.median(seconds[-third:]) / statistics.median(seconds[:third]) - 1
+
+
+def kendall(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Kendall's τ-b: the correlation of the order of all pairs; NaN where one side is all ties.
+
+    Implemented here, as is Spearman's: a report needs thousands of either, and each takes scipy ten times as long.
+    """
+    return _correlation(_order(first), _order(second))
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Spearman's ρ: the correlation of the ranks; ties share their mean.  NaN where a side is all ties."""
+    # The number of smaller values less that of larger ones is twice the rank, centred.
+    return _correlation(_order(first).sum(axis=1), _order(second).sum(axis=1))
+
+
+def _order(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return for each pair of values 1 where the first is larger, -1 where it is smaller, 0 where they tie."""
+    return np.sign(np.subtract.outer(values, values), dtype=np.float64)
+
+
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    scale = math.sqrt((first**2).sum() * (second**2).sum())
+    return float((first * second).sum()) / scale if scale else math.nan
+
+
+def rank_correlation(
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    measure: Callable[[Sequence[float], Sequence[float]], float],
+) -> Interval:
+    """Return a rank correlation with its 95 % bootstrap interval over the rows."""
+    generator = random.Random(SEED)  # noqa: S311 -- statistics, not secrets
+    resampled = []
+    for _ in range(RESAMPLES):
+        rows = generator.choices(range(len(first)), k=len(first))
+        resampled.append(measure([first[i] for i in rows], [second[i] for i in rows]))
+    defined = [value for value in resampled if not math.isnan(value)]
+    value = measure(first, second)
+    if len(defined) < 2:
+        return Interval(value=value, low=math.nan, high=math.nan)
+    low, *_, high = statistics.quantiles(defined, n=40, method="inclusive")  # 2.5 % and 97.5 %
+    return Interval(value=value, low=low, high=high)
+
+
+def wilson(hits: int, trials: int) -> Interval:
+    """Return a share in percent, with Wilson's 95 % score interval (1927)."""
+    from scipy.stats import binomtest  # noqa: PLC0415 -- takes 0.7 s to import; only accuracies need it
+
+    interval = binomtest(hits, trials).proportion_ci(method="wilson")
+    return Interval(value=100 * hits / trials, low=100 * float(interval.low), high=100 * float(interval.high))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the exact two-sided p of McNemar's test (1947): how likely so uneven a split is if both are equally good.
+
+    The counts are of images that only one classifies correctly; those on which both agree do not tell which is better.
+    """
+    if only_first + only_second == 0:
+        return 1.0
+    from scipy.special import bdtr  # noqa: PLC0415 -- takes 0.2 s to import; only comparisons need it
+
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
+
+
 def paired_difference(only_first: int, only_second: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Give the difference of two shares of the same `trials`, first less second, as fractions.
+    """Return the difference of two shares of the same `trials`, first less second, in percentage points.
 
     The interval is Tango's score interval (Statistics in Medicine 17, 1998, pages 891-908): all differences that a
-    score test does not reject.  It stays within -1 and 1, and does not collapse where neither is ever right alone.
+    score test does not reject.  It stays within ±100, and keeps a width where both are right on the same images.
     """
     z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     return Interval(
-        value=(only_first - only_second) / trials,
+        value=100 * ((only_first - only_second) / trials),
         # The smallest difference is the largest one of the opposite comparison.
-        low=-_largest_difference(only_second, only_first, trials, z),
-        high=_largest_difference(only_first, only_second, trials, z),
+        low=-100 * _largest_difference(only_second, only_first, trials, z),
+        high=100 * _largest_difference(only_first, only_second, trials, z),
     )
 
 
 def _largest_difference(only_first: int, only_second: int, trials: int, z: float) -> float:
-    """Halve the way to the largest difference that is not rejected: the score grows with it, from 0 at the estimate."""
-    kept, rejected = (only_first - only_second) / trials, 1.0
+    """Bisect for the largest difference that is not rejected: the score grows with it, from 0 at the estimate."""
+
+    def variance(difference: float) -> float:
+        """Return that of `only_first - only_second` under this true difference.
+
+        The likeliest share of images that only the second has right is then the larger root of Tango's quadratic.
+        """
+        room = difference * (1 - difference)
+        b = (2 * trials - only_first + only_second) * difference - only_first - only_second
+        root = math.sqrt(max(0.0, b * b + 8 * trials * only_second * room))
+        return trials * ((root - b) / (2 * trials) + room)
+
+    accepted, rejected = (only_first - only_second) / trials, 1.0
     for _ in range(60):  # then the two ends are neighbouring floats
-        middle = (kept + rejected) / 2
+        middle = (accepted + rejected) / 2
         distance = only_first - only_second - trials * middle
-        if distance**2 <= z**2 * _variance(only_first, only_second, trials, middle):
-            kept = middle
+        if distance**2 <= z**2 * variance(middle):
+            accepted = middle
         else:
             rejected = middle
-    return kept
-
-
-def _variance(only_first: int, only_second: int, trials: int, difference: float) -> float:
-    """Give the variance of `only_first - only_second` if this is the true difference.
-
-    The share of images that the second alone has right is then most likely the larger root of Tango's quadratic.
-    """
-    room = difference * (1 - difference)
-    b = (2 * trials - only_first + only_second) * difference - only_first - only_second
-    root = math.sqrt(max(0.0, b * b + 8 * trials * only_second * room))
-    return trials * ((root - b) / (2 * trials) + room)
+    return accepted

@@ -1,4 +1,4 @@
-"""Two networks and ten images: what a pass over them would leave behind."""
+"""The evaluations of two models over ten images, as a pass would store them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare import Evaluated
-from harness.job import Job
-from harness.predictions import Head, Predictions
-from harness.result import Measurement, Result
+from harness.judge.compare import Evaluation
+from harness.plan.job import Job
+from harness.store.predictions import Head, Predictions
+from harness.store.result import Measurement, Result
 from tests.fakes import LAPTOP, NOON, VERSIONS
 
 NAMES = tuple(f"n01440764/ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 11))
@@ -21,9 +21,9 @@ FOUR = (0, 1, 2, 12, 12, 12, 6, 12, 12, 11)
 
 
 def evaluation(model: str = "deit_tiny_patch16_224", **settings: Any) -> Job:  # noqa: ANN401 -- of any kind
-    told: dict[str, Any] = {"model": model, "weights": "fb_in1k", "res": 224, "data": "imagenet"}
-    seen_as: dict[str, Any] = {"crop": 0.875, "interpolation": "bicubic", "norm": "imagenet", "precision": "float32"}
-    return Job.of("evaluate", {**told, **seen_as, **settings})
+    of_model: dict[str, Any] = {"model": model, "weights": "fb_in1k", "res": 224, "data": "imagenet"}
+    view: dict[str, Any] = {"crop": 0.875, "interpolation": "bicubic", "norm": "imagenet", "precision": "float32"}
+    return Job.of("evaluate", {**of_model, **view, **settings})
 
 
 def result_of_evaluation(
@@ -53,33 +53,33 @@ def result_of_evaluation(
     )
 
 
-def head_of(guesses: Sequence[int]) -> Head:
-    top = np.full((len(guesses), 5), -1, dtype=np.int32)
-    top[:, 0] = guesses
+def head_of(predicted: Sequence[int]) -> Head:
+    top = np.full((len(predicted), 5), -1, dtype=np.int32)
+    top[:, 0] = predicted
     return Head(
         top=top,
-        scores=np.zeros((len(guesses), 5), dtype=np.float32),
-        probability=np.zeros(len(guesses), dtype=np.float32),
+        scores=np.zeros((len(predicted), 5), dtype=np.float32),
+        probability=np.zeros(len(predicted), dtype=np.float32),
     )
 
 
 def predictions(
-    guesses: Sequence[int], labels: Sequence[int] = LABELS, names: Sequence[str] = NAMES, **heads: Sequence[int]
+    predicted: Sequence[int], labels: Sequence[int] = LABELS, names: Sequence[str] = NAMES, **heads: Sequence[int]
 ) -> Predictions:
-    """What a network with one head guesses; more heads make its main one `softmax_sum`."""
+    """The predictions of a model with one head; more heads make its main one `softmax_sum`."""
     return Predictions(
         names=tuple(names),
         labels=np.array(labels, dtype=np.int32),
-        heads={name: head_of(of) for name, of in {"class": guesses, **heads}.items()},
+        heads={name: head_of(top1) for name, top1 in {"class": predicted, **heads}.items()},
     )
 
 
-def tiny(guesses: Sequence[int] = SIX, **told: Any) -> Evaluated:  # noqa: ANN401 -- passed on
-    return Evaluated(result=result_of_evaluation(evaluation()), predictions=predictions(guesses, **told))
+def tiny(predicted: Sequence[int] = SIX, **options: Any) -> Evaluation:  # noqa: ANN401 -- passed on
+    return Evaluation(result=result_of_evaluation(evaluation()), predictions=predictions(predicted, **options))
 
 
-def lite(guesses: Sequence[int] = FOUR, **told: Any) -> Evaluated:  # noqa: ANN401 -- passed on
-    return Evaluated(
+def lite(predicted: Sequence[int] = FOUR, **options: Any) -> Evaluation:  # noqa: ANN401 -- passed on
+    return Evaluation(
         result=result_of_evaluation(evaluation("tf_efficientnet_lite0"), minutes=1),
-        predictions=predictions(guesses, **told),
+        predictions=predictions(predicted, **options),
     )

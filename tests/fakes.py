@@ -1,15 +1,15 @@
-"""Machines, launchers and results that play the real ones."""
+"""Fake machines, launchers and results."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from harness.job import Job
-from harness.launch import Crashed
 from harness.machine import GIB, Machine
-from harness.progress import Batch, Inputs, Progress, Saved, Seen
-from harness.result import Measurement, Result, new_id
-from harness.store import Store
+from harness.plan.job import Job
+from harness.run.launch import Crashed, LocalLauncher
+from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved
+from harness.store.result import Measurement, Result, new_id
+from harness.store.store import Store
 
 LAPTOP = Machine(device="cpu", name="Some Processor", memory=16 * GIB, cores=4, threads=4)
 V100 = Machine(device="cuda", name="Tesla V100-SXM2-16GB", memory=16160 * 2**20)
@@ -58,8 +58,8 @@ def result_of(  # a result as a job would leave it
 
 
 @dataclass
-class FakeLauncher:
-    """Does jobs at once.  `values` gives a job's number, `errors` its failure, `crashes` kills the process at a job."""
+class FakeLauncher(LocalLauncher):
+    """Runs jobs at once.  `value_of` returns a job's metric; a job in `crashes` kills the process."""
 
     value_of: Callable[[Job], float] = lambda job: 100.0
     errors: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class FakeLauncher:
     interrupts: set[str] = field(default_factory=set)
     unknown: Mapping[str, str] = field(default_factory=dict)
     batches: list[tuple[str, ...]] = field(default_factory=list)
-    seen: Seen = field(default_factory=Seen)
+    inventory: Inventory = field(default_factory=Inventory)
 
     def stop(self) -> None:
         pass
@@ -91,8 +91,8 @@ class FakeLauncher:
             Store(batch.runs).save(result)
             yield Saved(job=job, id=result.id)
 
-    def look(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Seen:
-        return self.seen
+    def inspect(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
+        return self.inventory
 
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         return {name: self.unknown[name] for name in names if name in self.unknown}

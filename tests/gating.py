@@ -6,16 +6,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from harness.diff import Diff, compare
-from harness.job import Job
+from harness.judge.judged import judged_tables
+from harness.judge.verdict import Diff
 from harness.machine import Machine
-from harness.newest import Newest, newest
-from harness.plan import Options, Plan, make_plan
-from harness.predictions import write
-from harness.result import Measurement, Result
-from harness.spec import Spec, load
-from harness.store import Store
-from harness.table import fill
+from harness.plan.job import Job
+from harness.plan.plan import Options, Plan, make_plan
+from harness.specs import Spec, load
+from harness.store.predictions import write
+from harness.store.result import Measurement, Result
+from harness.store.select import Selection
+from harness.store.store import Store
 from tests.evaluations import NAMES, predictions, result_of_evaluation
 from tests.fakes import LAPTOP, NOON, VERSIONS
 
@@ -75,11 +75,15 @@ def mine(tmp_path: Path, text: str = SPEC, name: str = "mine.toml") -> Spec:
     return load(path)
 
 
-def plan_of(spec: Spec, **told: Any) -> Plan:  # noqa: ANN401 -- passed on
-    return make_plan([spec], Options(data=frozenset({"imagenet"}), **told))
+def options_of(**options: Any) -> Options:  # noqa: ANN401 -- passed on
+    return Options(data=frozenset({"imagenet"}), **options)
 
 
-def job_of(spec: Spec, kind: str) -> Job:
+def plan_of(spec: Spec, **options: Any) -> Plan:  # noqa: ANN401 -- passed on
+    return make_plan([spec], options_of(**options))
+
+
+def job_of_kind(spec: Spec, kind: str) -> Job:
     return next(job for job in plan_of(spec).jobs if job.kind == kind)
 
 
@@ -87,14 +91,14 @@ def run_id(minutes: int) -> str:
     return f"{NOON + timedelta(minutes=minutes):%Y%m%dT%H%M%S}000000Z-{minutes:08x}"
 
 
-def keep_speed(
+def save_throughput(
     store: Store,
     spec: Spec,
     minutes: int,
     seconds: Sequence[float],
     *,
-    disturbed: bool = False,
-    yardstick: float | None = None,
+    noisy: bool = False,
+    reference_seconds: float | None = None,
     machine: Machine = LAPTOP,
     torch: str = "2.15.0",
     error: str | None = None,
@@ -103,7 +107,7 @@ def keep_speed(
     value = 4 * len(seconds) / sum(seconds)
     result = Result(
         id=run_id(minutes),
-        job=job or job_of(spec, "throughput"),
+        job=job or job_of_kind(spec, "throughput"),
         machine=machine,
         software={**VERSIONS, "torch": torch},
         started=NOON + timedelta(minutes=minutes),
@@ -111,17 +115,17 @@ def keep_speed(
         metrics={}
         if error
         else {"throughput": Measurement(unit="im/s", value=value, samples=tuple(seconds), sample_unit="s")},
-        facts={"batch": 4, "disturbed": disturbed, "yardstick": yardstick and [yardstick, yardstick]},
+        facts={"batch": 4, "disturbed": noisy, "yardstick": reference_seconds and [reference_seconds] * 2},
         error=error,
     )
     store.save(result)
     return result
 
 
-def keep_count(store: Store, spec: Spec, minutes: int, value: float = 5.5, error: str | None = None) -> Result:
+def save_count(store: Store, spec: Spec, minutes: int, value: float = 5.5, error: str | None = None) -> Result:
     result = Result(
         id=run_id(minutes),
-        job=job_of(spec, "count"),
+        job=job_of_kind(spec, "count"),
         machine=LAPTOP,
         software=VERSIONS,
         started=NOON + timedelta(minutes=minutes),
@@ -133,7 +137,7 @@ def keep_count(store: Store, spec: Spec, minutes: int, value: float = 5.5, error
     return result
 
 
-def keep_accuracy(
+def save_accuracy(
     store: Store,
     spec: Spec,
     minutes: int,
@@ -146,7 +150,7 @@ def keep_accuracy(
     """Right or wrong at each of some images; the label is 0 everywhere."""
     value = 100 * sum(right) / len(right)
     made = result_of_evaluation(
-        job or job_of(spec, "evaluate"), metrics={"top1": value}, images={**IMAGES, "fingerprint": fingerprint}
+        job or job_of_kind(spec, "evaluate"), metrics={"top1": value}, images={**IMAGES, "fingerprint": fingerprint}
     )
     result = replace(made, id=run_id(minutes), started=NOON + timedelta(minutes=minutes))
     store.save(result)
@@ -157,12 +161,11 @@ def keep_accuracy(
     return result
 
 
-def keep_five(store: Store, spec: Spec, start: int = 0, **told: Any) -> None:  # noqa: ANN401 -- passed on
+def save_five(store: Store, spec: Spec, start: int = 0, **options: Any) -> None:  # noqa: ANN401 -- passed on
     for number, seconds in enumerate(FIVE):
-        keep_speed(store, spec, start + number, seconds, **told)
+        save_throughput(store, spec, start + number, seconds, **options)
 
 
-def standing(store: Store, spec: Spec, **told: Any) -> tuple[Newest, Diff]:  # noqa: ANN401 -- passed on
-    plan = plan_of(spec, **told)
-    now = newest(plan, store, LAPTOP)
-    return now, compare(fill(plan.specs[0], plan, now.results))
+def judge_selection(store: Store, spec: Spec, **options: Any) -> tuple[Selection, Diff]:  # noqa: ANN401 -- passed on
+    judged = judged_tables([spec], options_of(**options), store, LAPTOP, newest_failures=True)
+    return judged.selection, judged.diffs[0]

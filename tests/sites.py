@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from harness.diff import Diff, compare
-from harness.plan import make_plan
-from harness.report.html import Site, render_site
-from harness.result import Measurement
-from harness.spec import load
-from harness.table import fill
+from harness.judge.table import fill
+from harness.judge.verdict import Diff, compare
+from harness.plan.plan import make_plan
+from harness.report.html import SiteContent, render_site
+from harness.specs import load
+from harness.store.result import Measurement
 from tests.fakes import LAPTOP, result_of
 
 # Elements that have no end tag.
@@ -87,7 +87,7 @@ def figure(folder: Path, speeds: Mapping[str, float] = SPEEDS, **accuracies: flo
     spec = load(path)
     plan = make_plan([spec])
     results = {}
-    for (row, _), planned in plan.of(spec).items():
+    for (row, _), planned in plan.cells_in(spec).items():
         job = planned.job
         if job is not None and job.kind == "throughput" and row in speeds:
             results[job.key] = result_of(job, value=speeds[row])
@@ -165,23 +165,23 @@ def text_of(element: ET.Element) -> str:
     return "".join(element.itertext())
 
 
-def said(page: ET.Element) -> str:
+def page_text(page: ET.Element) -> str:
     """All text of a page, that of each element apart from the next, however it is laid out."""
     return " ".join(" ".join(page.itertext()).split())
 
 
 def links(name: str, page: ET.Element) -> Iterator[str]:
-    """Give what a page refers to, from the root of the site, with the place within the page."""
+    """Yield the targets of the links of a page, from the root of the site, with the anchor within the page."""
     for element in page.iter():
         for attribute in ("href", "src"):
             target = element.get(attribute)
             if target is None or target == "data:,":
                 continue
-            path, mark, place = target.partition("#")
+            path, mark, anchor = target.partition("#")
             yield (
-                posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) + mark + place
+                posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) + mark + anchor
                 if path
-                else f"{name}#{place}"
+                else f"{name}#{anchor}"
             )
 
 
@@ -190,12 +190,12 @@ def cells(page: ET.Element) -> Iterator[dict[str, Any]]:
     for cell in page.iter("td"):
         if cell.get("data-row") is None:
             continue
-        why = next(one for one in cell.iter("div") if one.get("class") == "why")
-        reason = next(one for one in why.iter("p") if one.get("class") == "reason")
-        told = {name: [one for one in why.iter("dd") if one.get("class") == name] for name in ("m", "p", "d")}
-        values = [data.get("value") for one in told["m"] for data in one.iter("data")]
-        run = [text_of(one) for one in why.iter() if (one.text or "").startswith("run ")]
-        kinds = [text_of(one) for one in why.iter("dt") if text_of(one) not in ("measured", "difference")]
+        why = next(item for item in cell.iter("div") if item.get("class") == "why")
+        reason = next(item for item in why.iter("p") if item.get("class") == "reason")
+        details = {name: [item for item in why.iter("dd") if item.get("class") == name] for name in ("m", "p", "d")}
+        values = [data.get("value") for item in details["m"] for data in item.iter("data")]
+        run = [text_of(item) for item in why.iter() if (item.text or "").startswith("run ")]
+        kinds = [text_of(item) for item in why.iter("dt") if text_of(item) not in ("measured", "difference")]
         yield {
             "row": cell.get("data-row"),
             "column": cell.get("data-column"),
@@ -205,20 +205,20 @@ def cells(page: ET.Element) -> Iterator[dict[str, Any]]:
             "references": [
                 {
                     "kind": "paper" if kind == "published" else kind,
-                    "value": next(one.iter("data")).get("value"),
-                    "source": text_of(next(one.iter("cite"))),
+                    "value": next(item.iter("data")).get("value"),
+                    "source": text_of(next(item.iter("cite"))),
                 }
-                for kind, one in zip(kinds, told["p"], strict=True)
+                for kind, item in zip(kinds, details["p"], strict=True)
             ],
-            "delta": next(told["d"][0].iter("data")).get("value") if told["d"] else None,
+            "delta": next(details["d"][0].iter("data")).get("value") if details["d"] else None,
             "verdict": cell.get("data-verdict"),
             "reason": text_of(reason.findall("span")[-1]),
             "run": run[0].removeprefix("run ") if run else None,
         }
 
 
-def rendered(*diffs: Diff, **told: Any) -> dict[str, str]:  # noqa: ANN401 -- passed on
-    return render_site(Site(diffs=diffs, **told))
+def rendered(*diffs: Diff, **content: Any) -> dict[str, str]:  # noqa: ANN401 -- passed on
+    return render_site(SiteContent(diffs=diffs, **content))
 
 
 def pages(files: Mapping[str, str]) -> dict[str, ET.Element]:

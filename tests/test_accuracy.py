@@ -1,4 +1,4 @@
-"""Accuracies from plan to verdict: what stands for what, what is judged, and what explains a difference."""
+"""Accuracies from plan to verdict: what is reused, what is judged, and what explains a difference."""
 
 import json
 from collections.abc import Mapping
@@ -12,19 +12,23 @@ import pytest
 from matplotlib.lines import Line2D
 from rich.console import Console
 
-from harness.cli import display
-from harness.diff import Diff, Finding, Verdict, compare, readings
+from harness.cli import progress as display
 from harness.errors import HarnessError
-from harness.figure import draw, figure_of, layers_of
-from harness.job import Job
-from harness.plan import Options, Plan, make_plan, needed_by
-from harness.progress import Inputs, Progress, Seen
-from harness.report import render_explanations, render_json, render_markdown, words
-from harness.result import Measurement, Result, new_id
-from harness.run import Done, Runner, Site, look
-from harness.spec import Spec, load
-from harness.store import Store
-from harness.table import fill
+from harness.figure.draw import draw
+from harness.figure.layers import layers_figure
+from harness.figure.points import points_figure
+from harness.judge.table import fill
+from harness.judge.verdict import Diff, JudgedCell, Verdict, compare, head_variants
+from harness.plan.job import Job
+from harness.plan.plan import Options, Plan, dependencies, make_plan
+from harness.report import formatting, render_explanations, render_json, render_markdown
+from harness.run.messages import Inputs, Inventory, Progress
+from harness.run.observer import ProgressObserver
+from harness.run.runner import Runner, inspect_inputs
+from harness.run.target import ExecutionTarget
+from harness.specs import Spec, load
+from harness.store.result import Measurement, Result, new_id
+from harness.store.store import Store
 from tests.fakes import LAPTOP, NOON, VERSIONS, FakeLauncher
 
 SPEC = """
@@ -76,7 +80,7 @@ def evaluated(
     images: Mapping[str, Any] = WHOLE,
     weights: Mapping[str, Any] = FILE,
     heads: Mapping[str, float] | None = None,
-    **facts: Any,  # noqa: ANN401 -- whatever else stands in a result
+    **facts: Any,  # noqa: ANN401 -- of any kind
 ) -> Result:
     return Result(
         id=new_id(NOON),
@@ -89,59 +93,59 @@ def evaluated(
         facts={
             "images": dict(images),
             "weights": dict(weights),
-            "heads": {head: {"top1": one} for head, one in (heads or {"class": value}).items()},
+            "heads": {head: {"top1": accuracy} for head, accuracy in (heads or {"class": value}).items()},
             "unreadable": [],
             **facts,
         },
     )
 
 
-def judged(spec: Spec, values: Mapping[float, float], *, options: Options = GIVEN, **told: Any) -> Finding:  # noqa: ANN401
-    """Judge the accuracy of `net`, given what each crop came to."""
+def judged(spec: Spec, values: Mapping[float, float], *, options: Options = GIVEN, **facts: Any) -> JudgedCell:  # noqa: ANN401
+    """Judge the accuracy of `net`, given that of each crop."""
     plan = make_plan([spec], options)
-    planned = plan.of(spec)["net", "top1"]
+    planned = plan.cells_in(spec)["net", "top1"]
     results = {
-        job.key: evaluated(job, values[float(job["crop"])], **told)
+        job.key: evaluated(job, values[float(job["crop"])], **facts)
         for job in planned.jobs
         if float(job["crop"]) in values
     }
-    return compare(fill(spec, plan, results)).findings["net", "top1"]
+    return compare(fill(spec, plan, results)).judged_cells["net", "top1"]
 
 
 # What is judged.
 
 
-def test_the_same_weights_on_the_same_images_leave_no_chance(spec: Spec) -> None:
-    found = judged(spec, {0.875: 82.89})
-    assert found.verdict is Verdict.DEVIATES
-    assert found.reason == "not within 0.05 % top-1 of the paper (83.1)"
+def test_the_same_weights_on_the_same_images_leave_nothing_to_chance(spec: Spec) -> None:
+    cell = judged(spec, {0.875: 82.89})
+    assert cell.verdict is Verdict.DEVIATES
+    assert cell.reason == "not within 0.05 % top-1 of the paper (83.1)"
 
 
 def test_a_sample_is_shown_with_what_it_is_and_never_judged(spec: Spec) -> None:
-    found = judged(spec, {0.875: 83.1}, images=SAMPLE)
-    assert (found.verdict, found.reason) == (
+    cell = judged(spec, {0.875: 83.1}, images=SAMPLE)
+    assert (cell.verdict, cell.reason) == (
         Verdict.NOT_COMPARABLE,
         "measured on 9 of the 50,000 images of ImageNet",
     )
 
 
 def test_another_crop_that_gives_the_published_value_explains_a_deviation(spec: Spec) -> None:
-    found = judged(spec, {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}, options=replace(GIVEN, explain=True))
-    assert (found.verdict, found.reason) == (Verdict.EXPLAINED, "crop 1 gives 83.11, as the paper (83.1)")
+    cell = judged(spec, {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}, options=replace(GIVEN, explain=True))
+    assert (cell.verdict, cell.reason) == (Verdict.EXPLAINED, "crop 1 gives 83.11, as the paper (83.1)")
 
 
 def test_another_reading_of_the_heads_explains_a_deviation_without_another_crop(spec: Spec) -> None:
     heads = {"class": 82.0, "distil": 82.5, "softmax_sum": 82.89, "logit_mean": 83.12}
-    found = judged(spec, {0.875: 82.89}, heads=heads)
-    assert (found.verdict, found.reason) == (
+    cell = judged(spec, {0.875: 82.89}, heads=heads)
+    assert (cell.verdict, cell.reason) == (
         Verdict.EXPLAINED,
         "crop 0.875 and the mean of the heads' logits gives 83.12, as the paper (83.1)",
     )
 
 
 def test_crops_that_were_not_measured_explain_nothing(spec: Spec) -> None:
-    found = judged(spec, {0.875: 82.89, 0.9: 82.95}, options=replace(GIVEN, explain=True))
-    assert found.verdict is Verdict.DEVIATES
+    cell = judged(spec, {0.875: 82.89, 0.9: 82.95}, options=replace(GIVEN, explain=True))
+    assert cell.verdict is Verdict.DEVIATES
 
 
 def test_explain_shows_every_crop_and_marks_what_meets_a_published_value(spec: Spec) -> None:
@@ -170,7 +174,7 @@ def explained(spec: Spec) -> Diff:
     return compare(fill(plan.specs[0], plan, results))
 
 
-def test_markdown_folds_away_what_each_crop_gives(explained: Diff) -> None:
+def test_markdown_collapses_what_each_crop_gives(explained: Diff) -> None:
     text = render_markdown(explained, explain=True)
     assert (
         "<details><summary>what each crop and head gives</summary>\n"
@@ -191,30 +195,30 @@ def test_markdown_folds_away_what_each_crop_gives(explained: Diff) -> None:
     assert "what each crop" not in render_markdown(explained)
 
 
-def test_json_has_what_each_crop_gives_when_it_is_asked_for(explained: Diff) -> None:
-    place = {"row": "net", "column": "top1", "head": None}
+def test_json_has_what_each_crop_gives_when_requested(explained: Diff) -> None:
+    cell = {"row": "net", "column": "top1", "head": None}
     assert json.loads(render_json([explained], explain=True))["explanations"] == [
-        {**place, "crop": 0.875, "value": 82.89},
-        {**place, "crop": 0.9, "value": 82.95},
-        {**place, "crop": 0.95, "value": 83.0},
-        {**place, "crop": 1.0, "value": 83.108},
+        {**cell, "crop": 0.875, "value": 82.89},
+        {**cell, "crop": 0.9, "value": 82.95},
+        {**cell, "crop": 0.95, "value": 83.0},
+        {**cell, "crop": 1.0, "value": 83.108},
     ]
     assert "explanations" not in json.loads(render_json([explained]))
 
 
-def test_a_report_shows_the_crops_that_were_measured_without_being_told_where_the_images_are(spec: Spec) -> None:
+def test_a_report_shows_the_crops_that_were_measured_without_the_folder_of_the_images(spec: Spec) -> None:
     values = {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}
-    found = judged(spec, values, options=Options(explain=True))
-    assert [(one.crop, one.value) for one in readings(found.filled)] == list(values.items())
+    cell = judged(spec, values, options=Options(explain=True))
+    assert [(variant.crop, variant.value) for variant in head_variants(cell.filled)] == list(values.items())
 
 
 def test_another_crop_of_other_images_explains_nothing(spec: Spec) -> None:
     plan = make_plan([spec], replace(GIVEN, explain=True, rows=("net",)))
     own, *others = plan.jobs
     results = {own.key: evaluated(own, 82.89)} | {job.key: evaluated(job, 83.1, images=SAMPLE) for job in others}
-    found = compare(fill(plan.specs[0], plan, results)).findings["net", "top1"]
-    assert found.verdict is Verdict.DEVIATES
-    assert [one.crop for one in readings(found.filled)] == [0.875]
+    cell = compare(fill(plan.specs[0], plan, results)).judged_cells["net", "top1"]
+    assert cell.verdict is Verdict.DEVIATES
+    assert [variant.crop for variant in head_variants(cell.filled)] == [0.875]
 
 
 # What is planned.
@@ -227,23 +231,23 @@ def test_explaining_plans_the_other_crops_in_the_same_pass(spec: Spec) -> None:
 
 
 def test_without_images_a_cell_says_which_it_needs(spec: Spec) -> None:
-    assert make_plan([spec]).of(spec)["net", "top1"].blocked == "needs --data imagenet=PATH"
+    assert make_plan([spec]).cells_in(spec)["net", "top1"].blocked == "needs --data imagenet=PATH"
 
 
 def test_a_row_without_public_weights_names_the_nearest(spec: Spec) -> None:
-    assert make_plan([spec], GIVEN).of(spec)["gone", "top1"].blocked == (
+    assert make_plan([spec], GIVEN).cells_in(spec)["gone", "top1"].blocked == (
         "no public weights: lost in a fire; nearest public ones: near.v; needs --allow-nearest"
     )
 
 
 def test_the_nearest_weights_are_shown_when_allowed_and_never_judged(spec: Spec) -> None:
     plan = make_plan([spec], replace(GIVEN, allow_nearest=True))
-    planned = plan.of(spec)["gone", "top1"]
+    planned = plan.cells_in(spec)["gone", "top1"]
     assert planned.job is not None
     assert (planned.job["model"], planned.job["weights"]) == ("near", "v")
     results = {planned.job.key: evaluated(planned.job, 80.0)}
-    found = compare(fill(spec, plan, results)).findings["gone", "top1"]
-    assert (found.verdict, found.reason) == (Verdict.NOT_COMPARABLE, "other weights: near.v, another recipe")
+    cell = compare(fill(spec, plan, results)).judged_cells["gone", "top1"]
+    assert (cell.verdict, cell.reason) == (Verdict.NOT_COMPARABLE, "other weights: near.v, another recipe")
 
 
 def test_an_agreement_brings_its_two_evaluations_into_the_plan() -> None:
@@ -260,50 +264,34 @@ def test_an_agreement_brings_its_two_evaluations_into_the_plan() -> None:
             "precision": "float32",
         },
     )
-    assert [(one.kind, one["model"], one["weights"], one["crop"]) for one in needed_by(job)] == [
+    assert [(needed.kind, needed["model"], needed["weights"], needed["crop"]) for needed in dependencies(job)] == [
         ("evaluate", "one", "w", 0.875),
         ("evaluate", "two", "v", 0.875),
     ]
 
 
-# What stands for measuring.
+# What is reused.
 
 
-class Still:
-    """Says nothing."""
-
-    def starts(self, job: Job, number: int, total: int) -> None:
-        pass
-
-    def progress(self, progress: Progress) -> None:
-        pass
-
-    def finished(self, result: Result) -> None:
-        pass
-
-    def waits(self, why: str) -> None:
-        pass
-
-
-SEEN = Seen(images={"imagenet": WHOLE}, weights={"net.w": "a" * 64})
+INVENTORY = Inventory(images={"imagenet": WHOLE}, weights={"net.w": "a" * 64})
 
 
 def measured_again(
-    tmp_path: Path, plan: Plan, kept: Result, *, seen: Seen = SEEN, inputs: Inputs | None = None
+    tmp_path: Path, plan: Plan, stored: Result, *, inventory: Inventory = INVENTORY, inputs: Inputs | None = None
 ) -> list[str]:
-    """Say what a run does that finds this result in its store."""
+    """Return the kinds of jobs that a run measures whose store has this result."""
     store, launcher = Store(tmp_path / "runs"), FakeLauncher()
-    store.save(kept)
+    store.save(stored)
     runner = Runner(
         store=store,
         launcher=launcher,
-        site=Site(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "lock"),
-        watcher=Still(),
+        target=ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "lock"),
+        observer=ProgressObserver(),
         inputs=inputs or Inputs(),
-        seen=seen,
-        done=Done(),
+        inventory=inventory,
     )
-    return [result.job.kind for result in runner.run(plan).measured]
+    runner.run(plan)
+    return [result.job.kind for result in runner.measured]
 
 
 @pytest.fixture
@@ -312,128 +300,132 @@ def only(spec: Spec) -> tuple[Plan, Job]:
     return plan, plan.jobs[0]
 
 
-def test_an_accuracy_stands_for_the_same_images_and_weights_on_any_machine(
+def test_an_accuracy_is_reused_for_the_same_images_and_weights_on_any_machine(
     tmp_path: Path, only: tuple[Plan, Job]
 ) -> None:
     plan, job = only
-    kept = replace(evaluated(job, 83.1), machine=replace(LAPTOP, name="Another Processor"))
-    assert measured_again(tmp_path, plan, kept) == []
+    stored = replace(evaluated(job, 83.1), machine=replace(LAPTOP, name="Another CPU"))
+    assert measured_again(tmp_path, plan, stored) == []
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "inventory",
     [
-        Seen(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
-        Seen(images={"imagenet": WHOLE}, weights={"net.w": "b" * 64}),
-        Seen(images={"imagenet": WHOLE}, weights={"net.w": None}),
+        Inventory(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
+        Inventory(images={"imagenet": WHOLE}, weights={"net.w": "b" * 64}),
+        Inventory(images={"imagenet": WHOLE}, weights={"net.w": None}),
     ],
     ids=["other images", "another file of weights", "the hub's weights instead of a file"],
 )
-def test_an_accuracy_of_other_images_or_weights_does_not_stand(
-    tmp_path: Path, only: tuple[Plan, Job], seen: Seen
+def test_an_accuracy_of_other_images_or_weights_is_not_reused(
+    tmp_path: Path, only: tuple[Plan, Job], inventory: Inventory
 ) -> None:
     plan, job = only
-    assert measured_again(tmp_path, plan, evaluated(job, 83.1), seen=seen) == ["evaluate"]
+    assert measured_again(tmp_path, plan, evaluated(job, 83.1), inventory=inventory) == ["evaluate"]
 
 
-def test_an_accuracy_with_unreadable_images_stands_only_where_they_are_allowed(
+def test_an_accuracy_with_unreadable_images_is_reused_only_where_they_are_allowed(
     tmp_path: Path, only: tuple[Plan, Job]
 ) -> None:
     plan, job = only
-    kept = evaluated(job, 83.1)
-    kept.facts["unreadable"].append("a.JPEG")
-    assert measured_again(tmp_path / "a", plan, kept) == ["evaluate"]
-    assert measured_again(tmp_path / "b", plan, kept, inputs=Inputs(skip_unreadable=True)) == []
+    stored = evaluated(job, 83.1)
+    stored.facts["unreadable"].append("a.JPEG")
+    assert measured_again(tmp_path / "a", plan, stored) == ["evaluate"]
+    assert measured_again(tmp_path / "b", plan, stored, inputs=Inputs(skip_unreadable=True)) == []
 
 
 def test_what_is_wrong_with_the_images_ends_the_command_before_anything_is_measured(spec: Spec) -> None:
-    launcher = FakeLauncher(seen=Seen(problems=("--data imagenet=x: there is no such file or folder",)))
+    launcher = FakeLauncher(inventory=Inventory(problems=("--data imagenet=x: there is no such file or folder",)))
     with pytest.raises(HarnessError, match=r"^--data imagenet=x: there is no such file or folder$"):
-        look(make_plan([spec], GIVEN), launcher, Inputs(data={"imagenet": "x"}))
+        inspect_inputs(make_plan([spec], GIVEN), launcher, Inputs(data={"imagenet": "x"}))
 
 
 def test_weights_that_are_not_there_block_their_cells_and_no_others(spec: Spec) -> None:
-    launcher = FakeLauncher(seen=Seen(images={"imagenet": WHOLE}, missing={"net.w": "no weights of net.w there"}))
-    plan, _ = look(make_plan([spec], GIVEN), launcher, Inputs(data={"imagenet": "x"}))
-    assert plan.of(spec)["net", "top1"].blocked == "no weights of net.w there"
+    launcher = FakeLauncher(
+        inventory=Inventory(images={"imagenet": WHOLE}, missing={"net.w": "no weights of net.w there"})
+    )
+    plan, _ = inspect_inputs(make_plan([spec], GIVEN), launcher, Inputs(data={"imagenet": "x"}))
+    assert plan.cells_in(spec)["net", "top1"].blocked == "no weights of net.w there"
     assert plan.jobs == ()
 
 
-def shown(plan: Plan, kept: Result, seen: Seen, *, asked: bool = True) -> list[str]:
-    """Say what a command that measured nothing shows of this result in its store."""
+def shown(plan: Plan, stored: Result, inventory: Inventory, *, requested: bool = True) -> list[str]:
+    """Return the keys that a command that measured nothing shows, with this result in its store."""
     runner = Runner(
         store=Store(Path("unused")),
         launcher=FakeLauncher(),
-        site=Site(device="cpu", machine=LAPTOP, software=VERSIONS),
-        watcher=Still(),
-        seen=seen,
+        target=ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS),
+        observer=ProgressObserver(),
+        inventory=inventory,
     )
-    return list(runner.of_these({kept.job.key: kept}, plan.jobs if asked else ()))
+    return list(runner.with_current_inputs({stored.job.key: stored}, plan.jobs if requested else ()))
 
 
 def test_a_stored_accuracy_of_the_images_and_weights_that_were_given_is_shown(only: tuple[Plan, Job]) -> None:
     plan, job = only
-    assert shown(plan, evaluated(job, 83.1), SEEN) == [job.key]
+    assert shown(plan, evaluated(job, 83.1), INVENTORY) == [job.key]
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "inventory",
     [
-        Seen(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
-        Seen(images={"imagenet": WHOLE}, missing={"net.w": "no weights of net.w there"}),
-        Seen(),
+        Inventory(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
+        Inventory(images={"imagenet": WHOLE}, missing={"net.w": "no weights of net.w there"}),
+        Inventory(),
     ],
-    ids=["other images", "weights that are not there", "interrupted before they were looked at"],
+    ids=["other images", "weights that are not there", "interrupted before the inventory"],
 )
-def test_a_stored_accuracy_of_other_images_or_weights_is_not_shown(only: tuple[Plan, Job], seen: Seen) -> None:
+def test_a_stored_accuracy_of_other_images_or_weights_is_not_shown(
+    only: tuple[Plan, Job], inventory: Inventory
+) -> None:
     plan, job = only
-    assert shown(plan, evaluated(job, 83.1), seen) == []
+    assert shown(plan, evaluated(job, 83.1), inventory) == []
 
 
-def test_a_stored_accuracy_that_was_not_asked_for_is_shown_unless_it_is_of_other_images(only: tuple[Plan, Job]) -> None:
+def test_a_stored_accuracy_that_was_not_requested_is_shown_unless_it_is_of_other_images(only: tuple[Plan, Job]) -> None:
     plan, job = only
-    kept = evaluated(job, 83.1)
-    assert shown(plan, kept, Seen(), asked=False) == [job.key]
-    assert shown(plan, kept, Seen(images={"imagenet": SAMPLE}), asked=False) == []
+    stored = evaluated(job, 83.1)
+    assert shown(plan, stored, Inventory(), requested=False) == [job.key]
+    assert shown(plan, stored, Inventory(images={"imagenet": SAMPLE}), requested=False) == []
 
 
-def test_weights_that_several_rows_lack_are_told_in_one_line_that_says_so(spec: Spec) -> None:
-    def why(name: str, nearest: str) -> str:
+def test_weights_that_several_rows_lack_are_reported_in_one_line(spec: Spec) -> None:
+    def message(name: str, nearest: str) -> str:
         return f"--weights w: no weights of {name} there (looked for {name}.pth, the same as .pt){nearest}"
 
     plan = make_plan([spec], replace(GIVEN, allow_nearest=True))
-    told = {"net": why("net.w", ""), "near": why("near.v", "; did you mean 'neat'?")}
-    plan = plan.without({job.key: told[str(job["model"])] for job in plan.jobs})
+    messages = {"net": message("net.w", ""), "near": message("near.v", "; did you mean 'neat'?")}
+    plan = plan.block({job.key: messages[str(job["model"])] for job in plan.jobs})
     diff = compare(fill(spec, plan, {}))
-    assert words.reasons_in_short(diff) == [
-        (Verdict.MISSING, "--weights w: no weights of these networks there (-v shows more)", "top-1 of Net, Gone")
+    assert formatting.reasons(diff, merged=True) == [
+        (Verdict.MISSING, "--weights w: no weights of these models there (-v shows more)", "top-1 of Net, Gone")
     ]
 
 
-# What is shown while it goes on.
+# What is shown meanwhile.
 
-PASS = "3 networks over imagenet"
+PASS = "3 models over imagenet"
 
 
-def test_a_log_is_told_once_a_minute_that_a_pass_goes_on(
+def test_a_log_has_a_line_a_minute_of_a_pass(
     only: tuple[Plan, Job], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, job = only
     clock = iter([0.0, 59.0, 60.0, 60.0, 61.0, 120.0, 120.0])
-    monkeypatch.setattr("harness.cli.display.time.monotonic", clock.__next__)
-    lines = display.Lines()
+    monkeypatch.setattr("harness.cli.progress.time.monotonic", clock.__next__)
+    lines = display.LogObserver()
     for done in (100, 200, 300, 400):
-        lines.progress(Progress(job=job, phase="", together=PASS, done=done, total=1000))
+        lines.progress(Progress(job=job, phase="", overview=PASS, done=done, total=1000))
     assert capsys.readouterr().err == f"{PASS}: 200/1000\n{PASS}: 400/1000\n"
 
 
-def test_a_terminal_shows_the_whole_pass_its_speed_and_the_time_left(only: tuple[Plan, Job]) -> None:
+def test_a_terminal_shows_the_whole_pass_its_throughput_and_the_time_left(only: tuple[Plan, Job]) -> None:
     _, job = only
     screen = StringIO()
     console = Console(file=screen, force_terminal=True, width=90, color_system=None)
-    with display.LiveLine(console) as line:
+    with display.LiveObserver(console) as line:
         line.starts(job, 1, 3)
-        line.progress(Progress(job=job, phase="", together=PASS, done=250, total=1000, rate=25.0))
+        line.progress(Progress(job=job, phase="", overview=PASS, done=250, total=1000, rate=25.0))
     assert f"{PASS}: 250/1000, 25.0 im/s, about 30 s left" in screen.getvalue()
 
 
@@ -457,13 +449,13 @@ def test_the_accuracy_of_a_sample_is_not_drawn_among_published_ones(
     path.write_text(FIGURE, encoding="utf-8")
     spec = load(path)
     plan = make_plan([spec], GIVEN)
-    cells = plan.of(spec)
+    cells = plan.cells_in(spec)
     speed, top1 = cells["net", "speed"].job, cells["net", "top1"].job
     assert speed is not None
     assert top1 is not None
     fast = replace(evaluated(speed, 0.0), metrics={"throughput": Measurement(unit="im/s", value=10.0)}, facts={})
     table = fill(spec, plan, {speed.key: fast, top1.key: evaluated(top1, 82.5, images=images)})
-    drawn = [heights(line) for line in figure_of(table).axes[0].lines]
+    drawn = [heights(line) for line in points_figure(table).axes[0].lines]
     assert [line for line in drawn if line] == [[height]]
 
 
@@ -492,7 +484,7 @@ def test_the_tokens_are_drawn_layer_by_layer(tmp_path: Path) -> None:
     plan = make_plan([spec], GIVEN)
     (job,) = plan.jobs
     table = fill(spec, plan, {job.key: evaluated(job, 0.93, by_layer=[0.06, 0.5, 0.93])})
-    (line,) = layers_of(table).axes[0].lines
+    (line,) = layers_figure(table).axes[0].lines
     assert heights(line) == [0.06, 0.5, 0.93]
     draw(table, tmp_path / "tokens.png")
     assert (tmp_path / "tokens.png").stat().st_size > 5000
@@ -500,11 +492,11 @@ def test_the_tokens_are_drawn_layer_by_layer(tmp_path: Path) -> None:
 
 def test_a_table_without_axes_or_measured_tokens_is_not_drawn(tmp_path: Path, spec: Spec) -> None:
     table = fill(spec, make_plan([spec]), {})
-    with pytest.raises(HarnessError) as refused:
+    with pytest.raises(HarnessError) as error:
         draw(table, tmp_path / "x.png")
-    assert str(refused.value) == "'spec' has no axes, so it is not drawn; `harness report spec` prints it"
+    assert str(error.value) == "'spec' has no axes, so it is not drawn; `harness report spec` prints it"
     (tmp_path / "tokens.toml").write_text(TOKENS, encoding="utf-8")
     tokens = load(tmp_path / "tokens.toml")
-    with pytest.raises(HarnessError) as refused:
+    with pytest.raises(HarnessError) as error:
         draw(fill(tokens, make_plan([tokens]), {}), tmp_path / "x.png")
-    assert str(refused.value) == "'tokens' has no axes and no measured tokens, so there is nothing to draw"
+    assert str(error.value) == "'tokens' has no axes and no measured tokens, so there is nothing to draw"

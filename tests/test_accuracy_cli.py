@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.test_cli import harness
+from tests.commands import start_harness as harness
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
 
@@ -37,29 +37,29 @@ def weights(tmp_path: Path) -> Path:
 
 
 def labels_of(images: Path) -> dict[str, tuple[int, set[int]]]:
-    """Give label and ReaL labels of each image, as the manifest has them."""
-    here = {path.name for path in images.rglob("*.JPEG")}
+    """Return label and ReaL labels of each image, as the manifest has them."""
+    names = {path.name for path in images.rglob("*.JPEG")}
     with (ASSETS / "imagenet_sample" / "manifest.csv").open(encoding="utf-8") as file:
         return {
             Path(row["file"]).name: (int(row["class_index"]), {int(label) for label in row["real_labels"].split()})
             for row in csv.DictReader(file)
-            if Path(row["file"]).name in here
+            if Path(row["file"]).name in names
         }
 
 
 @needs_assets
 def test_the_first_accuracy_of_a_new_user_is_labelled_as_a_sample(tmp_path: Path, images: Path, weights: Path) -> None:
-    told = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
-    ran = harness(tmp_path, *told)
-    assert (ran.returncode, ran.stderr.count("\n")) == (0, 1)
-    assert "measured on 40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in ran.stdout
-    assert "2 not comparable." in ran.stdout
+    arguments = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    run = harness(tmp_path, *arguments)
+    assert (run.returncode, run.stderr.count("\n")) == (0, 1)
+    assert "measured on 40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in run.stdout
+    assert "2 not comparable." in run.stdout
     (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")
     metrics = json.loads(result.read_text())["metrics"]
-    assert f"{metrics['top1']['value']:.2f} ±" in ran.stdout
+    assert f"{metrics['top1']['value']:.2f} ±" in run.stdout
     assert metrics["top1"]["low"] < metrics["top1"]["value"] < metrics["top1"]["high"]
 
-    again = harness(tmp_path, *told)
+    again = harness(tmp_path, *arguments)
     assert "jobs: 0 measured, 1 known already." in again.stdout
 
 
@@ -69,60 +69,62 @@ def test_top1_and_real_are_those_of_the_manifest_s_labels(tmp_path: Path, images
 
     harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
     (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")
-    (kept,) = (tmp_path / "runs").glob("evaluate-*/*.npz")
+    (predictions,) = (tmp_path / "runs").glob("evaluate-*/*.npz")
     metrics = json.loads(result.read_text())["metrics"]
     truth = labels_of(images)
-    with np.load(kept, allow_pickle=False) as data:
-        guesses = {Path(name).name: int(top[0]) for name, top in zip(data["names"], data["class.top"], strict=True)}
-    assert guesses.keys() == truth.keys()
-    hits = [guesses[name] == label for name, (label, _) in truth.items()]
-    real = [guesses[name] in labels for name, (_, labels) in truth.items() if labels]
-    assert metrics["top1"]["value"] == pytest.approx(100 * sum(hits) / len(hits))
+    with np.load(predictions, allow_pickle=False) as data:
+        predicted = {Path(name).name: int(top[0]) for name, top in zip(data["names"], data["class.top"], strict=True)}
+    assert predicted.keys() == truth.keys()
+    correct = [predicted[name] == label for name, (label, _) in truth.items()]
+    real = [predicted[name] in labels for name, (_, labels) in truth.items() if labels]
+    assert metrics["top1"]["value"] == pytest.approx(100 * sum(correct) / len(correct))
     assert metrics["real"]["value"] == pytest.approx(100 * sum(real) / len(real))
 
 
 @needs_assets
 def test_explain_measures_every_crop_in_one_pass(tmp_path: Path, images: Path, weights: Path) -> None:
-    told = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights), "--explain")
-    ran = harness(tmp_path, *told)
-    assert ran.returncode == 0
+    arguments = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights), "--explain")
+    run = harness(tmp_path, *arguments)
+    assert run.returncode == 0
     for crop in ("0.875", "0.9", "0.95", "1"):
-        assert f"\ncrop {crop} " in ran.stdout
+        assert f"\ncrop {crop} " in run.stdout
     facts = [json.loads(path.read_text())["facts"]["pass"] for path in (tmp_path / "runs").glob("evaluate-*/*.json")]
     assert len(facts) == 4
-    assert {one["images_read"] for one in facts} == {40}
+    assert {pass_facts["images_read"] for pass_facts in facts} == {40}
 
 
 @needs_assets
-def test_an_image_cut_short_is_named_and_the_next_command_goes_on(tmp_path: Path, images: Path, weights: Path) -> None:
-    bad = sorted(images.rglob("*.JPEG"))[7]
-    whole = bad.read_bytes()
-    bad.write_bytes(whole[: len(whole) // 2])
-    told = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
-    ran = harness(tmp_path, *told)
-    assert ran.returncode != 0
-    assert bad.name in ran.stdout + ran.stderr
-    assert "Traceback" not in ran.stdout + ran.stderr
+def test_an_image_cut_short_is_named_and_the_next_command_resumes(tmp_path: Path, images: Path, weights: Path) -> None:
+    damaged = sorted(images.rglob("*.JPEG"))[7]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    arguments = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    run = harness(tmp_path, *arguments)
+    assert run.returncode != 0
+    assert damaged.name in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
 
-    skipping = harness(tmp_path, *told, "--skip-unreadable")
+    skipping = harness(tmp_path, *arguments, "--skip-unreadable")
     assert skipping.returncode == 0
-    assert f"1 of 40 images could not be read and count as wrong: {bad.parent.name}/{bad.name}" in skipping.stdout
+    assert (
+        f"1 of 40 images could not be read and count as wrong: {damaged.parent.name}/{damaged.name}" in skipping.stdout
+    )
 
-    bad.write_bytes(whole)
-    mended = harness(tmp_path, *told)
-    assert mended.returncode == 0
-    assert "jobs: 1 measured, 0 known already." in mended.stdout
+    damaged.write_bytes(whole)
+    repaired = harness(tmp_path, *arguments)
+    assert repaired.returncode == 0
+    assert "jobs: 1 measured, 0 known already." in repaired.stdout
 
 
 @needs_assets
-def test_weights_that_are_not_there_are_missing_and_say_what_to_call_the_file(tmp_path: Path, images: Path) -> None:
+def test_weights_that_are_not_there_are_missing_with_the_name_of_the_file(tmp_path: Path, images: Path) -> None:
     empty = tmp_path / "nothing"
     empty.mkdir()
-    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
-    assert ran.returncode == 0
-    assert "2 missing." in ran.stdout
-    assert f"--weights {empty}" in ran.stdout
-    assert "deit_tiny_patch16_224.safetensors" in ran.stdout
+    run = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
+    assert run.returncode == 0
+    assert "2 missing." in run.stdout
+    assert f"--weights {empty}" in run.stdout
+    assert "deit_tiny_patch16_224.safetensors" in run.stdout
 
 
 @needs_assets
@@ -135,20 +137,20 @@ def test_without_its_weights_an_accuracy_of_an_older_run_is_not_shown(
         path.unlink()
     empty = tmp_path / "nothing"
     empty.mkdir()
-    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
-    assert "2 missing." in ran.stdout
-    assert f"--weights {empty}: no weights of deit_tiny_patch16_224.fb_in1k there" in ran.stdout
-    assert "40 of the 50,000 images" not in ran.stdout
+    run = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(empty))
+    assert "2 missing." in run.stdout
+    assert f"--weights {empty}: no weights of deit_tiny_patch16_224.fb_in1k there" in run.stdout
+    assert "40 of the 50,000 images" not in run.stdout
 
 
 @pytest.mark.parametrize("command", ["reproduce", "doctor"])
 def test_a_folder_of_weights_that_is_not_there_is_refused_at_once(tmp_path: Path, command: str) -> None:
-    told = EVALUATE if command == "reproduce" else ("doctor",)
-    ran = harness(tmp_path, *told, "--weights", "gone")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", "error: --weights gone: there is no such folder\n")
+    arguments = EVALUATE if command == "reproduce" else ("doctor",)
+    run = harness(tmp_path, *arguments, "--weights", "gone")
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", "error: --weights gone: there is no such folder\n")
     (tmp_path / "net.pth").touch()
-    ran = harness(tmp_path, *told, "--weights", "net.pth")
-    assert (ran.returncode, ran.stdout, ran.stderr) == (
+    run = harness(tmp_path, *arguments, "--weights", "net.pth")
+    assert (run.returncode, run.stdout, run.stderr) == (
         2,
         "",
         "error: --weights net.pth: is a file, not a folder; name the folder that it is in\n",
@@ -164,19 +166,19 @@ def test_weights_with_a_number_that_is_not_finite_fail_with_its_name(
     state["blocks.3.mlp.fc1.bias"][5] = torch.nan
     path.unlink()
     save_file(state, path)
-    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
-    assert ran.returncode == 3
-    assert "blocks.3.mlp.fc1.bias" in ran.stdout
-    assert "Traceback" not in ran.stdout + ran.stderr
+    run = harness(tmp_path, *EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
+    assert run.returncode == 3
+    assert "blocks.3.mlp.fc1.bias" in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
 
 
 @needs_assets
-def test_doctor_looks_at_every_image_and_finds_a_sample_sound(tmp_path: Path, images: Path) -> None:
-    ran = harness(tmp_path, "doctor", "--data", f"imagenet={images}")
-    assert ran.returncode == 0
-    assert "40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in ran.stdout
-    assert "\nnote      40 images instead of 50,000: results are a sample's" in ran.stdout
-    assert "problem" not in ran.stdout
+def test_doctor_checks_every_image_and_finds_a_sample_sound(tmp_path: Path, images: Path) -> None:
+    run = harness(tmp_path, "doctor", "--data", f"imagenet={images}")
+    assert run.returncode == 0
+    assert "40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in run.stdout
+    assert "\nnote      40 images instead of 50,000: results are a sample's" in run.stdout
+    assert "problem" not in run.stdout
     next(images.rglob("*.JPEG")).write_bytes(b"")
     damaged = harness(tmp_path, "doctor", "--data", f"imagenet={images}")
     assert damaged.returncode == 3
@@ -184,56 +186,58 @@ def test_doctor_looks_at_every_image_and_finds_a_sample_sound(tmp_path: Path, im
 
 
 @needs_assets
-def test_doctor_wonders_about_a_data_set_that_no_table_has(tmp_path: Path, images: Path) -> None:
-    ran = harness(tmp_path, "doctor", "--data", f"imagnet={images}")
-    assert "\nnote      no shipped table has a data set 'imagnet'; did you mean 'imagenet'?\n" in ran.stdout
+def test_doctor_notes_a_data_set_that_no_table_has(tmp_path: Path, images: Path) -> None:
+    run = harness(tmp_path, "doctor", "--data", f"imagnet={images}")
+    assert "\nnote      no shipped table has a dataset 'imagnet'; did you mean 'imagenet'?\n" in run.stdout
 
 
 @needs_assets
-def test_doctor_reads_the_weights_and_holds_them_against_their_networks(tmp_path: Path, weights: Path) -> None:
+def test_doctor_reads_the_weights_and_compares_them_with_their_models(tmp_path: Path, weights: Path) -> None:
     sound = harness(tmp_path, "doctor", "--weights", str(weights))
     assert sound.returncode == 0
     assert "\nfound     deit_tiny_patch16_224.fb_in1k, SHA-256 " in sound.stdout
     (weights / "deit_small_patch16_224.pth").write_text("no weights at all", encoding="utf-8")
     (weights / "resnet18.safetensors").symlink_to(weights / "deit_tiny_patch16_224.safetensors")
-    ran = harness(tmp_path, "doctor", "--weights", str(weights))
-    assert ran.returncode == 3
-    found = [line for line in ran.stdout.splitlines() if line.startswith("found")]
-    assert [line.split()[1] for line in found] == ["deit_tiny_patch16_224.fb_in1k,"]
-    assert f"\nproblem   {weights}/deit_small_patch16_224.pth: is not a checkpoint that can be read" in ran.stdout
-    assert f"\nproblem   {weights}/resnet18.safetensors: does not fit resnet18: missing " in ran.stdout
+    run = harness(tmp_path, "doctor", "--weights", str(weights))
+    assert run.returncode == 3
+    lines = [line for line in run.stdout.splitlines() if line.startswith("found")]
+    assert [line.split()[1] for line in lines] == ["deit_tiny_patch16_224.fb_in1k,"]
+    assert f"\nproblem   {weights}/deit_small_patch16_224.pth: is not a checkpoint that can be read" in run.stdout
+    assert f"\nproblem   {weights}/resnet18.safetensors: does not fit resnet18: missing " in run.stdout
 
 
 def test_a_data_set_that_no_table_has_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
-    ran = harness(tmp_path, *EVALUATE, "--data", "imagnet=x")
-    assert (ran.returncode, ran.stderr) == (
+    run = harness(tmp_path, *EVALUATE, "--data", "imagnet=x")
+    assert (run.returncode, run.stderr) == (
         2,
-        "error: --data imagnet=…: no table has a data set 'imagnet'; did you mean 'imagenet'?\n",
+        "error: --data imagnet=…: no table has a dataset 'imagnet'; did you mean 'imagenet'?\n",
     )
 
 
 def test_data_is_written_as_name_and_path(tmp_path: Path) -> None:
-    ran = harness(tmp_path, *EVALUATE, "--data", "/data/imagenet")
-    assert ran.returncode == 2
-    assert ran.stderr == (
+    run = harness(tmp_path, *EVALUATE, "--data", "/data/imagenet")
+    assert run.returncode == 2
+    assert run.stderr == (
         "error: Invalid value for '--data': '/data/imagenet' is not NAME=PATH, as imagenet=/data/imagenet\n"
     )
 
 
 def test_a_path_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    ran = harness(tmp_path, *EVALUATE, "--data", f"imagenet={tmp_path}/gone")
-    assert ran.returncode == 2
-    assert ran.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
-    assert ran.stderr.count("\n") == 1
+    run = harness(tmp_path, *EVALUATE, "--data", f"imagenet={tmp_path}/gone")
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
+    assert run.stderr.count("\n") == 1
     assert not list((tmp_path).glob("runs/*/*.json"))
 
 
-@pytest.mark.parametrize("way", ["file", "list", "variable"])
-def test_data_can_stand_in_the_settings_file_or_a_variable(tmp_path: Path, way: str) -> None:
-    if way == "variable":
-        ran = harness(tmp_path, *EVALUATE, HARNESS_DATA=f"imagenet={tmp_path}/gone")
+@pytest.mark.parametrize("origin", ["file", "list", "variable"])
+def test_data_can_be_given_in_the_settings_file_or_a_variable(tmp_path: Path, origin: str) -> None:
+    if origin == "variable":
+        run = harness(tmp_path, *EVALUATE, HARNESS_DATA=f"imagenet={tmp_path}/gone")
     else:
-        text = f'[data]\nimagenet = "{tmp_path}/gone"\n' if way == "file" else f'data = ["imagenet={tmp_path}/gone"]\n'
+        text = (
+            f'[data]\nimagenet = "{tmp_path}/gone"\n' if origin == "file" else f'data = ["imagenet={tmp_path}/gone"]\n'
+        )
         (tmp_path / "harness.toml").write_text(text, encoding="utf-8")
-        ran = harness(tmp_path, *EVALUATE)
-    assert ran.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
+        run = harness(tmp_path, *EVALUATE)
+    assert run.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")

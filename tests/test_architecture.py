@@ -1,6 +1,7 @@
 """The data flows one way, each heavy library has one home, and the light commands stay light."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,24 +14,18 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 # A module imports from its own layer or from earlier ones, never from later ones.
 LAYERS = (
     {"__init__"},
-    {"errors", "stats", "noise", "machine", "kinds", "datasets"},
-    {"spec"},
-    {"job"},
-    {"recipe"},
-    {"stages"},
+    {"errors", "stats", "atomic"},
+    {"specs"},
+    {"machine"},
     {"plan"},
-    {"result", "predictions"},
     {"store"},
-    {"progress"},
-    {"jobs", "launch"},
     {"run"},
-    {"cluster"},
-    {"newest", "table"},
-    {"diff", "limits", "compare", "effects", "paired", "baseline", "baseline_file", "charts"},
+    {"jobs"},
+    {"judge"},
     {"gate"},
-    {"report", "figure"},
+    {"report"},
+    {"figure"},
     {"cli"},
-    {"gauge"},
     {"pytest_plugin"},
     {"__main__"},
 )
@@ -41,15 +36,15 @@ HOMES = {
     "timm": {"jobs"},
     "pynvml": {"machine"},
     "matplotlib": {"figure"},
-    "pandas": {"table", "figure", "report"},
+    "pandas": {"judge", "figure", "report"},
     "pyarrow": {"report"},
     "mlflow": {"report"},
     "pytest": {"pytest_plugin"},
     "rich": {"report", "cli"},
     "jinja2": {"report"},
     "click": {"cli"},
-    "submitit": {"launch", "cluster"},
-    "multiprocessing": {"jobs", "launch"},
+    "submitit": {"run"},
+    "multiprocessing": {"jobs", "run"},
 }
 
 
@@ -77,6 +72,22 @@ def test_every_module_has_a_layer() -> None:
     assert {room(path) for path in MODULES} == set().union(*LAYERS)
 
 
+def test_a_room_has_at_most_twenty_modules_and_the_top_sixteen_entries() -> None:
+    for folder in {path.parent for path in MODULES}:
+        assert len(list(folder.glob("*.py"))) <= 20, folder
+    top = {room(path) for path in MODULES} - {"__init__", "__main__"}
+    assert len(top) <= 16, top
+
+
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_its_own_layer_and_earlier_ones(path: Path) -> None:
     for name in imports(path):
@@ -100,19 +111,11 @@ def test_nobody_imports_jobs_but_jobs(path: Path) -> None:
     assert not imported or room(path) == "jobs"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["list"],
-        ["list", "table5"],
-        ["plan", "table5", "--device", "cpu"],
-        ["reproduce", "tabel5"],
-        ["reproduce", "table5", "--batch", "none"],
-    ],
-    ids=" ".join,
-)
-def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+HEAVY = ("torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2", "rich", "multiprocessing")
+
+
+def imported_by(folder: Path, *arguments: str, **variables: str) -> list[str]:
+    """Return the heavy libraries that a command imports."""
     code = f"""
 import sys
 sys.argv = ["harness", *{arguments!r}]
@@ -120,8 +123,31 @@ from harness.cli import main
 try:
     main()
 finally:
-    heavy = {{"torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2"}} & sys.modules.keys()
-    print("heavy:", sorted(heavy))
+    print("heavy:", *sys.modules.keys() & {set(HEAVY)})
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ran.stdout.splitlines()[-1] == "heavy: []"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, **variables}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    return ran.stdout.splitlines()[-1].split()[1:]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "table5"],
+        ["plan", "table5", "--device", "cpu"],
+        ["reproduce", "--help"],
+        ["reproduce", "tabel5"],
+        ["reproduce", "table5", "--batch", "none"],
+    ],
+    ids=" ".join,
+)
+def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert imported_by(tmp_path, *arguments) == []
+
+
+def test_completion_imports_nothing_heavy(tmp_path: Path) -> None:
+    variables = {"COMP_WORDS": "harness report table5 --rows d", "COMP_CWORD": "4"}
+    assert imported_by(tmp_path, _HARNESS_COMPLETE="bash_complete", **variables) == []

@@ -11,29 +11,37 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.baseline import Baseline, Entry, Kept, make_baseline, sensitivity, short_of_runs, speed_of
-from harness.baseline_file import check_fits, read, to_json
 from harness.errors import HarnessError, StoreError
-from harness.job import Job
+from harness.gate.baseline import (
+    Baseline,
+    BaselineCell,
+    BaselineRun,
+    make_baseline,
+    median_throughput,
+    sensitivity,
+    short_of_runs,
+)
+from harness.gate.baseline_file import check_fits, read, to_json
+from harness.gate.noise import Noise
 from harness.machine import Machine
-from harness.newest import newest
-from harness.noise import Noise
-from harness.plan import make_plan
-from harness.spec import Catalog, Spec
-from harness.store import Store
+from harness.plan.job import Job
+from harness.plan.plan import make_plan
+from harness.specs import Catalog, Spec
+from harness.store.select import select_results
+from harness.store.store import Store
 from tests.fakes import H200, LAPTOP
 from tests.gating import (
     FIVE,
     SPEC,
-    job_of,
-    keep_accuracy,
-    keep_count,
-    keep_five,
-    keep_speed,
+    job_of_kind,
+    judge_selection,
     mine,
     plan_of,
     run_id,
-    standing,
+    save_accuracy,
+    save_count,
+    save_five,
+    save_throughput,
 )
 
 
@@ -48,26 +56,28 @@ def store(tmp_path: Path) -> Store:
 
 
 def baseline_of(store: Store, spec: Spec) -> Baseline:
-    now, diff = standing(store, spec)
+    now, diff = judge_selection(store, spec)
     return make_baseline([diff.table], now)
 
 
 def full(store: Store, spec: Spec) -> Baseline:
-    keep_five(store, spec)
-    keep_count(store, spec, 10)
-    keep_accuracy(store, spec, 20, [True] * 7 + [False] * 3)
+    save_five(store, spec)
+    save_count(store, spec, 10)
+    save_accuracy(store, spec, 20, [True] * 7 + [False] * 3)
     return baseline_of(store, spec)
 
 
 # What is kept.
 
 
-def test_a_speed_is_kept_as_raw_samples_of_its_processes_and_all_else_as_a_value(store: Store, spec: Spec) -> None:
+def test_a_throughput_is_stored_as_raw_samples_of_its_processes_and_anything_else_as_a_value(
+    store: Store, spec: Spec
+) -> None:
     found = full(store, spec)
-    assert found.entries == {
-        ("mine", "tiny", "params"): Entry(unit="M", value=5.5, runs=(run_id(10),)),
-        ("mine", "tiny", "speed"): Entry(unit="im/s", value=102.0, runs=tuple(map(run_id, range(5)))),
-        ("mine", "tiny", "top1"): Entry(unit="%", value=70.0, runs=(run_id(20),)),
+    assert found.cells == {
+        ("mine", "tiny", "params"): BaselineCell(unit="M", value=5.5, runs=(run_id(10),)),
+        ("mine", "tiny", "speed"): BaselineCell(unit="im/s", value=102.0, runs=tuple(map(run_id, range(5)))),
+        ("mine", "tiny", "top1"): BaselineCell(unit="%", value=70.0, runs=(run_id(20),)),
     }
     assert found.runs[run_id(20)].images == "f"
     assert found.runs[run_id(2)].batch == 4
@@ -76,7 +86,7 @@ def test_a_speed_is_kept_as_raw_samples_of_its_processes_and_all_else_as_a_value
     assert found.papers == {"mine": "the paper"}
 
 
-def test_a_baseline_tells_which_changes_it_can_show(store: Store, spec: Spec) -> None:
+def test_a_baseline_tells_which_changes_it_can_detect(store: Store, spec: Spec) -> None:
     # As in test_gate: a standard deviation of 0.0155, Student's t of 4 degrees at 0.995, 4.604, and the root of
     # π/2 · (1/5 + 1/3) or of π/2 · (1/5 + 1/10).
     found = full(store, spec)
@@ -84,15 +94,15 @@ def test_a_baseline_tells_which_changes_it_can_show(store: Store, spec: Spec) ->
     assert sensitivity(found, 10) == pytest.approx(1 - math.exp(-4.604 * 0.0155 * 0.6865), abs=3e-4)
 
 
-def test_a_baseline_without_enough_runs_of_a_speed_shows_no_change_of_speed(store: Store, spec: Spec) -> None:
-    keep_speed(store, spec, 0, [4 / 100])
-    keep_speed(store, spec, 1, [4 / 101])
+def test_a_baseline_with_too_few_runs_of_a_throughput_detects_no_change(store: Store, spec: Spec) -> None:
+    save_throughput(store, spec, 0, [4 / 100])
+    save_throughput(store, spec, 1, [4 / 101])
     assert sensitivity(baseline_of(store, spec), 3) is None
 
 
 def test_noise_is_that_between_processes(store: Store, spec: Spec) -> None:
-    keep_speed(store, spec, 0, [4 / 100])
-    keep_speed(store, spec, 1, [4 / 110])
+    save_throughput(store, spec, 0, [4 / 100])
+    save_throughput(store, spec, 1, [4 / 110])
     noise = baseline_of(store, spec).noise
     assert noise is not None
     # Two logarithms apart by ln 1.1 have a standard deviation of ln 1.1 / sqrt 2; five digits are kept.
@@ -100,52 +110,53 @@ def test_noise_is_that_between_processes(store: Store, spec: Spec) -> None:
     assert noise.degrees == 1
 
 
-def test_disturbed_runs_other_machines_and_other_versions_are_left_out(store: Store, spec: Spec) -> None:
-    keep_speed(store, spec, 0, [0.04], torch="2.4.0")
-    keep_speed(store, spec, 1, [0.04], machine=H200)
-    keep_speed(store, spec, 2, [0.04], disturbed=True)
-    keep_speed(store, spec, 3, [0.04])
+def test_noisy_runs_other_machines_and_other_versions_are_left_out(store: Store, spec: Spec) -> None:
+    save_throughput(store, spec, 0, [0.04], torch="2.4.0")
+    save_throughput(store, spec, 1, [0.04], machine=H200)
+    save_throughput(store, spec, 2, [0.04], noisy=True)
+    save_throughput(store, spec, 3, [0.04])
     found = baseline_of(store, spec)
     assert tuple(found.runs) == (run_id(3),)
-    assert short_of_runs(found) == {job_of(spec, "throughput"): 1}
+    assert short_of_runs(found) == {job_of_kind(spec, "throughput"): 1}
 
 
-def test_of_many_runs_the_ten_newest_are_kept(store: Store, spec: Spec) -> None:
+def test_of_many_runs_the_ten_newest_are_taken(store: Store, spec: Spec) -> None:
     for number in range(12):
-        keep_speed(store, spec, number, [0.04])
+        save_throughput(store, spec, number, [0.04])
     assert set(baseline_of(store, spec).runs) == {run_id(number) for number in range(2, 12)}
 
 
-def test_a_job_that_fails_now_is_not_kept_though_it_once_did_not(store: Store, spec: Spec) -> None:
-    keep_count(store, spec, 0)
-    keep_count(store, spec, 1, error="no such network")
-    assert baseline_of(store, spec).entries == {}
+def test_a_job_that_fails_now_is_left_out_though_it_once_did_not(store: Store, spec: Spec) -> None:
+    save_count(store, spec, 0)
+    save_count(store, spec, 1, error="no such network")
+    assert baseline_of(store, spec).cells == {}
 
 
 def test_two_results_that_claim_the_same_run_are_refused(store: Store, spec: Spec) -> None:
-    result = keep_speed(store, spec, 0, [0.04])
+    result = save_throughput(store, spec, 0, [0.04])
     path = store.path_of(result)
     (path.parent / f"{path.stem}-copy.json").write_text(path.read_text())
     with pytest.raises(StoreError) as reason:
-        newest(plan_of(spec), store, LAPTOP)
+        select_results(plan_of(spec), store, LAPTOP)
     assert str(reason.value) == (
         f"two results claim the run {result.id}, in {path.parent}/; remove the one that is a copy"
     )
 
 
 def test_results_of_two_jobs_that_claim_the_same_run_are_refused(store: Store, spec: Spec) -> None:
-    keep_count(store, spec, 0)
-    keep_accuracy(store, spec, 0, [True])
-    with pytest.raises(HarnessError) as reason:
+    save_count(store, spec, 0)
+    save_accuracy(store, spec, 0, [True])
+    with pytest.raises(StoreError) as reason:
         baseline_of(store, spec)
+    count, evaluation = (store.root / job_of_kind(spec, kind).key for kind in ("count", "evaluate"))
     assert str(reason.value) == (
-        f"two results claim the run {run_id(0)}, of count tiny at 224 and of evaluate tiny imagenet at 224, crop 0.875"
+        f"two results claim the run {run_id(0)}, in {count}/ and {evaluation}/; remove the one that is a copy"
     )
 
 
 def test_two_tables_of_one_name_are_refused(tmp_path: Path, store: Store, spec: Spec) -> None:
     other = mine(tmp_path, name="other/mine.toml")
-    (now, diff), (_, too) = standing(store, spec), standing(store, other)
+    (now, diff), (_, too) = judge_selection(store, spec), judge_selection(store, other)
     with pytest.raises(HarnessError) as reason:
         make_baseline([diff.table, too.table], now)
     assert str(reason.value) == (
@@ -157,8 +168,8 @@ def test_two_tables_of_one_name_are_refused(tmp_path: Path, store: Store, spec: 
 
 
 def test_the_file_has_a_line_for_each_run_and_each_cell(store: Store, spec: Spec) -> None:
-    keep_count(store, spec, 10)
-    keep_accuracy(store, spec, 20, [True] * 7 + [False] * 3)
+    save_count(store, spec, 10)
+    save_accuracy(store, spec, 20, [True] * 7 + [False] * 3)
     assert to_json(baseline_of(store, spec)) == (
         f"""{{
 "schema": 1,
@@ -209,16 +220,21 @@ speeds = st.lists(st.floats(1e-4, 1e3).map(lambda one: float(f"{one:.5g}")), min
     ),
     st.floats(0, 1),
 )
-def test_any_names_and_any_speeds_come_back(
+def test_any_names_and_any_throughputs_come_back(
     tmp_path_factory: pytest.TempPathFactory, table: str, row: str, column: str, runs: list[Any], spread: float
 ) -> None:
     job = Job.of("throughput", {"model": row, "res": 224})
     kept = {
-        run: Kept(id=run, job=job, batch=3, seconds=seconds, yardstick=yardstick) for run, seconds, yardstick in runs
+        run: BaselineRun(id=run, job=job, batch=3, seconds=seconds, reference_seconds=reference_seconds)
+        for run, seconds, reference_seconds in runs
     }
     found = Baseline(
         papers={table: column},
-        entries={(table, row, column): Entry(unit=column.strip("%"), value=speed_of(kept.values()), runs=tuple(kept))},
+        cells={
+            (table, row, column): BaselineCell(
+                unit=column.strip("%"), value=median_throughput(kept.values()), runs=tuple(kept)
+            )
+        },
         runs=kept,
         machine=Machine(device="cpu", name=row, memory=1),
         noise=Noise(spread=spread, degrees=4),
@@ -231,15 +247,15 @@ def test_any_names_and_any_speeds_come_back(
 # What is refused.
 
 
-def test_a_network_that_was_trained_comes_back_with_the_trainings_behind_it(tmp_path: Path) -> None:
+def test_a_model_that_was_trained_comes_back_with_the_trainings_behind_it(tmp_path: Path) -> None:
     (table8,) = Catalog().find(["table8"])
-    job = make_plan([table8]).of(table8)["none", "finetuned"].job
+    job = make_plan([table8]).cells_in(table8)["none", "finetuned"].job
     assert job
     assert [part for part, _ in job.needs] == ["weights"]
     found = Baseline(
         papers={"table8": "the paper"},
-        entries={("table8", "none", "finetuned"): Entry(unit="% top-1", value=83.1, runs=("run",))},
-        runs={"run": Kept(id="run", job=job, images="imagenet")},
+        cells={("table8", "none", "finetuned"): BaselineCell(unit="% top-1", value=83.1, runs=("run",))},
+        runs={"run": BaselineRun(id="run", job=job, images="imagenet")},
     )
     path = tmp_path / "baseline.json"
     path.write_text(to_json(found), encoding="utf-8")
@@ -268,52 +284,73 @@ SPEED_RUN, COUNT_RUN = run_id(0), run_id(10)
 
 EDITS: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: d.pop("schema"), "is no baseline"),
-    (lambda d: d.pop("runs"), "runs is missing"),
-    (lambda d: d.update(nosie=1), "nosie is unknown; did you mean 'noise'?"),
-    (lambda d: d.update(runs=[]), "runs is [], not an object"),
-    (lambda d: d.update(machine=None), "has speeds but does not say of which machine"),
-    (lambda d: d["machine"].update(cores="four"), 'machine.cores is "four", not a whole number from 0'),
-    (lambda d: d["noise"].update(spread=12), "noise.spread is 12, not a fraction between 0 and 1"),
-    (lambda d: d["noise"].update(degrees=0), "noise.degrees is 0, not a whole number from 1"),
-    (lambda d: cell(d, "top1").update(value=720), "tables.mine.cells.tiny.top1.value is 720 %, which is no share"),
-    (lambda d: cell(d, "top1").update(value=True), "tables.mine.cells.tiny.top1.value is true, not a number"),
-    (lambda d: cell(d, "top1").update(value=None), "tables.mine.cells.tiny.top1.value is null, not a number"),
+    (lambda d: d.pop("runs"), "runs is missing; it must be a table"),
+    (lambda d: d.update(nosie=1), "unknown key 'nosie'; did you mean 'noise'?"),
+    (lambda d: d.update(runs=[]), "runs must be a table, not a list"),
+    (lambda d: d.update(machine=None), "has throughputs but no machine that they were measured on"),
+    (lambda d: d["machine"].update(cores="four"), "cores in [machine] must be an integer, not 'four'"),
+    (lambda d: d["noise"].update(spread=12), "spread in [noise] must be at most 1, not 12"),
+    (lambda d: d["noise"].update(degrees=0), "degrees in [noise] must be at least 1, not 0"),
+    (
+        lambda d: cell(d, "top1").update(value=720),
+        "value in [tables.mine.cells.tiny.top1] must lie between 0 and 100 %, not 720 %",
+    ),
+    (
+        lambda d: cell(d, "top1").update(value=True),
+        "value in [tables.mine.cells.tiny.top1] must be a number or a string, not true",
+    ),
+    (
+        lambda d: cell(d, "top1").update(value=None),
+        "value in [tables.mine.cells.tiny.top1] must be a number or a string, not null",
+    ),
     (
         lambda d: cell(d, "speed").update(value=1020),
-        "tables.mine.cells.tiny.speed.value is 1020, but its runs come to 102 im/s",
+        "value in [tables.mine.cells.tiny.speed] is 1020.0, but its runs come to 102 im/s",
     ),
     (
         lambda d: cell(d, "speed").update(value="fast"),
-        'tables.mine.cells.tiny.speed.value is "fast", not a number of im/s',
+        "value in [tables.mine.cells.tiny.speed] must be a number of im/s, not 'fast'",
     ),
     (
         lambda d: cell(d, "params").update(runs=["2026"]),
-        "tables.mine.cells.tiny.params.runs names 2026, which is not among the runs",
+        "unknown run '2026' in [tables.mine.cells.tiny.params]",
     ),
-    (lambda d: cell(d, "params").update(runs=[]), "tables.mine.cells.tiny.params.runs is [], not a list of runs"),
-    (lambda d: cell(d, "speed").update(runs=[SPEED_RUN] * 3), "tables.mine.cells.tiny.speed.runs names a run twice"),
+    (lambda d: cell(d, "params").update(runs=[]), "runs in [tables.mine.cells.tiny.params] must not be empty"),
+    (
+        lambda d: cell(d, "speed").update(runs=[SPEED_RUN] * 3),
+        "runs in [tables.mine.cells.tiny.speed] names a run twice",
+    ),
     (
         lambda d: cell(d, "params").update(runs=[COUNT_RUN, SPEED_RUN]),
-        "tables.mine.cells.tiny.params.runs are not of one speed",
+        "runs in [tables.mine.cells.tiny.params] are not of one throughput",
     ),
-    (lambda d: cell(d, "params").pop("unit"), "tables.mine.cells.tiny.params.unit is missing"),
-    (lambda d: d["tables"]["mine"].update(paper=5), "tables.mine.paper is 5, not a word"),
-    (lambda d: d["runs"][SPEED_RUN].update(seconds=[-1]), f"runs.{SPEED_RUN}.seconds[0] is -1, not a number above 0"),
-    (lambda d: d["runs"][SPEED_RUN].update(yardstick=0), f"runs.{SPEED_RUN}.yardstick is 0, not a number above 0"),
-    (lambda d: d["runs"][SPEED_RUN].update(seconds=[]), f"runs.{SPEED_RUN}.seconds is [], not a list of numbers"),
-    (lambda d: d["runs"][SPEED_RUN].update(batch=0), f"runs.{SPEED_RUN}.batch is 0, not a whole number from 1"),
+    (
+        lambda d: cell(d, "params").pop("unit"),
+        "unit in [tables.mine.cells.tiny.params] is missing; it must be a string",
+    ),
+    (lambda d: d["tables"]["mine"].update(paper=5), "paper in [tables.mine] must be a string, not 5"),
+    (
+        lambda d: d["runs"][SPEED_RUN].update(seconds=[-1]),
+        f"seconds in [runs.{SPEED_RUN}] must be above 0, not -1 (item 0)",
+    ),
+    (lambda d: d["runs"][SPEED_RUN].update(yardstick=0), f"yardstick in [runs.{SPEED_RUN}] must be above 0, not 0"),
+    (lambda d: d["runs"][SPEED_RUN].update(seconds=[]), f"seconds in [runs.{SPEED_RUN}] must not be empty"),
+    (lambda d: d["runs"][SPEED_RUN].update(batch=0), f"batch in [runs.{SPEED_RUN}] must be at least 1, not 0"),
     (
         lambda d: d["runs"][SPEED_RUN]["job"].update(kind="thruput"),
-        f"runs.{SPEED_RUN}.job.kind is 'thruput', which is no kind of job; did you mean 'throughput'?",
+        f"unknown kind of job 'thruput' in [runs.{SPEED_RUN}.job]; did you mean 'throughput'?",
     ),
     (
         lambda d: d["runs"][COUNT_RUN]["job"].update(kind="throughput"),
-        f"runs.{COUNT_RUN} is of a throughput job but has no seconds",
+        f"[runs.{COUNT_RUN}] is of a throughput job but has no seconds",
     ),
-    (lambda d: d["runs"][SPEED_RUN]["job"].update(kind="count"), f"runs.{SPEED_RUN} is of a count job but has seconds"),
+    (
+        lambda d: d["runs"][SPEED_RUN]["job"].update(kind="count"),
+        f"[runs.{SPEED_RUN}] is of a count job but has seconds",
+    ),
     (
         lambda d: d["runs"][COUNT_RUN]["job"]["settings"].update(res=[]),
-        f"runs.{COUNT_RUN}.job.settings.res is [], not a word or a number",
+        f"res in [runs.{COUNT_RUN}.job.settings] must be a string, a number, true or false, not a list",
     ),
 ]
 
@@ -392,7 +429,7 @@ def test_cells_that_a_table_does_not_have_are_refused(
     store: Store, spec: Spec, place: tuple[str, str, str], sentence: str
 ) -> None:
     found = full(store, spec)
-    found = replace(found, entries={**found.entries, place: found.entries["mine", "tiny", "top1"]})
+    found = replace(found, cells={**found.cells, place: found.cells["mine", "tiny", "top1"]})
     with pytest.raises(HarnessError) as reason:
         check_fits(found, Path("b.json"), [spec])
     assert str(reason.value) == f"b.json: {sentence}; {ANEW}"

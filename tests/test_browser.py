@@ -1,4 +1,4 @@
-"""The site in a real Chromium: nothing complains, nothing asks the network, and pointer and keyboard both reach it all.
+"""The site in a real Chromium: nothing complains or asks the internet, and pointer and keyboard both reach it all.
 
 Skipped where there is no Chromium; `apt-get install chromium` brings one.
 """
@@ -13,13 +13,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from harness.cli.site import write_site
-from harness.diff import Verdict, compare
-from harness.plan import make_plan
-from harness.report import words
-from harness.spec import Catalog
-from harness.store import Store
-from harness.table import fill, stored
+from harness.judge.judged import judged_tables
+from harness.judge.verdict import Verdict
+from harness.report import formatting
+from harness.report.html.write import write_site
+from harness.specs import Catalog
+from harness.store.store import Store
 from tests.sites import HOSTILE, figure, pages, relabelled, rendered
 from tests.test_html import REFERENCE
 from tests.test_report import MEASURED, SPEC, VERDICTS, diff_of
@@ -43,9 +42,7 @@ def browser() -> Iterator[Browser]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table with every verdict, a figure, and table 5 as it was measured."""
     folder = tmp_path_factory.mktemp("site")
-    plan = make_plan(Catalog().find(["table5", "figure1"]))
-    results = stored(plan, Store(REFERENCE), None)
-    shipped = [compare(fill(spec, plan, results)) for spec in plan.specs]
+    shipped = judged_tables(Catalog().find(["table5", "figure1"]), None, Store(REFERENCE), None).diffs
     every = diff_of(folder, SPEC, dict(MEASURED), failed={("distilled", "speed"): "out of memory"})
     write_site(folder / "pages", rendered(figure(folder), every, *shipped, unused=("a file that is damaged",)))
     return folder / "pages"
@@ -56,7 +53,7 @@ Opened = Callable[..., Page]
 
 @pytest.fixture
 def opened(browser: Browser, site: Path) -> Iterator[Opened]:
-    """Open a page; at the end, whatever was done there, nothing may have complained or asked for the network."""
+    """Open a page; at the end, whatever was done there, nothing may have complained or asked the internet."""
     contexts, complaints = [], []
 
     def open_page(
@@ -65,10 +62,10 @@ def opened(browser: Browser, site: Path) -> Iterator[Opened]:
         size: tuple[int, int] = WIDE,
         dark: bool = False,
         folder: Path = site,
-        **told: Any,  # noqa: ANN401 -- passed on
+        **settings: Any,  # noqa: ANN401 -- passed on
     ) -> Page:
         context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", **told
+            viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", **settings
         )
         contexts.append(context)
         page = context.new_page()
@@ -84,7 +81,7 @@ def opened(browser: Browser, site: Path) -> Iterator[Opened]:
     for context in contexts:
         context.close()
     # A page that is left while it loads gives up the rest.
-    assert [one for one in complaints if "net::ERR_ABORTED: file:" not in one] == []
+    assert [item for item in complaints if "net::ERR_ABORTED: file:" not in item] == []
 
 
 def local(url: str) -> bool:
@@ -102,7 +99,7 @@ def why(page: Page, row: int, column: int) -> Locator:
 # All pages.
 
 
-def test_every_page_loads_without_a_complaint_and_without_the_network(site: Path, opened: Opened) -> None:
+def test_every_page_loads_without_a_complaint_and_without_the_internet(site: Path, opened: Opened) -> None:
     names = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
     tables, runs = ([name for name in names if name.startswith(part)] for part in ("tables/", "runs/"))
     assert (len(tables), len(runs) > 60) == (4, True)
@@ -114,7 +111,7 @@ def test_every_page_loads_without_a_complaint_and_without_the_network(site: Path
             expect(plot.locator("svg.main-svg").first).to_be_attached()
 
 
-def test_a_page_may_not_ask_the_network_even_if_something_in_it_wanted_to(browser: Browser, site: Path) -> None:
+def test_a_page_may_not_ask_the_internet_even_if_something_in_it_wanted_to(browser: Browser, site: Path) -> None:
     page = browser.new_page()
     page.goto(f"{site.as_uri()}/index.html")
     refused = page.evaluate(
@@ -163,9 +160,9 @@ def accessible_with_each_verdict_open(page: Page) -> None:
 def accessible(page: Page) -> None:
     """Hold a page against axe's rules for WCAG 2.2, levels A and AA; contrast is one of them."""
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}, "preload": False})
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found.response["violations"]] == []
-    assert "color-contrast" in {one["id"] for one in found.response["passes"]}
+    actual = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}, "preload": False})
+    assert [(item["id"], item["nodes"][0]["html"]) for item in actual.response["violations"]] == []
+    assert "color-contrast" in {item["id"] for item in actual.response["passes"]}
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -253,8 +250,8 @@ def test_every_cell_tells_its_reason_when_it_is_clicked(opened: Opened) -> None:
         cell(page, row + 1, column + 1).click()
         shown = why(page, row + 1, column + 1)
         expect(shown).to_be_visible()
-        if column:  # the first column is printed for the reader
-            expect(shown).to_contain_text(f"{words.SIGNS[Verdict(verdict)]} {verdict}")
+        if column:  # the first column is published for the reader
+            expect(shown).to_contain_text(f"{formatting.SIGNS[Verdict(verdict)]} {verdict}")
         box = shown.bounding_box()
         assert box is not None
         assert box["x"] >= 0
@@ -327,14 +324,14 @@ def test_the_theme_can_be_chosen_and_stays_chosen(opened: Opened) -> None:
 def drawn(page: Page) -> dict[str, list[list[float]]]:
     """The lines of the figure: what each is, and its points."""
     expect(page.locator(".chart svg.main-svg").first).to_be_attached()
-    found: dict[str, list[list[float]]] = page.evaluate(
+    actual: dict[str, list[list[float]]] = page.evaluate(
         """() => Object.fromEntries(document.querySelector(".chart .plot").data.map((trace) => {
             const { kind, points } = trace.meta;
             const name = kind.startsWith("front") ? kind : `${kind} ${points[0].family}`;
             return [name, trace.x.map((x, place) => [x, trace.y[place]])];
         }))"""
     )
-    return found
+    return actual
 
 
 # By hand: of the published points d is behind b; ours have c slower than b, at the published accuracy.

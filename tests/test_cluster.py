@@ -1,4 +1,4 @@
-"""What is submitted, waited for and tried again, with a Slurm that is played; and what a task does alone."""
+"""What is submitted, waited for and tried again, with a fake Slurm; and what a task does on its node."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,36 +9,36 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import Controller, Ledger, standings
-from harness.cluster.controller import FULL
-from harness.cluster.ledger import Mark, numbered
-from harness.cluster.standing import GRACE
-from harness.cluster.task import DEATHS, STANDSTILLS, Task, killed_for_memory
 from harness.errors import HarnessError
-from harness.job import Job
-from harness.launch.slurm import QueueFull, Resources, Seen, Settings, Slurm
-from harness.plan import Options, Plan, make_plan
-from harness.progress import Inputs
-from harness.progress import Seen as Inside
-from harness.run import Runner, Site
-from harness.spec import Catalog, load
-from harness.store import Store
+from harness.plan.job import Job
+from harness.plan.plan import Options, Plan, make_plan
+from harness.run.cluster import Controller, Ledger, task_statuses
+from harness.run.cluster.controller import RETRY_FULL
+from harness.run.cluster.ledger import JobOutcome
+from harness.run.cluster.status import GRACE
+from harness.run.cluster.task import MAX_DEATHS, MAX_STANDSTILLS, Task, killed_for_memory
+from harness.run.launch.slurm import QueueFull, Resources, Settings, Slurm, SlurmRecord
+from harness.run.messages import Inputs, Inventory
+from harness.run.runner import Runner
+from harness.run.target import ExecutionTarget
+from harness.specs import Catalog, load
+from harness.store.store import Store
 from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of
 from tests.test_run import SPEC, Notes
 
 
 @dataclass
 class FakeSlurm(Slurm):
-    """Keeps arrays in a queue.  `room` is how many arrays it takes, `acts` what happens at each look at the queue."""
+    """Keeps arrays in a queue.  `room` is how many arrays it accepts, `acts` what happens at each query."""
 
     room: int = 10**9
     longest: int = 1000
-    queue: dict[str, Seen] = field(default_factory=dict)
-    accounts: dict[str, Seen] = field(default_factory=dict)
+    queue: dict[str, SlurmRecord] = field(default_factory=dict)
+    accounts: dict[str, SlurmRecord] = field(default_factory=dict)
     submitted: list[tuple[str, tuple[str, ...], list[Task]]] = field(default_factory=list)
     resources: list[Resources] = field(default_factory=list)
     acts: list[Callable[[], None]] = field(default_factory=list)
-    looks: int = 0
+    queries: int = 0
     accounted: int = 0
 
     def check(self, settings: Settings) -> None:
@@ -51,7 +51,6 @@ class FakeSlurm(Slurm):
         self,
         tasks: Sequence[Callable[[], Any]],
         *,
-        name: str,
         folder: Path,
         resources: Resources,
         settings: Settings,
@@ -64,17 +63,17 @@ class FakeSlurm(Slurm):
         self.submitted.append((number, tuple(after), [task for task in tasks if isinstance(task, Task)]))
         self.resources.append(resources)
         numbers = [number] if len(tasks) == 1 else [f"{number}_{index}" for index in range(len(tasks))]
-        self.queue |= dict.fromkeys(numbers, Seen(state="PENDING", why="Priority"))
+        self.queue |= dict.fromkeys(numbers, SlurmRecord(state="PENDING", reason="Priority"))
         folder.mkdir(parents=True)
         return number
 
-    def look(self, ids: Iterable[str], name: str = "") -> dict[str, Seen]:
-        self.looks += 1
+    def queued(self, ids: Iterable[str], name: str = "") -> dict[str, SlurmRecord]:
+        self.queries += 1
         if self.acts:
             self.acts.pop(0)()
         return dict(self.queue)
 
-    def ended(self, ids: Iterable[str]) -> dict[str, Seen]:
+    def ended(self, ids: Iterable[str]) -> dict[str, SlurmRecord]:
         self.accounted += bool(set(ids))
         return dict(self.accounts)
 
@@ -84,7 +83,7 @@ class FakeSlurm(Slurm):
 
 
 def finish(slurm: FakeSlurm, store: Store, number: str, error: str | None = None) -> None:
-    """Do all jobs of an array, as its tasks would."""
+    """Write the outcomes of all jobs of an array, as its tasks would."""
     for submitted, _, tasks in slurm.submitted:
         if submitted == number:
             for index, task in enumerate(tasks):
@@ -93,7 +92,7 @@ def finish(slurm: FakeSlurm, store: Store, number: str, error: str | None = None
                     store.save(result)
                     ledger = Ledger(runs=store.root)
                     array = next(array for array in ledger.arrays() if array.number == number)
-                    ledger.mark(array, index, Mark(key=job.key, id=result.id, error=error))
+                    ledger.add_outcome(array, index, JobOutcome(key=job.key, id=result.id, error=error))
                 slurm.queue.pop(number, None)
                 slurm.queue.pop(f"{number}_{index}", None)
 
@@ -120,31 +119,31 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def controller(tmp_path: Path, slurm: Slurm, **settings: Any) -> Controller:  # noqa: ANN401
-    site = Site(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "speed.lock")
-    runner = Runner(store=Store(tmp_path / "runs"), launcher=FakeLauncher(), site=site, watcher=Notes())
+    target = ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "speed.lock")
+    runner = Runner(store=Store(tmp_path / "runs"), launcher=FakeLauncher(), target=target, observer=Notes())
     clock = Clock()
     return Controller(runner=runner, slurm=slurm, settings=Settings(**settings), now=clock, sleep=clock.sleep)
 
 
-def told(slurm: FakeSlurm) -> list[tuple[tuple[str, ...], list[list[str]]]]:
+def submissions(slurm: FakeSlurm) -> list[tuple[tuple[str, ...], list[list[str]]]]:
     return [(after, [[str(job) for job in task.jobs] for task in tasks]) for _, after, tasks in slurm.submitted]
 
 
 # Submitting.
 
 
-def test_counts_share_a_task_and_each_speed_has_one_of_its_own(tmp_path: Path, plan: Plan) -> None:
+def test_counts_share_a_task_and_each_throughput_has_its_own(tmp_path: Path, plan: Plan) -> None:
     slurm = FakeSlurm()
-    said = controller(tmp_path, slurm).run(plan, detach=True)
-    assert said == "4 jobs submitted"
-    assert told(slurm) == [
+    message = controller(tmp_path, slurm).run(plan, detach=True)
+    assert message == "4 jobs submitted"
+    assert submissions(slurm) == [
         ((), [["count one at 224", "count two at 224"]]),
         ((), [["throughput one at 224"], ["throughput two at 224"]]),
     ]
-    assert [one.alone for one in slurm.resources] == [False, True]
+    assert [resources.exclusive for resources in slurm.resources] == [False, True]
 
 
-def test_a_second_command_submits_nothing_and_says_what_is_on_its_way(tmp_path: Path, plan: Plan) -> None:
+def test_a_second_command_submits_nothing_and_says_how_many_jobs_are_submitted(tmp_path: Path, plan: Plan) -> None:
     slurm = FakeSlurm()
     controller(tmp_path, slurm).run(plan, detach=True)
     assert controller(tmp_path, slurm).run(plan, detach=True) == "0 jobs submitted, 4 on their way already"
@@ -175,60 +174,62 @@ def test_a_training_at_the_published_scale_asks_for_the_published_hours(tmp_path
     )
     plan = make_plan(Catalog().find(["table3"]), options)
     job = next(job for job in plan.jobs if job.kind == "train")
-    asked = controller(tmp_path, FakeSlurm(), gpus=4, nodes=2).resources(job, plan)
-    # DeiT-B: 53 hours on eight cards (section 6), with half as much again.
-    assert asked == Resources(minutes=round(53 * 60 * 1.5), cpus=32, gpus=4, nodes=2, memory=4 * 64 * 2**30)
-    assert asked.notice == 120
-    bounded = controller(tmp_path, FakeSlurm(), gpus=8, hours=24.0, cpus=40, memory=2**38).resources(job, plan)
+    requested = controller(tmp_path, FakeSlurm(), gpus=4, nodes=2).resources(job, plan)
+    # DeiT-B: 53 hours on eight GPUs (section 6), with half as much again.
+    assert requested == Resources(minutes=round(53 * 60 * 1.5), cpus=32, gpus=4, nodes=2, memory=4 * 64 * 2**30)
+    assert requested.notice == 120
+    bounded = controller(tmp_path, FakeSlurm(), gpus=8, hours=24.0, cpus=40, job_memory=2**38).resources(job, plan)
     assert bounded == Resources(minutes=1440, cpus=40, gpus=8, nodes=1, memory=2**38)
 
 
-def test_a_full_queue_takes_the_rest_later(tmp_path: Path, plan: Plan) -> None:
+def test_a_full_queue_is_tried_again_later(tmp_path: Path, plan: Plan) -> None:
     slurm = FakeSlurm(room=1)
-    said = controller(tmp_path, slurm).run(plan, detach=True)
-    assert said == ("2 jobs submitted, 2 not taken (QOSMaxSubmitJobPerUserLimit): give the same command again later")
-    one = controller(tmp_path, slurm)
+    message = controller(tmp_path, slurm).run(plan, detach=True)
+    assert message == ("2 jobs submitted, 2 not taken (QOSMaxSubmitJobPerUserLimit): give the same command again later")
+    submitter = controller(tmp_path, slurm)
     store = Store(tmp_path / "runs")
 
     def more() -> None:
         slurm.room = 2
 
     slurm.acts = [lambda: None, lambda: finish(slurm, store, "100"), more]
-    slurm.acts += [lambda: None] * int(FULL / 5) + [lambda: finish(slurm, store, "101")]
-    assert one.run(plan) == "2 jobs submitted, 2 on their way already"
-    assert sorted(one.runner.done.results) == sorted(job.key for job in plan.jobs)
+    slurm.acts += [lambda: None] * int(RETRY_FULL / 5) + [lambda: finish(slurm, store, "101")]
+    assert submitter.run(plan) == "2 jobs submitted, 2 on their way already"
+    assert sorted(submitter.runner.results) == sorted(job.key for job in plan.jobs)
 
 
-def test_an_array_whose_submitter_died_is_found_again_by_its_name(tmp_path: Path, plan: Plan) -> None:
+def test_an_array_whose_submitter_died_is_recovered_by_its_name(tmp_path: Path, plan: Plan) -> None:
     slurm = FakeSlurm()
-    one = controller(tmp_path, slurm)
-    one.run(plan, detach=True)
+    submitter = controller(tmp_path, slurm)
+    submitter.run(plan, detach=True)
     ledger = Ledger(runs=tmp_path / "runs")
-    speeds = ledger.arrays()[-1]
-    ledger.keep(numbered(speeds, ""))
+    throughputs = ledger.arrays()[-1]
+    ledger.save(replace(throughputs, number=""))
     slurm.queue.pop("100")
 
     class Named(FakeSlurm):
-        def look(self, ids: Iterable[str], name: str = "") -> dict[str, Seen]:
-            return slurm.queue if name == speeds.name else {}
+        def queued(self, ids: Iterable[str], name: str = "") -> dict[str, SlurmRecord]:
+            return slurm.queue if name == throughputs.name else {}
 
     with ledger.locked():
-        found = standings(ledger, Named(), locked=True)
-    assert [one.number for one in found if one.array.name == speeds.name] == ["101_0", "101_1"]
+        tasks = task_statuses(ledger, Named(), locked=True)
+    assert [task.number for task in tasks if task.array.name == throughputs.name] == ["101_0", "101_1"]
     assert [array.number for array in Ledger(runs=tmp_path / "runs").arrays()] == ["100", "101"]
 
 
 # Following.
 
 
-def test_results_are_taken_as_they_come_with_one_look_at_slurm_every_five_seconds(tmp_path: Path, plan: Plan) -> None:
+def test_results_are_collected_as_they_come_with_one_query_of_slurm_every_five_seconds(
+    tmp_path: Path, plan: Plan
+) -> None:
     slurm, store = FakeSlurm(), Store(tmp_path / "runs")
-    one = controller(tmp_path, slurm)
+    submitter = controller(tmp_path, slurm)
     slurm.acts = [*[lambda: None] * 5, lambda: finish(slurm, store, "100"), lambda: finish(slurm, store, "101")]
-    one.run(plan)
-    assert len(one.runner.done.measured) == 4
-    assert isinstance(one.now, Clock)
-    assert slurm.looks <= 2 + one.now.at / 5
+    submitter.run(plan)
+    assert len(submitter.runner.measured) == 4
+    assert isinstance(submitter.now, Clock)
+    assert slurm.queries <= 2 + submitter.now.at / 5
     assert slurm.accounted == 0  # nothing ended without a result
 
 
@@ -241,15 +242,15 @@ def test_results_are_taken_as_they_come_with_one_look_at_slurm_every_five_second
         ("FAILED", "it ended as FAILED (exit code 1:0) and left no result"),
     ],
 )
-def test_what_cannot_say_so_itself_has_failed_for_the_reason_that_slurm_gives(
+def test_a_job_without_a_result_has_failed_for_the_reason_that_slurm_gives(
     tmp_path: Path, plan: Plan, state: str, why: str
 ) -> None:
     slurm, store = FakeSlurm(), Store(tmp_path / "runs")
-    one = controller(tmp_path, slurm)
+    submitter = controller(tmp_path, slurm)
 
     def ends() -> None:
         del slurm.queue["101_0"]
-        slurm.accounts["101_0"] = Seen(state=state, why="1:0")
+        slurm.accounts["101_0"] = SlurmRecord(state=state, reason="1:0")
         finish(slurm, store, "100")
 
     def rest() -> None:
@@ -257,44 +258,44 @@ def test_what_cannot_say_so_itself_has_failed_for_the_reason_that_slurm_gives(
             result = result_of(task.jobs[0])
             store.save(result)
             ledger = Ledger(runs=store.root)
-            ledger.mark(ledger.arrays()[1], 1, Mark(key=task.jobs[0].key, id=result.id))
+            ledger.add_outcome(ledger.arrays()[1], 1, JobOutcome(key=task.jobs[0].key, id=result.id))
         del slurm.queue["101_1"]
 
     slurm.acts = [lambda: None, ends, rest]
-    one.run(plan)
+    submitter.run(plan)
     array = Ledger(runs=tmp_path / "runs").arrays()[1]
     log = tmp_path / "runs" / ".slurm" / "arrays" / array.name / "101_0_0_log.err"
-    assert [(str(r.job), r.error) for r in one.runner.done.failed] == [
+    assert [(str(r.job), r.error) for r in submitter.runner.failed] == [
         ("throughput one at 224", f"{why}; Slurm job 101_0, log {log}")
     ]
-    assert len(one.runner.done.results) == 4
+    assert len(submitter.runner.results) == 4
 
 
-def test_a_node_that_fails_for_good_costs_a_new_array_at_most_twice(tmp_path: Path, plan: Plan) -> None:
+def test_jobs_of_a_failed_node_are_submitted_again_at_most_twice(tmp_path: Path, plan: Plan) -> None:
     slurm, store = FakeSlurm(), Store(tmp_path / "runs")
-    one = controller(tmp_path, slurm)
+    submitter = controller(tmp_path, slurm)
     counts = make_plan(plan.specs, Options(only=frozenset({"count"})))
 
     def dies() -> None:
         for number in list(slurm.queue):
-            slurm.accounts[number] = Seen(state="NODE_FAIL", node="n1")
+            slurm.accounts[number] = SlurmRecord(state="NODE_FAIL", node="n1")
             del slurm.queue[number]
 
     slurm.acts = [lambda: None] + [dies] * 60
-    one.run(counts)
+    submitter.run(counts)
     assert [array.attempts for array in Ledger(runs=store.root).arrays()] == [(0,), (1,), (2,)]
-    assert [str(r.error).partition(";")[0] for r in one.runner.done.failed] == ["its node failed"] * 2
+    assert [str(r.error).partition(";")[0] for r in submitter.runner.failed] == ["its node failed"] * 2
 
 
-def test_what_slurm_has_forgotten_is_waited_for_until_its_files_would_be_there(tmp_path: Path, plan: Plan) -> None:
+def test_a_task_that_slurm_has_forgotten_is_pending_until_its_files_would_exist(tmp_path: Path, plan: Plan) -> None:
     slurm = FakeSlurm()
     controller(tmp_path, slurm).run(plan, detach=True)
     slurm.queue.clear()
     ledger = Ledger(runs=tmp_path / "runs")
-    assert {one.state.value for one in standings(ledger, slurm)} == {"pending"}
+    assert {task.state.value for task in task_statuses(ledger, slurm)} == {"pending"}
     for array in ledger.arrays():
-        ledger.keep(replace(array, submitted=array.submitted - GRACE - timedelta(seconds=1)))
-    assert {(one.state.value, one.why) for one in standings(ledger, slurm)} == {
+        ledger.save(replace(array, submitted=array.submitted - GRACE - timedelta(seconds=1)))
+    assert {(task.state.value, task.reason) for task in task_statuses(ledger, slurm)} == {
         ("lost", "Slurm does not know it any more")
     }
 
@@ -302,19 +303,19 @@ def test_what_slurm_has_forgotten_is_waited_for_until_its_files_would_be_there(t
 # Slurm's own words.
 
 
-def answers(said: Mapping[str, str]) -> Slurm:
-    return Slurm(ask=lambda command: said[command[0]])
+def answers(outputs: Mapping[str, str]) -> Slurm:
+    return Slurm(run=lambda command: outputs[command[0]])
 
 
-def test_the_queue_and_the_accounts_are_read_as_slurm_writes_them() -> None:
+def test_the_queue_and_the_accounting_are_read_as_slurm_writes_them() -> None:
     squeue = "12_0|RUNNING|None|n1\n12_1|PENDING|Resources|\n7|RUNNING|None|n2\n"
     sacct = "12_0|OUT_OF_MEMORY|0:125|n1\n12_1|CANCELLED by 1000|0:0|None assigned\n12_[2-9]|PENDING|0:0|\n"
     slurm = answers({"squeue": squeue, "sacct": sacct, "scontrol": "MaxArraySize            = 1001\n"})
-    assert slurm.look(["12"]) == {
-        "12_0": Seen(state="RUNNING", node="n1"),
-        "12_1": Seen(state="PENDING", why="Resources"),
+    assert slurm.queued(["12"]) == {
+        "12_0": SlurmRecord(state="RUNNING", node="n1"),
+        "12_1": SlurmRecord(state="PENDING", reason="Resources"),
     }
-    assert {number: seen.state for number, seen in slurm.ended(["12"]).items()} == {
+    assert {number: record.state for number, record in slurm.ended(["12"]).items()} == {
         "12_0": "OUT_OF_MEMORY",
         "12_1": "CANCELLED",
     }
@@ -334,7 +335,7 @@ def test_a_machine_without_slurm_is_one_sentence(monkeypatch: pytest.MonkeyPatch
 # A task.
 
 
-def task(tmp_path: Path, job: Job, **told: Any) -> Task:  # noqa: ANN401
+def task(tmp_path: Path, job: Job, **fields: Any) -> Task:  # noqa: ANN401
     folder = tmp_path / "runs" / ".slurm" / "arrays" / "one"
     folder.mkdir(parents=True, exist_ok=True)
     return Task(
@@ -344,11 +345,11 @@ def task(tmp_path: Path, job: Job, **told: Any) -> Task:  # noqa: ANN401
             "folder": folder,
             "index": 0,
             "inputs": Inputs(),
-            "seen": Inside(),
+            "inventory": Inventory(),
             "workers": None,
-            "gpus": 0,
-            "place": "here",
-            **told,
+            "resources": Resources(minutes=60, cpus=1, gpus=0, nodes=1, memory=2**30),
+            "node_kind": "here",
+            **fields,
         }
     )
 
@@ -362,52 +363,54 @@ COUNT = Job.of("count", {"model": "resnet18", "res": 224})
 TRAIN = Job.of("train", {"model": "deit_tiny_patch16_224", "res": 32, "recipe": "deit-ti", "seed": 1})
 
 
-def test_a_task_does_its_jobs_once_however_often_it_begins(tmp_path: Path) -> None:
-    one = task(tmp_path, COUNT)
-    one()
-    one()
+def test_a_task_runs_its_jobs_once_however_often_it_starts(tmp_path: Path) -> None:
+    started = task(tmp_path, COUNT)
+    started()
+    started()
     results = list(Store(tmp_path / "runs").results(COUNT))
     assert [result.metrics["params"].value for result in results] == [11.689512]
     assert Ledger(runs=tmp_path / "runs").machine_of("here") is not None
 
 
 def test_a_task_whose_node_fails_again_and_again_gives_up(tmp_path: Path) -> None:
-    one = task(tmp_path, COUNT)
-    began(tmp_path, [("began", f"n{number % 2 + 1}", "") for number in range(DEATHS + 1)])
-    one()
+    started = task(tmp_path, COUNT)
+    began(tmp_path, [("began", f"n{number % 2 + 1}", "") for number in range(MAX_DEATHS + 1)])
+    started()
     assert [result.error for result in Store(tmp_path / "runs").results(COUNT)] == [
         "its node failed or was taken away 4 times without warning (n1, n2)"
     ]
 
 
-def test_a_task_that_was_told_to_stop_each_time_goes_on(tmp_path: Path) -> None:
-    one = task(tmp_path, COUNT)
+def test_a_task_that_was_stopped_each_time_continues(tmp_path: Path) -> None:
+    started = task(tmp_path, COUNT)
     began(tmp_path, [(what, "n1", "") for _ in range(9) for what in ("began", "stopped")])
-    one()
+    started()
     assert [result.error for result in Store(tmp_path / "runs").results(COUNT)] == [None]
 
 
-def test_a_training_that_never_comes_further_gives_up(tmp_path: Path) -> None:
-    one = task(tmp_path, TRAIN)
+def test_a_training_without_progress_gives_up(tmp_path: Path) -> None:
+    started = task(tmp_path, TRAIN)
     stops = [
-        (what, "n1", "checkpoint-000000007.safetensors") for _ in range(STANDSTILLS) for what in ("began", "stopped")
+        (what, "n1", "checkpoint-000000007.safetensors")
+        for _ in range(MAX_STANDSTILLS)
+        for what in ("began", "stopped")
     ]
     began(tmp_path, stops)
-    one()
+    started()
     assert [result.error for result in Store(tmp_path / "runs").results(TRAIN)] == [
         "it was stopped 5 times at checkpoint-000000007.safetensors: give it more --hours"
     ]
 
 
-def test_what_needs_weights_that_are_not_there_leaves_no_result(tmp_path: Path) -> None:
+def test_a_job_whose_weights_do_not_exist_leaves_no_result(tmp_path: Path) -> None:
     student = Job.of("evaluate", {"model": "deit_tiny_patch16_224", "data": "digits"}, {"weights": TRAIN})
     task(tmp_path, student)()
     assert list(Store(tmp_path / "runs").results(student)) == []
-    marks = (tmp_path / "runs" / ".slurm" / "arrays" / "one" / "0.done").read_text()
-    assert json.loads(marks) == {"key": student.key, "id": "", "error": None, "unmet": True}
+    outcome = (tmp_path / "runs" / ".slurm" / "arrays" / "one" / "0.done").read_text()
+    assert json.loads(outcome) == {"key": student.key, "id": "", "error": None, "unmet": True}
 
 
-def test_what_the_system_kills_for_memory_is_counted_in_both_kinds_of_control_group(tmp_path: Path) -> None:
+def test_processes_killed_for_memory_are_counted_in_both_kinds_of_control_group(tmp_path: Path) -> None:
     proc, group = tmp_path / "proc/self", tmp_path / "sys/fs/cgroup"
     proc.mkdir(parents=True)
     assert killed_for_memory(tmp_path) == 0

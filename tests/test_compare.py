@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compare import Comparison, Differing, Evaluated, compare
 from harness.errors import HarnessError
-from harness.predictions import read, write
+from harness.judge.compare import Comparison, DifferingImage, Evaluation, compare
 from harness.report.comparison import conclusion, render_comparison, render_comparison_json
-from harness.result import Measurement
 from harness.stats import Interval
+from harness.store.predictions import read, write
+from harness.store.result import Measurement
 from tests.evaluations import FOUR, LABELS, NAMES, SIX, evaluation, lite, predictions, result_of_evaluation, tiny
 
 
@@ -26,10 +26,10 @@ def rounded(found: Interval) -> tuple[float, float, float]:
 # Numbers.
 
 
-def test_two_networks_are_compared_image_by_image() -> None:
+def test_two_models_are_compared_image_by_image() -> None:
     # The first alone is right at 3, 4, 5, the second alone at 6: 6 against 4 of 10.
     found = compare(tiny(), lite())
-    assert (found.common, found.first.right, found.second.right) == (10, 3, 1)
+    assert (found.common, found.first.only_right, found.second.only_right) == (10, 3, 1)
     assert found.difference.value == pytest.approx(20)
     assert found.p == pytest.approx(2 * (1 + 4) / 16)
     # Both guess alike at 0, 1, 2 and, wrongly, at 9.
@@ -51,13 +51,11 @@ def test_the_interval_is_that_of_the_paired_difference_in_points() -> None:
         assert (2 - 10 * end) ** 2 / (10 * (2 * max(roots) + end * (1 - end))) == pytest.approx(3.841459, rel=1e-6)
 
 
-def test_images_where_guesses_differ_are_listed_those_that_decide_first() -> None:
+def test_images_where_predictions_differ_are_listed_those_that_decide_first() -> None:
     found = compare(tiny(), lite()).differing
-    assert [(image.label, image.decides) for image in found] == [
-        *((3, True), (4, True), (5, True), (6, True)),
-        *((7, False), (8, False)),
-    ]
-    assert found[3] == Differing(name=NAMES[6], label=6, first=11, second=6)
+    assert [image.label for image in found] == [3, 4, 5, 6, 7, 8]
+    assert [image.label in (image.first, image.second) for image in found] == [True] * 4 + [False] * 2
+    assert found[3] == DifferingImage(name=NAMES[6], label=6, first=11, second=6)
 
 
 def test_images_are_matched_by_name_whatever_their_order() -> None:
@@ -78,7 +76,7 @@ def test_exchanging_the_two_changes_the_sign_and_nothing_else(rows: list[tuple[i
     assert (mirrored.p, mirrored.agreement, mirrored.common) == (found.p, found.agreement, found.common)
     assert (mirrored.difference.low, mirrored.difference.high) == (-found.difference.high, -found.difference.low)
     assert found.difference.value == pytest.approx(found.first.top1.value - found.second.top1.value)
-    assert found.first.right - found.second.right == sum(
+    assert found.first.only_right - found.second.only_right == sum(
         (guess == label) - (other == label) for label, guess, other in rows
     )
 
@@ -90,7 +88,7 @@ def test_only_images_in_common_are_compared_and_the_others_are_named() -> None:
     fewer = lite(FOUR[2:], labels=LABELS[2:], names=NAMES[2:])
     more = tiny(SIX[:9], labels=LABELS[:9], names=NAMES[:9])
     found = compare(more, fewer)
-    assert (found.common, found.first.alone, found.second.alone) == (7, NAMES[:2], NAMES[9:])
+    assert (found.common, found.first.unshared, found.second.unshared) == (7, NAMES[:2], NAMES[9:])
     # Of the images 2 to 8 the first has 2, 3, 4, 5 right, the second 2 and 6.
     assert found.first.top1.value == pytest.approx(400 / 7)
     assert found.second.top1.value == pytest.approx(200 / 7)
@@ -140,7 +138,7 @@ def test_real_is_left_out_where_another_head_is_read_than_it_belongs_to() -> Non
                 "deit_tiny_patch16_224 (run 20261121T120000000000Z-00000000) and tf_efficientnet_lite0 (run "
                 "20261121T120100000000Z-00000001) have no image in common (they begin with "
                 "n01440764/ILSVRC2012_val_00000001.JPEG and n01440764/ILSVRC2012_val_00000001.JPEG.png); compare two "
-                "evaluations of one data set"
+                "evaluations of one dataset"
             ),
         ),
         (
@@ -231,13 +229,13 @@ top-1, %             60.00 [31.27, 83.18]  40.00 [16.82, 68.73]
 right alone, images  3                     1
 
 Both were shown the same 10 images.
-First guesses agree on 40.00 % of them.
+Top-1 predictions agree on 40.00 % of them.
 no difference beyond chance: deit_tiny_patch16_224 (A) is 20.00 [-21.71, 55.15]
 points ahead, p = 0.62.
 [ ]: 95 % intervals, Wilson's and, of the difference, Tango's; p: McNemar's
 test, exact
 
-3 of the 6 images where first guesses differ, ✓ the right one:
+3 of the 6 images where predictions differ, ✓ the right one:
                                         label  A    B
 n01440764/ILSVRC2012_val_00000004.JPEG  3      3 ✓  12
 n01440764/ILSVRC2012_val_00000005.JPEG  4      4 ✓  12
@@ -258,14 +256,14 @@ def test_lines_fit_the_terminal_and_long_names_keep_their_end() -> None:
     assert "/8.JPEG  " in lines[-1]
 
 
-def test_no_list_stands_where_no_image_is_asked_for_or_none_differs() -> None:
+def test_no_list_is_shown_where_no_image_is_asked_for_or_none_differs() -> None:
     for found, images in ((compare(tiny(), lite()), 0), (compare(tiny(), lite(SIX)), 10)):
         last = render_comparison(found, width=200, images=images).splitlines()[-1]
         assert last == "[ ]: 95 % intervals, Wilson's and, of the difference, Tango's; p: McNemar's test, exact"
 
 
-def test_settings_that_tell_two_runs_of_one_network_apart_are_said() -> None:
-    half = Evaluated(result=result_of_evaluation(evaluation(precision="bfloat16")), predictions=predictions(FOUR))
+def test_settings_that_tell_two_runs_of_one_model_apart_are_shown() -> None:
+    half = Evaluation(result=result_of_evaluation(evaluation(precision="bfloat16")), predictions=predictions(FOUR))
     lines = render_comparison(compare(tiny(), half), width=100, images=0).splitlines()
     assert lines[1] == "   run 20261121T120000000000Z-00000000, head class, precision float32"
     assert lines[5] == "   run 20261121T120000000000Z-00000000, head class, precision bfloat16"
@@ -280,7 +278,7 @@ def test_images_that_only_one_was_shown_are_counted_and_the_first_named() -> Non
     )
 
 
-def test_real_stands_in_the_table_where_both_have_it() -> None:
+def test_real_is_shown_in_the_table_where_both_have_it() -> None:
     one, other = [
         replace(
             side, result=result_of_evaluation(side.result.job, metrics={"real": real}, real={"labels_agree": 0.875})
@@ -348,8 +346,8 @@ def test_a_program_gets_all_of_it_as_numbers() -> None:
     assert (better["better"], better["differing"]) == ("second", [])
 
 
-def test_predictions_that_were_kept_compare_as_those_that_were_not(tmp_path: Path) -> None:
-    def kept(side: Evaluated) -> Evaluated:
+def test_stored_predictions_compare_as_those_in_memory(tmp_path: Path) -> None:
+    def kept(side: Evaluation) -> Evaluation:
         write(side.predictions, tmp_path / f"{side.result.id}.npz")
         return replace(side, predictions=read(tmp_path / f"{side.result.id}.npz"))
 

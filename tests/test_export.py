@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
@@ -17,16 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli import main
-from harness.cli.filters import Filter, moment
-from harness.job import Job
+from harness.cli.filters import RunFilter, parse_time
+from harness.errors import HarnessError
+from harness.plan.job import Job
 from harness.report.export import FIELDS, render_results_csv
-from harness.result import Measurement, Result
-from harness.store import Store
+from harness.store.result import Measurement, Result
+from harness.store.store import Store
 from tests.fakes import H200, LAPTOP, NOON, result_of
 
 SPEED = Job.of("throughput", {"model": "resnet18", "res": 224, "protocol": "paper", "repeats": 30, "batch": "auto"})
 COUNT = Job.of("count", {"model": "deit_tiny_patch16_224", "res": 224})
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "reports-and-exports.md").read_text(encoding="utf-8")
 NASTY = 'a "quoted" <b>name</b>,\nwith; 中 ' + "long " * 500
 
 
@@ -93,7 +95,7 @@ def test_a_run_has_a_line_for_each_metric_and_a_failure_has_one() -> None:
 
 
 def test_every_column_of_a_line_says_what_it_should() -> None:
-    (line,) = read(render_results_csv([speed(warnings=("runs vary by 7%",))]))
+    (line,) = read(render_results_csv([speed(warnings=("iterations vary by 7 %",))]))
     told = {name: line[name] for name in ("kind", "model", "res", "protocol", "low", "high", "sample_unit", "batch")}
     assert told == {
         "kind": "throughput",
@@ -107,7 +109,7 @@ def test_every_column_of_a_line_says_what_it_should() -> None:
     }
     assert json.loads(line["samples"]) == [0.04] * 30
     assert json.loads(line["settings"])["repeats"] == 30
-    assert json.loads(line["warnings"]) == ["runs vary by 7%"]
+    assert json.loads(line["warnings"]) == ["iterations vary by 7 %"]
     assert datetime.fromisoformat(line["started"]) == NOON + timedelta(minutes=1)
     assert (line["device"], line["machine"], line["cores"], line["torch"]) == ("cpu", "Some Processor", "4", "2.15.0")
 
@@ -130,9 +132,9 @@ def test_no_runs_are_a_heading_and_nothing_else(harness: Harness) -> None:
     assert Path("none.csv").read_text(encoding="utf-8") == ",".join(FIELDS) + "\n"
 
 
-def test_the_readme_documents_every_column() -> None:
+def test_the_manual_documents_every_column() -> None:
     for name, field in FIELDS.items():
-        assert f"| `{name}` | {field.type} | {field.holds} |" in README
+        assert f"| `{name}` | {field.type} | {field.holds} |" in PAGE
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(allow_nan=False, allow_infinity=False))
@@ -196,13 +198,13 @@ def test_a_run_becomes_a_run_of_mlflow_and_is_not_exported_twice(harness: Harnes
     try:
         client = tracking.MlflowClient(tracking_uri=Path("there").absolute().as_uri())
         experiment = client.get_experiment_by_name("harness")
-        found = {run.data.tags["harness.run"]: run for run in client.search_runs([experiment.experiment_id])}
-        first = found[speed().id]
+        actual = {run.data.tags["harness.run"]: run for run in client.search_runs([experiment.experiment_id])}
+        first = actual[speed().id]
         history = client.get_metric_history(first.info.run_id, "throughput.samples")
     finally:
         if before is None:
             del os.environ["MLFLOW_ALLOW_FILE_STORE"]
-    assert len(found) == 4
+    assert len(actual) == 4
     assert first.data.metrics == {
         "throughput": 100.0,
         "throughput.low": 99.0,
@@ -210,12 +212,12 @@ def test_a_run_becomes_a_run_of_mlflow_and_is_not_exported_twice(harness: Harnes
         "throughput.samples": 0.04,
         "seconds": 2.0,
     }
-    assert [(one.step, one.value) for one in history] == [(step, 0.04) for step in range(30)]
+    assert [(item.step, item.value) for item in history] == [(step, 0.04) for step in range(30)]
     assert first.data.params["model"] == "resnet18"
-    assert (first.info.status, found[speed(3).id].info.status) == ("FINISHED", "FAILED")
+    assert (first.info.status, actual[speed(3).id].info.status) == ("FINISHED", "FAILED")
     assert first.info.start_time == (NOON + timedelta(minutes=1)).timestamp() * 1000
     assert first.info.end_time - first.info.start_time == 2000
-    assert found[count().id].data.metrics["params"] == 5.72
+    assert actual[count().id].data.metrics["params"] == 5.72
 
 
 def test_without_mlflow_one_sentence_says_what_to_install(
@@ -274,13 +276,13 @@ def test_results_of_a_future_version_are_named_and_the_others_exported(harness: 
 
 def test_two_results_that_claim_the_same_run_are_named_and_one_is_used(harness: Harness, store: Store) -> None:
     keep(store, speed(), replace(count(), id=speed().id))
-    one, other = f"runs/{COUNT.key}/{speed().id}.json", f"runs/{SPEED.key}/{speed().id}.json"
+    item, other = f"runs/{COUNT.key}/{speed().id}.json", f"runs/{SPEED.key}/{speed().id}.json"
     ran = harness("runs", "list")
     assert len(ran.out.splitlines()) == 1
-    assert ran.err == f"warning: {other}: claims to be run {speed().id}, as {one} does; left as it is and not used\n"
+    assert ran.err == f"warning: {other}: claims to be run {speed().id}, as {item} does; left as it is and not used\n"
     ran = harness("runs", "show", speed().id)
     assert ran.err == (
-        f"error: {one} and {other} claim to be the same run {speed().id}; remove all but the right one\n"
+        f"error: {item} and {other} claim to be the same run {speed().id}; remove all but the right one\n"
     )
 
 
@@ -293,7 +295,7 @@ def chosen(harness: Harness, *filters: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("filters", "found"),
+    ("filters", "actual"),
     [
         ("", "4321"),
         ("--kind count", "2"),
@@ -308,9 +310,9 @@ def chosen(harness: Harness, *filters: str) -> str:
         ("--model resnet* --limit 2", "43"),
     ],
 )
-def test_a_filter_lists_what_it_says(harness: Harness, store: Store, filters: str, found: str) -> None:
+def test_a_filter_lists_what_it_says(harness: Harness, store: Store, filters: str, actual: str) -> None:
     keep(store, speed(1), count(2), speed(3, error="no"), speed(4, machine=H200))
-    assert chosen(harness, *filters.split()) == found
+    assert chosen(harness, *filters.split()) == actual
 
 
 def test_where_no_run_fits_that_is_said(harness: Harness, store: Store) -> None:
@@ -324,11 +326,11 @@ def test_prune_spares_what_the_filter_does_not_mean(harness: Harness, store: Sto
     keep(store, speed(1), speed(2), speed(3, error="no"), count(4), count(5), count(6, error="no"))
     ran = harness("runs", "prune", "--kind", "throughput", "--failed", "--yes")
     assert ran.out.splitlines()[-1].startswith("removed 1 of 6 runs")
-    assert [one.id[-1] for one in store.every()] == ["6", "5", "4", "2", "1"]
+    assert [item.id[-1] for item in store.all_results()] == ["6", "5", "4", "2", "1"]
     harness("runs", "prune", "--kind", "throughput", "--yes")
-    assert [one.id[-1] for one in store.every()] == ["6", "5", "4", "2"]
+    assert [item.id[-1] for item in store.all_results()] == ["6", "5", "4", "2"]
     harness("runs", "prune", "--before", "2026-11-21T12:05", "--yes")
-    assert [one.id[-1] for one in store.every()] == ["6", "5", "2"]
+    assert [item.id[-1] for item in store.all_results()] == ["6", "5", "2"]
 
 
 def test_an_export_takes_a_filter_too(harness: Harness, store: Store) -> None:
@@ -354,24 +356,22 @@ def test_a_filter_that_means_nothing_is_refused(harness: Harness, arguments: str
 @given(st.integers(0, 10_000), st.sampled_from([("min", 60), ("h", 3600), ("d", 86400), ("w", 604800)]))
 def test_an_age_is_so_long_ago(number: int, unit: tuple[str, int]) -> None:
     name, seconds = unit
-    found = moment(f"{number}{name}", NOON)
-    assert found is not None
-    assert (NOON - found).total_seconds() == number * seconds
+    assert (NOON - parse_time(f"{number}{name}", NOON)).total_seconds() == number * seconds
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_a_moment_is_read_as_it_is_written(when: datetime) -> None:
-    assert moment(when.isoformat(), NOON) == when
+    assert parse_time(when.isoformat(), NOON) == when
 
 
 @given(st.text())
 def test_any_other_text_is_no_moment_and_no_crash(text: str) -> None:
-    found = moment(text, NOON)
-    assert found is None or found.tzinfo is not None
+    with suppress(HarnessError):
+        assert parse_time(text, NOON).tzinfo is not None
 
 
 def test_an_empty_filter_takes_everything() -> None:
-    assert list(Filter().of([speed(), count(error="no")])) == [speed(), count(error="no")]
+    assert all(map(RunFilter().matches, [speed(), count(error="no")]))
 
 
 def test_exports_import_neither_torch_nor_matplotlib(tmp_path: Path) -> None:

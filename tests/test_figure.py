@@ -14,31 +14,23 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from harness.charts import CHARTS, POINTS, chart_of, charts_of
-from harness.charts import STYLES as STYLE_NAMES
 from harness.errors import HarnessError
-from harness.figure import (
-    COLORS,
-    MARKERS,
-    SLIDES,
-    STYLE,
-    STYLES,
-    curves_of,
-    draw,
-    epochs_of,
-    figure_of,
-    ratios_of,
-    runs_of,
-)
-from harness.figure.lanes import ratio_of, speeds_of
-from harness.figure.looks import look
-from harness.job import Job
+from harness.figure.catalog import CHARTS, POINTS, available_charts, select_chart
+from harness.figure.catalog import STYLES as STYLE_NAMES
+from harness.figure.curves import curves_figure
+from harness.figure.draw import draw
+from harness.figure.epochs import epochs_figure
+from harness.figure.points import points_figure
+from harness.figure.strips import ratios_figure, runs_figure, throughput_ratio, timed_runs
+from harness.figure.style import COLORS, MARKERS, PAPER, SLIDES, STYLES, line_style
+from harness.judge.judged import judged_tables
+from harness.judge.table import Table, fill
 from harness.machine import Machine
-from harness.plan import Options, make_plan
-from harness.result import Measurement, Result
-from harness.spec import Catalog, Spec, load
-from harness.store import Store
-from harness.table import Table, fill, stored
+from harness.plan.job import Job
+from harness.plan.plan import Options, make_plan
+from harness.specs import Catalog, Spec, load
+from harness.store.result import Measurement, Result
+from harness.store.store import Store
 from tests.fakes import H200, LAPTOP, V100, result_of
 
 REMARK = "The accuracy of {} is the published one: it was not measured."
@@ -62,14 +54,18 @@ ON_V100 = {  # figure 1 of the paper, images a second
 
 
 def filled(
-    spec: Spec, speeds: Mapping[str, float], *, machine: Machine = LAPTOP, accuracies: Mapping[str, float] | None = None
+    spec: Spec,
+    throughputs: Mapping[str, float],
+    *,
+    machine: Machine = LAPTOP,
+    accuracies: Mapping[str, float] | None = None,
 ) -> Table:
     plan = make_plan([spec])
     results = {}
-    for (row, _), planned in plan.of(spec).items():
+    for (row, _), planned in plan.cells_in(spec).items():
         job = planned.job
-        if job is not None and job.kind == "throughput" and row in speeds:
-            results[job.key] = result_of(job, machine=machine, value=speeds[row])
+        if job is not None and job.kind == "throughput" and row in throughputs:
+            results[job.key] = result_of(job, machine=machine, value=throughputs[row])
         if job is not None and job.kind == "evaluate" and accuracies and row in accuracies:
             top1 = Measurement(unit="%", value=accuracies[row])
             metrics = dict.fromkeys(("top1", "top1_softmax_sum"), top1)
@@ -83,8 +79,8 @@ def figure1() -> Spec:
 
 
 def drawn(table: Table) -> tuple[Figure, Axes]:
-    with mpl.rc_context(STYLE):
-        figure = figure_of(table)
+    with mpl.rc_context(PAPER.rc):
+        figure = points_figure(table)
         figure.draw_without_rendering()
     (axes,) = figure.axes
     return figure, axes
@@ -101,7 +97,7 @@ def legend_of(axes: Axes) -> list[str]:
 
 
 def overlapping(boxes: Mapping[str, Bbox]) -> list[tuple[str, str]]:
-    return [(one, other) for one, other in combinations(boxes, 2) if boxes[one].overlaps(boxes[other])]
+    return [(item, other) for item, other in combinations(boxes, 2) if boxes[item].overlaps(boxes[other])]
 
 
 def laptop(v100: float) -> float:
@@ -126,8 +122,8 @@ CLOUDS = [(LAPTOP, laptop), (V100, nearly_the_same), (H200, h200)]
 def test_labels_overlap_neither_each_other_nor_a_point_nor_the_edge(
     figure1: Spec, machine: Machine, speed: Callable[[float], float]
 ) -> None:
-    speeds = {row: speed(value) for row, value in ON_V100.items()}
-    figure, axes = drawn(filled(figure1, speeds, machine=machine))
+    throughputs = {row: speed(value) for row, value in ON_V100.items()}
+    figure, axes = drawn(filled(figure1, throughputs, machine=machine))
     named = {f"{label.get_text()} {number}": label.get_window_extent() for number, label in enumerate(labels(axes))}
     assert len(named) == 28  # 14 published points and 14 of ours
     assert overlapping(named) == []
@@ -135,16 +131,16 @@ def test_labels_overlap_neither_each_other_nor_a_point_nor_the_edge(
     assert [name for name, box in named.items() if not (frame.x0 <= box.x0 and box.x1 <= frame.x1)] == []
     assert [name for name, box in named.items() if not (frame.y0 <= box.y0 and box.y1 <= frame.y1)] == []
     half = 3 * figure.dpi / 72  # a marker is 6 points wide
-    points = [axes.transData.transform(place) for line in axes.lines for place in np.asarray(line.get_xydata())]
+    points = [axes.transData.transform(point) for line in axes.lines for point in np.asarray(line.get_xydata())]
     markers = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in points]
     assert [name for name, box in named.items() if any(box.overlaps(marker) for marker in markers)] == []
 
 
 def test_labels_do_not_lie_on_the_lines(figure1: Spec) -> None:
     measured = {row.key: 0.5 + row_number / 10 + 80 for row_number, row in enumerate(figure1.rows)}
-    speeds = {row: h200(value) for row, value in ON_V100.items()}
+    throughputs = {row: h200(value) for row, value in ON_V100.items()}
     for accuracies in (None, measured):
-        _, axes = drawn(filled(figure1, speeds, machine=H200, accuracies=accuracies))
+        _, axes = drawn(filled(figure1, throughputs, machine=H200, accuracies=accuracies))
         for label in labels(axes):
             box = label.get_window_extent()
             for line in axes.lines:
@@ -154,14 +150,14 @@ def test_labels_do_not_lie_on_the_lines(figure1: Spec) -> None:
 
 def points(axes: Axes, *, hollow: bool) -> set[tuple[float, float]]:
     lines = [line for line in axes.lines if (line.get_markerfacecolor() == "white") is hollow]
-    places = [place for line in lines for place in np.asarray(line.get_xydata()).tolist()]
-    return {(round(x, 4), y) for x, y in places}
+    pairs = [pair for line in lines for pair in np.asarray(line.get_xydata()).tolist()]
+    return {(round(x, 4), y) for x, y in pairs}
 
 
 def test_every_published_and_every_measured_row_is_drawn(figure1: Spec) -> None:
-    speeds = {row: laptop(value) for row, value in ON_V100.items() if row != "deit_s"}
-    _, axes = drawn(filled(figure1, speeds))
-    published = {(ON_V100[row.key], figure1.cell(row.key, "top1").printed) for row in figure1.rows}
+    throughputs = {row: laptop(value) for row, value in ON_V100.items() if row != "deit_s"}
+    _, axes = drawn(filled(figure1, throughputs))
+    published = {(ON_V100[row.key], figure1.cell(row.key, "top1").published) for row in figure1.rows}
     assert points(axes, hollow=True) == {(x, y.value) for x, y in published if y}
     assert len(points(axes, hollow=False)) == 13
     assert points(axes, hollow=False) == {(round(0.02 * x, 4), y) for x, y in points(axes, hollow=True) if x != 940.4}
@@ -181,19 +177,19 @@ def test_points_are_named_without_what_the_legend_says(figure1: Spec) -> None:
 
 
 def test_families_differ_in_colour_and_in_marker(figure1: Spec) -> None:
-    speeds = {row: laptop(value) for row, value in ON_V100.items()}
-    _, axes = drawn(filled(figure1, speeds))
-    looks = {(to_hex(line.get_color()), str(line.get_marker())) for line in axes.lines}
-    assert len(looks) == 4
-    assert len({color for color, _ in looks}) == 4
-    assert len({marker for _, marker in looks}) == 4
+    throughputs = {row: laptop(value) for row, value in ON_V100.items()}
+    _, axes = drawn(filled(figure1, throughputs))
+    styles = {(to_hex(line.get_color()), str(line.get_marker())) for line in axes.lines}
+    assert len(styles) == 4
+    assert len({color for color, _ in styles}) == 4
+    assert len({marker for _, marker in styles}) == 4
 
 
 def test_the_legend_names_families_and_machines(figure1: Spec) -> None:
     def legend(table: Table) -> list[str]:
-        found = drawn(table)[1].get_legend()
-        assert found
-        return [text.get_text() for text in found.get_texts()]
+        actual = drawn(table)[1].get_legend()
+        assert actual
+        return [text.get_text() for text in actual.get_texts()]
 
     families = ["EfficientNet", "ViT", "DeiT", "DeiT⚗"]
     assert legend(filled(figure1, {})) == [*families, "published (V100 16GB)"]
@@ -220,7 +216,7 @@ WITH_WEIGHTS = sorted(set(ON_V100) - {"vit_l16_384", "vit_b16_384"})
 
 
 @pytest.mark.parametrize(
-    ("speeds", "accuracies", "whose"),
+    ("throughputs", "accuracies", "whose"),
     [
         ({}, {}, None),
         (ON_V100, {}, "all our points"),
@@ -232,9 +228,9 @@ WITH_WEIGHTS = sorted(set(ON_V100) - {"vit_l16_384", "vit_b16_384"})
     ],
 )
 def test_borrowed_accuracies_are_owned_up_to(
-    figure1: Spec, speeds: dict[str, float], accuracies: dict[str, float], whose: str | None
+    figure1: Spec, throughputs: dict[str, float], accuracies: dict[str, float], whose: str | None
 ) -> None:
-    figure, _ = drawn(filled(figure1, speeds, accuracies=accuracies))
+    figure, _ = drawn(filled(figure1, throughputs, accuracies=accuracies))
     assert figure.get_supxlabel() == (REMARK.format(whose) if whose else "")
 
 
@@ -273,13 +269,13 @@ def test_a_row_that_nobody_published_is_drawn_once_both_its_values_are_measured(
     path.write_text(MINE, encoding="utf-8")
     spec = load(path)
     plan = make_plan([spec])
-    speeds = {job.key: result_of(job, value=50.0) for job in plan.jobs if job.kind == "throughput"}
+    throughputs = {job.key: result_of(job, value=50.0) for job in plan.jobs if job.kind == "throughput"}
     counts = {job.key: result_of(job, value=7.0) for job in plan.jobs if job.kind == "count"}
-    figure, axes = drawn(fill(spec, plan, speeds))
+    figure, axes = drawn(fill(spec, plan, throughputs))
     assert points(axes, hollow=True) == {(100.0, 12.0)}
     assert points(axes, hollow=False) == {(50.0, 12.0)}
     assert figure.get_supxlabel() == REMARK.format("all our points")
-    figure, axes = drawn(fill(spec, plan, {**speeds, **counts}))
+    figure, axes = drawn(fill(spec, plan, {**throughputs, **counts}))
     assert points(axes, hollow=False) == {(50.0, 7.0)}
     assert [label.get_text() for label in labels(axes)].count("Two") == 1
     assert figure.get_supxlabel() == ""
@@ -287,7 +283,7 @@ def test_a_row_that_nobody_published_is_drawn_once_both_its_values_are_measured(
 
 def test_a_long_name_at_the_edge_stays_inside(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    name = "A network with quite a long name"
+    name = "A model with quite a long name"
     path.write_text(MINE.replace('label = "Two"', f'label = "{name}"'), encoding="utf-8")
     spec = load(path)
     plan = make_plan([spec])
@@ -301,11 +297,11 @@ def test_a_long_name_at_the_edge_stays_inside(tmp_path: Path) -> None:
 
 
 def test_the_paper_s_figure_is_drawn_from_either_side(figure1: Spec) -> None:
-    speeds = {row: laptop(value) for row, value in ON_V100.items() if row != "deit_s"}
-    table = filled(figure1, speeds)
+    throughputs = {row: laptop(value) for row, value in ON_V100.items() if row != "deit_s"}
+    table = filled(figure1, throughputs)
     both = drawn(table)[1]
-    with mpl.rc_context(STYLE):
-        ours, published = (figure_of(table, points=points).axes[0] for points in ("ours", "published"))
+    with mpl.rc_context(PAPER.rc):
+        ours, published = (points_figure(table, points=points).axes[0] for points in ("ours", "published"))
     assert points(ours, hollow=True) == points(published, hollow=True) == set()
     assert points(ours, hollow=False) == points(both, hollow=False)
     assert points(published, hollow=False) == points(both, hollow=True)
@@ -315,7 +311,7 @@ def test_the_paper_s_figure_is_drawn_from_either_side(figure1: Spec) -> None:
 
 def test_nothing_of_ours_cannot_be_drawn_alone(figure1: Spec) -> None:
     with pytest.raises(HarnessError) as refused:
-        figure_of(filled(figure1, {}), points="ours")
+        points_figure(filled(figure1, {}), points="ours")
     assert str(refused.value) == (
         "nothing of 'figure1' was measured yet, so there is nothing of ours to draw; run `harness reproduce figure1`, "
         "or draw the paper's with --points published"
@@ -334,7 +330,7 @@ def trained(spec: Spec, accuracies: Mapping[tuple[str, str], float], **facts: ob
     plan = make_plan([spec])
     results = {}
     for place, value in accuracies.items():
-        job = plan.of(spec)[place].job
+        job = plan.cells_in(spec)[place].job
         assert job
         metrics = {"top1": Measurement(unit="%", value=value)}
         results[job.key] = replace(result_of(job), metrics=metrics, facts=facts)
@@ -347,7 +343,7 @@ def by_epochs(axes: Axes, *, hollow: bool) -> list[list[tuple[float, float]]]:
 
 
 def test_figure_3_has_a_line_a_row_over_the_epochs_of_the_columns(figure3: Spec) -> None:
-    (axes,) = epochs_of(trained(figure3, {})).axes
+    (axes,) = epochs_figure(trained(figure3, {})).axes
     assert by_epochs(axes, hollow=True) == [
         [(300, 82.2), (500, 82.2), (800, 82.2), (1000, 82.2)],
         [(300, 81.8), (500, 82.2), (800, 81.6), (1000, 81.8)],
@@ -363,10 +359,10 @@ def test_figure_3_has_a_line_a_row_over_the_epochs_of_the_columns(figure3: Spec)
 
 def test_our_trainings_are_filled_over_the_published_points(figure3: Spec) -> None:
     table = trained(figure3, {("hard_distillation", "e500"): 83.6, ("hard_distillation", "e300"): 83.1})
-    (axes,) = epochs_of(table).axes
+    (axes,) = epochs_figure(table).axes
     assert by_epochs(axes, hollow=False) == [[(300, 83.1), (500, 83.6)]]
     assert len(by_epochs(axes, hollow=True)) == 5
-    (alone,) = epochs_of(table, points="ours").axes
+    (alone,) = epochs_figure(table, points="ours").axes
     assert by_epochs(alone, hollow=False) == [[(300, 83.1), (500, 83.6)]]
     assert by_epochs(alone, hollow=True) == []
     assert legend_of(alone) == ["Hard distillation", "measured"]
@@ -375,25 +371,24 @@ def test_our_trainings_are_filled_over_the_published_points(figure3: Spec) -> No
 def test_a_training_on_other_images_is_not_drawn_and_the_figure_says_so(figure3: Spec) -> None:
     images = {"whole": False, "said": "10 of the 50,000 images of ImageNet"}
     table = trained(figure3, {("hard_distillation", "e500"): 40.0}, images=images)
-    figure = epochs_of(table)
+    figure = epochs_figure(table)
     assert by_epochs(figure.axes[0], hollow=False) == []
     assert figure.get_supxlabel() == (
         "1 of our 1 values are not comparable and not drawn: measured on 10 of the 50,000 images of ImageNet."
     )
     with pytest.raises(HarnessError, match=r"^nothing of 'figure3' was measured yet"):
-        epochs_of(table, points="ours")
+        epochs_figure(table, points="ours")
 
 
-# Speeds: every run, and over the published ones.
+# Throughputs: every run, and over the published ones.
 
 REFERENCE = Path(__file__).parent.parent / "runs" / "reference" / "cpu-xeon-2-cores-2026-11-21"
 
 
 @pytest.fixture(scope="module")
 def table5() -> Table:
-    (spec,) = Catalog().find(["table5"])
-    plan = make_plan([spec])
-    return fill(spec, plan, stored(plan, Store(REFERENCE), None))
+    (table,) = judged_tables(Catalog().find(["table5"]), None, Store(REFERENCE), None).tables
+    return table
 
 
 def spread(job: Job, seconds: tuple[float, ...]) -> Result:
@@ -411,27 +406,27 @@ def test_each_run_is_drawn_as_a_share_of_the_mean(tmp_path: Path) -> None:
     jobs = [job for job in plan.jobs if job.kind == "throughput"]
     # Four images in 40 and in 60 ms: 100 and 66.7 im/s, 80 together, which is 125 and 83.3 %.
     table = fill(spec, plan, {job.key: spread(job, (0.04, 0.06)) for job in jobs})
-    speeds = speeds_of(table.cell("one", "speed"))
-    assert list(speeds.shares) == pytest.approx([1.25, 5 / 6])
-    assert (speeds.low, speeds.high) == (90 / 80, 110 / 80)
-    (axes,) = runs_of(table).axes
+    throughputs = timed_runs(table.cell("one", "speed"))
+    assert list(throughputs.shares) == pytest.approx([1.25, 5 / 6])
+    assert (throughputs.low, throughputs.high) == (90 / 80, 110 / 80)
+    (axes,) = runs_figure(table).axes
     dots = [np.asarray(line.get_xdata()).tolist() for line in axes.lines if line.get_marker() == "."]
     assert dots == [[pytest.approx(1.25), pytest.approx(5 / 6)]] * 2
     assert [label.get_text() for label in axes.get_yticklabels()] == ["One", "Two"]
-    ratios = ratios_of(table).axes[0]
+    ratios = ratios_figure(table).axes[0]
     assert [label.get_text() for label in ratios.get_yticklabels()] == ["One"]  # nobody published the other
-    assert ratio_of(table.cell("one", "speed")) == (0.8, 0.9, 1.1)
+    assert throughput_ratio(table.cell("one", "speed")) == (0.8, 0.9, 1.1)
 
 
-def test_rows_that_share_a_job_share_a_lane_of_runs_but_not_of_ratios(table5: Table) -> None:
-    (runs,), (ratios,) = runs_of(table5).axes, ratios_of(table5).axes
+def test_rows_that_share_a_job_share_a_strip_of_runs_but_not_of_ratios(table5: Table) -> None:
+    (runs,), (ratios,) = runs_figure(table5).axes, ratios_figure(table5).axes
     assert (len(runs.get_yticks()), len(ratios.get_yticks())) == (26, 32)
     names = [label.get_text() for label in runs.get_yticklabels()]
     assert names.index("EfficientNet-B5") < names.index("EfficientNet-B6") < names.index("KDforAA-B8")
 
 
-def test_ratios_stand_family_by_family_with_a_wrong_print_hollow_and_left_out_of_the_median(table5: Table) -> None:
-    (axes,) = ratios_of(table5).axes
+def test_ratios_stand_family_by_family_with_a_wrong_value_hollow_and_left_out_of_the_median(table5: Table) -> None:
+    (axes,) = ratios_figure(table5).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
     (wrong,) = hollow
@@ -443,16 +438,16 @@ def test_ratios_stand_family_by_family_with_a_wrong_print_hollow_and_left_out_of
     assert np.asarray(bars[0].get_xdata())[0] == pytest.approx((0.01880 + 0.01614) / 2, abs=1e-5)
     assert len(bars) == 6
     rights = [row.key for row in table5.spec.rows if row.family == "efficientnet" and row.key != "efficientnet_b5_ra"]
-    ratios = [ratio_of(table5.cell(row, "throughput"))[0] for row in rights]
+    ratios = [throughput_ratio(table5.cell(row, "throughput"))[0] for row in rights]
     assert (len(ratios), np.asarray(bars[2].get_xdata())[0]) == (10, np.median(ratios))
 
 
-@pytest.mark.parametrize("chart", [runs_of, ratios_of])
+@pytest.mark.parametrize("chart", [runs_figure, ratios_figure])
 def test_speeds_that_were_not_measured_are_not_drawn(figure1: Spec, chart: Callable[[Table], Figure]) -> None:
     with pytest.raises(HarnessError) as refused:
         chart(filled(figure1, {}))
     assert str(refused.value) == (
-        "no speed of 'figure1' was measured yet; run `harness reproduce figure1 --throughput-only`"
+        "no throughput of 'figure1' was measured yet; run `harness reproduce figure1 --throughput-only`"
     )
 
 
@@ -460,19 +455,19 @@ def test_speeds_that_were_not_measured_are_not_drawn(figure1: Spec, chart: Calla
 
 
 def test_a_table_says_which_figures_it_gives() -> None:
-    found = {name: charts_of(Catalog().find([name])[0]) for name in ("figure1", "figure3", "text", "table5", "table6")}
-    assert found == {
+    actual = {
+        name: available_charts(Catalog().find([name])[0]) for name in ("figure1", "figure3", "text", "table5", "table6")
+    }
+    assert actual == {
         "figure1": ("points", "runs", "ratios", "curves", "losses"),
         "figure3": ("epochs", "curves", "losses"),
         "text": ("layers",),
         "table5": ("runs", "ratios", "curves", "losses"),
         "table6": (),
     }
-    assert chart_of(Catalog().find(["figure1"])[0], "ratios") == "ratios"
-    with pytest.raises(
-        HarnessError, match=r"^--chart runs: 'table6' has not what that shows; it cannot be drawn at all$"
-    ):
-        chart_of(Catalog().find(["table6"])[0], "runs")
+    assert select_chart(Catalog().find(["figure1"])[0], "ratios") == "ratios"
+    with pytest.raises(HarnessError, match=r"^--chart runs: 'table6' has no data for that; it cannot be drawn at all$"):
+        select_chart(Catalog().find(["table6"])[0], "runs")
 
 
 def test_every_name_of_the_command_line_is_drawn(
@@ -492,7 +487,7 @@ def test_every_name_of_the_command_line_is_drawn(
 
 def test_slides_fill_a_screen_with_type_of_twice_the_size(figure1: Spec) -> None:
     with mpl.rc_context(SLIDES.rc):
-        figure = figure_of(filled(figure1, ON_V100), SLIDES)
+        figure = points_figure(filled(figure1, ON_V100), SLIDES)
         width, height = figure.get_size_inches() * SLIDES.dpi
         assert (round(width / 10), round(height)) == (192, 1080)
         legend = figure.axes[0].get_legend()
@@ -502,7 +497,7 @@ def test_slides_fill_a_screen_with_type_of_twice_the_size(figure1: Spec) -> None
 
 def test_labels_do_not_overlap_on_slides_either(figure1: Spec) -> None:
     with mpl.rc_context(SLIDES.rc):
-        figure = figure_of(filled(figure1, {row: laptop(v) for row, v in ON_V100.items()}), SLIDES)
+        figure = points_figure(filled(figure1, {row: laptop(v) for row, v in ON_V100.items()}), SLIDES)
         figure.draw_without_rendering()
     (axes,) = figure.axes
     named = {f"{label.get_text()} {number}": label.get_window_extent() for number, label in enumerate(labels(axes))}
@@ -534,8 +529,8 @@ def seen(color: str, matrix: list[list[float]]) -> np.ndarray:
 @pytest.mark.parametrize("sight", BLIND)
 def test_colours_are_told_apart_whatever_cones_one_has(sight: str) -> None:
     apart = {
-        (one, other): float(np.linalg.norm(seen(one, BLIND[sight]) - seen(other, BLIND[sight])))
-        for one, other in combinations(COLORS, 2)
+        (item, other): float(np.linalg.norm(seen(item, BLIND[sight]) - seen(other, BLIND[sight])))
+        for item, other in combinations(COLORS, 2)
     }
     # Ten is five times what can just be told apart side by side.
     assert min(apart.values()) > 10, min(apart, key=apart.__getitem__)
@@ -543,7 +538,7 @@ def test_colours_are_told_apart_whatever_cones_one_has(sight: str) -> None:
 
 
 def test_49_lines_differ_in_colour_or_marker() -> None:
-    assert len({look(number) for number in range(49)}) == 49
+    assert len({line_style(number) for number in range(49)}) == 49
     assert len(COLORS) == len(MARKERS) == 7
 
 
@@ -559,7 +554,7 @@ def test_no_name_is_a_formula_or_pushes_the_drawing_aside(tmp_path: Path) -> Non
     table = fill(spec, plan, {job.key: result_of(job, value=50.0) for job in plan.jobs})
     for chart in ("points", "runs", "ratios"):
         draw(table, tmp_path / f"{chart}.png", chart=chart)
-    (axes,) = ratios_of(table).axes
+    (axes,) = ratios_figure(table).axes
     (label,) = axes.get_yticklabels()
     assert label.get_text() == r"<b>x</b> $\frac{ $ & long long long long long l…"
     assert axes.get_position().width > 0.3
@@ -619,7 +614,7 @@ def taught(spec: Spec, histories: Mapping[tuple[str, str], list[list[float]]]) -
     plan = make_plan([spec], Options(train=True, scale="proxy"))
     results = {}
     for place, seeds in histories.items():
-        planned = plan.of(spec)[place]
+        planned = plan.cells_in(spec)[place]
         assert planned.job
         for job, values in zip((planned.job, *planned.repeats), seeds, strict=True):
             training = job.need("weights")
@@ -638,7 +633,7 @@ THREE = [[10.0, 40.0], [20.0, 50.0], [30.0, 90.0]]
 
 
 def test_each_seed_is_drawn_thin_and_their_mean_bold(table8: Spec) -> None:
-    (panel,) = curves_of(taught(table8, {("dropout", "pretrained"): THREE})).axes
+    (panel,) = curves_figure(taught(table8, {("dropout", "pretrained"): THREE})).axes
     drawn = sorted((line.get_linewidth(), np.asarray(line.get_xydata()).tolist()) for line in panel.lines)
     assert [points for _, points in drawn] == [
         [[1, 10], [2, 40]],
@@ -652,7 +647,7 @@ def test_each_seed_is_drawn_thin_and_their_mean_bold(table8: Spec) -> None:
 
 def test_the_default_row_is_dotted_into_the_panels_of_the_others(table8: Spec) -> None:
     both = {("none", "pretrained"): THREE, ("dropout", "pretrained"): [[1.0, 2.0]] * 3}
-    default, other = curves_of(taught(table8, both)).axes
+    default, other = curves_figure(taught(table8, both)).axes
     dotted = [np.asarray(line.get_xydata()).tolist() for line in other.lines if line.get_linestyle() == ":"]
     assert dotted == [[[1, 20], [2, 60]]]
     assert all(line.get_linestyle() == "-" for line in default.lines)
@@ -661,7 +656,7 @@ def test_the_default_row_is_dotted_into_the_panels_of_the_others(table8: Spec) -
 
 
 def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> None:
-    figure = curves_of(taught(table8, {("dropout", "pretrained"): THREE}))
+    figure = curves_figure(taught(table8, {("dropout", "pretrained"): THREE}))
     figure.draw_without_rendering()
     (legend,) = figure.legends
     assert figure.get_suptitle().endswith("\ntrained on digits at the proxy scale, 3 seeds")
@@ -672,4 +667,4 @@ def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> Non
 
 def test_what_was_not_trained_has_no_curves(table8: Spec) -> None:
     with pytest.raises(HarnessError, match=r"^nothing of 'table8' was trained at the proxy scale; name another"):
-        curves_of(taught(table8, {}))
+        curves_figure(taught(table8, {}))

@@ -1,4 +1,4 @@
-"""`harness check` and `harness baseline` as CI meets them: exit codes, files, stdout, and the story of the examples."""
+"""`harness check` and `harness baseline` as CI meets them: exit codes, files, stdout, and the example script."""
 
 import json
 import re
@@ -12,14 +12,14 @@ from xml.etree import ElementTree as ET
 import click
 import pytest
 
-from harness.baseline_file import read
-from harness.cli.commands import cli
-from harness.store import Store
+from harness.cli.main import cli
+from harness.gate.baseline_file import read
+from harness.store.store import Store
+from tests.commands import Command, Completed, clean_environment
 from tests.fakes import FakeLauncher
-from tests.gating import keep_accuracy, keep_speed, mine
-from tests.test_cli import surroundings
+from tests.gating import mine, save_accuracy, save_throughput
 from tests.test_gate import images
-from tests.test_history import Harness, Ran, harness
+from tests.test_history import harness
 
 __all__ = ["harness"]
 
@@ -29,11 +29,11 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture
 def stores(tmp_path: Path) -> tuple[Store, Store]:
-    """A table of one's own, evaluated before and after a change that costs ten points."""
+    """A custom table, evaluated before and after a change that costs ten points."""
     spec = mine(tmp_path)
     old, new = Store(tmp_path / "main"), Store(tmp_path / "change")
-    keep_accuracy(old, spec, 0, images(right=722))
-    keep_accuracy(new, spec, 9, images(right=722, lost=100))
+    save_accuracy(old, spec, 0, images(right=722))
+    save_accuracy(new, spec, 9, images(right=722, lost=100))
     (tmp_path / "empty").mkdir()
     return old, new
 
@@ -42,32 +42,34 @@ BASELINE = ("baseline", "mine.toml", "--runs", "main", "-o", "b.json")
 CHECK = ("check", "mine.toml", "--fail-on", "none", "--baseline", "b.json", "--baseline-runs", "main")
 
 
-def test_a_change_for_the_worse_exits_with_1_and_says_so_first(harness: Harness, stores: object) -> None:
-    assert harness(*BASELINE) == Ran(code=0, out="b.json: 1 cells from 1 runs\n", err="")
+def test_a_change_for_the_worse_exits_with_1_and_says_so_first(harness: Command, stores: object) -> None:
+    assert harness(*BASELINE) == Completed(returncode=0, stdout="b.json: 1 cells from 1 runs\n", stderr="")
     ran = harness(*CHECK, "--runs", "change")
-    assert (ran.code, ran.err) == (1, "")
-    first, second, *_ = ran.out.splitlines()
+    assert (ran.returncode, ran.stderr) == (1, "")
+    first, second, *_ = ran.stdout.splitlines()
     assert first == "fails: 1 regressed, 1 held, 3 not judged"
     assert second.startswith("✗ regressed: mine, top-1 of Tiny: 62.20 %, was 72.20 %: 10.00 [")
 
 
-def test_no_change_exits_with_0(harness: Harness, stores: tuple[Store, Store], tmp_path: Path) -> None:
+def test_no_change_exits_with_0(harness: Command, stores: tuple[Store, Store], tmp_path: Path) -> None:
     harness(*BASELINE)
-    keep_accuracy(stores[1], mine(tmp_path), 20, images(right=722))
+    save_accuracy(stores[1], mine(tmp_path), 20, images(right=722))
     ran = harness(*CHECK, "--runs", "change", "-v")
-    assert ran.code == 0
-    assert "✓ held: mine, top-1 of Tiny: 72.20 %, was 72.20 %\n" in ran.out
+    assert ran.returncode == 0
+    assert "✓ held: mine, top-1 of Tiny: 72.20 %, was 72.20 %\n" in ran.stdout
 
 
-def test_nothing_to_compare_exits_with_4(harness: Harness, stores: object) -> None:
+def test_nothing_to_compare_exits_with_4(harness: Command, stores: object) -> None:
     harness(*BASELINE)
     ran = harness(*CHECK, "--runs", "main")
-    assert ran.code == 4
-    assert ran.out.startswith("nothing to compare with the baseline, only with the paper: ")
-    assert harness("check", "mine.toml", "--runs", "empty").code == 4
+    assert ran.returncode == 4
+    assert ran.stdout.startswith("nothing to compare with the baseline, only with the paper: ")
+    assert harness("check", "mine.toml", "--runs", "empty").returncode == 4
     ran = harness("baseline", "mine.toml", "--runs", "empty", "-o", "c.json")
-    assert ran == Ran(
-        code=4, out="", err="error: nothing of mine.toml is measured in empty/; `harness reproduce` does\n"
+    assert ran == Completed(
+        returncode=4,
+        stdout="",
+        stderr="error: nothing of mine.toml is measured in empty/; `harness reproduce` measures it\n",
     )
 
 
@@ -82,63 +84,59 @@ def test_nothing_to_compare_exits_with_4(harness: Harness, stores: object) -> No
     ],
     ids=" ".join,
 )
-def test_results_that_are_not_where_they_were_said_to_be_are_refused(
-    harness: Harness, stores: object, command: tuple[str, ...], option: str
+def test_a_named_folder_of_results_that_does_not_exist_is_refused(
+    harness: Command, stores: object, command: tuple[str, ...], option: str
 ) -> None:
     harness(*BASELINE)
     sentence = f"error: {option} gone: there is no such folder; name that of the results\n"
-    assert harness(*command) == Ran(code=2, out="", err=sentence)
+    assert harness(*command) == Completed(returncode=2, stdout="", stderr=sentence)
 
 
-def test_a_missing_cell_exits_with_1_unless_it_is_allowed(harness: Harness, stores: object) -> None:
+def test_a_missing_cell_exits_with_1_unless_it_is_allowed(harness: Command, stores: object) -> None:
     harness(*BASELINE)
     ran = harness(*CHECK, "--runs", "empty")
-    assert ran.code == 1
-    assert ran.out.startswith("fails: 1 missing")
-    assert harness(*CHECK, "--runs", "empty", "--allow-missing").code == 4
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("fails: 1 missing")
+    assert harness(*CHECK, "--runs", "empty", "--allow-missing").returncode == 4
 
 
-def test_a_deviation_from_the_paper_exits_with_1_unless_told_otherwise(harness: Harness, stores: object) -> None:
+def test_a_deviation_from_the_paper_exits_with_1_unless_fail_on_leaves_it_out(harness: Command, stores: object) -> None:
     ran = harness("check", "mine.toml", "--runs", "change")
-    assert ran.code == 1
-    assert "✗ deviates: mine, top-1 of Tiny: deviates: not within 0.05 % of the paper (72.2)\n" in ran.out
-    assert harness("check", "mine.toml", "--runs", "change", "--fail-on", "failed").code == 0
-    assert harness("check", "mine.toml", "--runs", "main").code == 0
+    assert ran.returncode == 1
+    assert "✗ deviates: mine, top-1 of Tiny: deviates: not within 0.05 % of the paper (72.2)\n" in ran.stdout
+    assert harness("check", "mine.toml", "--runs", "change", "--fail-on", "failed").returncode == 0
+    assert harness("check", "mine.toml", "--runs", "main").returncode == 0
 
 
-def test_json_is_all_of_stdout(harness: Harness, stores: object) -> None:
+def test_json_is_all_of_stdout(harness: Command, stores: object) -> None:
     harness(*BASELINE)
-    data = json.loads(harness(*CHECK, "--runs", "change", "--json").out)
-    (cell,) = [one for one in data["cells"] if one["against"] == "baseline"]
+    data = json.loads(harness(*CHECK, "--runs", "change", "--json").stdout)
+    (cell,) = [cell for cell in data["cells"] if cell["against"] == "baseline"]
     assert (cell["outcome"], cell["now"], cell["before"]) == ("regressed", 62.2, 72.2)
 
 
-def test_junit_is_written_beside_the_text(harness: Harness, stores: object) -> None:
+def test_junit_is_written_in_addition_to_the_text(harness: Command, stores: object) -> None:
     harness(*BASELINE)
     ran = harness(*CHECK, "--runs", "change", "--junit", "out/junit.xml")
-    assert ran.out.startswith("fails: ")
+    assert ran.stdout.startswith("fails: ")
     assert ET.parse("out/junit.xml").getroot().attrib["failures"] == "1"
 
 
 def test_github_gets_annotations_on_stdout_and_a_summary_in_its_file(
-    harness: Harness, stores: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    harness: Command, stores: object, tmp_path: Path
 ) -> None:
     harness(*BASELINE)
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    ran = harness(*CHECK, "--runs", "change", "--github")
-    assert ran.code == 1
-    assert "\n::error title=mine regressed::mine, top-1 of Tiny: 62.20 %25, was 72.20 %25: " in ran.out
+    ran = harness(*CHECK, "--runs", "change", "--github", GITHUB_STEP_SUMMARY=str(summary))
+    assert ran.returncode == 1
+    assert "\n::error title=mine regressed::mine, top-1 of Tiny: 62.20 %25, was 72.20 %25: " in ran.stdout
     assert summary.read_text().startswith("before\n### harness check fails: 1 regressed")
 
 
-def test_without_a_place_for_the_summary_that_is_said(
-    harness: Harness, stores: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+def test_without_a_path_of_the_job_summary_there_is_a_warning(harness: Command, stores: object) -> None:
     ran = harness("check", "mine.toml", "--runs", "main", "--github")
-    assert (ran.code, ran.err) == (
+    assert (ran.returncode, ran.stderr) == (
         0,
         "warning: --github: GITHUB_STEP_SUMMARY is not set, so there is no job summary\n",
     )
@@ -159,27 +157,27 @@ def test_without_a_place_for_the_summary_that_is_said(
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_what_is_wrong_is_said_in_a_sentence(
-    harness: Harness, stores: object, arguments: tuple[str, ...], sentence: str
+def test_a_mistake_is_answered_in_one_sentence(
+    harness: Command, stores: object, arguments: tuple[str, ...], sentence: str
 ) -> None:
     Path("main/x").mkdir()
     ran = harness("check", "mine.toml", *arguments)
-    assert (ran.code, ran.err) == (2, f"error: {sentence}\n")
+    assert (ran.returncode, ran.stderr) == (2, f"error: {sentence}\n")
 
 
-def test_a_baseline_of_other_tables_says_what_it_has(harness: Harness, stores: object) -> None:
+def test_a_baseline_of_other_tables_is_named_with_what_it_has(harness: Command, stores: object) -> None:
     harness(*BASELINE)
     ran = harness("check", "table5", "--baseline", "b.json", "--runs", "empty")
-    assert (ran.code, ran.err) == (4, "warning: b.json has nothing of table5; it has mine\n")
+    assert (ran.returncode, ran.stderr) == (4, "warning: b.json has nothing of table5; it has mine\n")
 
 
-def test_settings_of_the_folder_hold_for_the_gate_too(harness: Harness, stores: object) -> None:
+def test_settings_of_the_folder_hold_for_the_gate_too(harness: Command, stores: object) -> None:
     harness(*BASELINE)
     Path("harness.toml").write_text('runs = "change"\nbaseline = "b.json"\nbaseline-runs = "main"\nfail-on = "none"\n')
-    assert harness("check", "mine.toml").code == 1
+    assert harness("check", "mine.toml").returncode == 1
 
 
-def test_the_same_results_give_the_same_bytes(harness: Harness, stores: object) -> None:
+def test_the_same_results_give_the_same_bytes(harness: Command, stores: object) -> None:
     harness(*BASELINE)
     first = Path("b.json").read_bytes()
     harness(*BASELINE)
@@ -189,42 +187,43 @@ def test_the_same_results_give_the_same_bytes(harness: Harness, stores: object) 
 # Calibrating.
 
 
-def test_calibrating_measures_what_each_speed_lacks(
-    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_calibrating_measures_the_missing_runs_of_each_throughput(
+    harness: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine(tmp_path)
     fake = FakeLauncher()
-    monkeypatch.setattr("harness.launch.LocalLauncher", lambda: fake)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a speed lock of its own
+    monkeypatch.setattr("harness.cli.execution.LocalLauncher", lambda: fake)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an exclusive lock of its own
     command = ("baseline", "mine.toml", "-o", "b.json", "--calibrate", "--device", "cpu", "-q")
     ran = harness(*command, "--rounds", "4")
-    assert (ran.code, len(fake.batches)) == (0, 4)
-    assert ran.out == (
-        "b.json: 1 cells from 4 runs\nspeeds of one network differ by 0.0% from run to run on this machine\n"
-        "`harness check` sees slowdowns of more than 1.0% by 3 runs of each, of more than 1.0% by 10 (--newest 10)\n"
+    assert (ran.returncode, len(fake.batches)) == (0, 4)
+    assert ran.stdout == (
+        "b.json: 1 cells from 4 runs\nthroughputs of one model differ by 0.0 % from run to run on this machine\n"
+        "`harness check` detects slowdowns of more than 1.0 % by 3 runs of each, "
+        "of more than 1.0 % by 10 (--newest 10)\n"
     )
     harness(*command, "--rounds", "5")
     assert len(fake.batches) == 5
     assert len(read(Path("b.json")).runs) == 5
 
 
-def test_runs_that_were_all_disturbed_are_not_said_to_be_missing(harness: Harness, tmp_path: Path) -> None:
-    keep_speed(Store(tmp_path / "main"), mine(tmp_path), 0, [0.04], disturbed=True)
-    assert harness(*BASELINE) == Ran(
-        code=4,
-        out="",
-        err="error: 1 runs of speeds are in main/, and something else used the machine during each; "
+def test_noisy_runs_are_not_reported_as_missing(harness: Command, tmp_path: Path) -> None:
+    save_throughput(Store(tmp_path / "main"), mine(tmp_path), 0, [0.04], noisy=True)
+    assert harness(*BASELINE) == Completed(
+        returncode=4,
+        stdout="",
+        stderr="error: 1 throughput runs are in main/, and something else used the machine during each; "
         "--calibrate measures again, or `harness reproduce --rerun` when the machine is idle\n",
     )
 
 
-def test_too_few_runs_are_said_once_for_all_speeds(harness: Harness, tmp_path: Path) -> None:
-    keep_speed(Store(tmp_path / "main"), mine(tmp_path), 0, [0.04])
+def test_too_few_runs_are_one_warning_for_all_throughputs(harness: Command, tmp_path: Path) -> None:
+    save_throughput(Store(tmp_path / "main"), mine(tmp_path), 0, [0.04])
     ran = harness(*BASELINE)
-    assert ran.code == 0
-    assert ran.err == (
-        "warning: 1 speeds have fewer than 3 undisturbed runs (throughput tiny at 224 has 1) and will not be judged; "
-        "--calibrate measures what they lack\n"
+    assert ran.returncode == 0
+    assert ran.stderr == (
+        "warning: 1 throughputs have fewer than 3 clean runs (throughput tiny at 224 has 1) and will "
+        "not be judged; --calibrate measures the missing ones\n"
     )
 
 
@@ -239,8 +238,8 @@ def run(*arguments):
     sys.argv = ["harness", *arguments]
     try:
         main()
-    except SystemExit as left:
-        return left.code
+    except SystemExit as ended:
+        return ended.code
 assert run("baseline", "mine.toml", "--runs", "main", "-o", "b.json") == 0
 assert run("check", "mine.toml", "--runs", "change", "--baseline", "b.json", "--baseline-runs", "main") == 1
 print("heavy:", sorted({"torch", "timm", "pandas", "matplotlib", "scipy.stats"} & sys.modules.keys()))
@@ -251,19 +250,19 @@ print("heavy:", sorted({"torch", "timm", "pandas", "matplotlib", "scipy.stats"} 
         text=True,
         check=False,
         cwd=tmp_path,
-        env=surroundings(tmp_path),
+        env=clean_environment(tmp_path),
     )
     assert ran.stdout.splitlines()[-1:] == ["heavy: []"], ran.stderr
 
 
-def test_the_story_of_the_examples_plays(tmp_path: Path) -> None:
+def test_the_story_of_the_examples_runs(tmp_path: Path) -> None:
     """The accuracies; the hundred measured repetitions take over an hour and are run by hand."""
     ran = subprocess.run(
         [sys.executable, str(EXAMPLES / "gate_story.py"), "--repetitions", "0"],
         capture_output=True,
         text=True,
         check=False,
-        env=surroundings(tmp_path),
+        env=clean_environment(tmp_path),
         cwd=tmp_path,
     )
     assert (ran.returncode, ran.stderr) == (0, "")

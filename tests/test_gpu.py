@@ -1,4 +1,4 @@
-"""On a real card: what the played ones promise."""
+"""What the tests with a fake GPU expect, on a real one."""
 
 import json
 import subprocess
@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from harness.machine import gpus, torch_build
-from harness.predictions import read
+from harness.store.predictions import read
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not gpus() or torch_build()[1] is None, reason="needs a CUDA card and a CUDA build of torch"),
+    pytest.mark.skipif(not gpus() or torch_build()[1] is None, reason="needs a CUDA GPU and a CUDA build of torch"),
 ]
 
 SPEC = """
 [table]
-title = "Networks on a card"
-[column.speed]
-label = "speed"
+title = "Models on a GPU"
+[column.throughput]
+label = "throughput"
 job = "throughput"
 metric = "throughput"
 unit = "im/s"
@@ -35,15 +35,15 @@ set = { model = "deit_small_patch16_224", res = 224 }
 """
 
 
-def results(folder: Path, *options: str) -> list[dict[str, Any]]:
-    (folder / "card.toml").write_text(SPEC, encoding="utf-8")
-    command = [sys.executable, "-m", "harness", "reproduce", "./card.toml", "--device", "cuda", "-q", *options]
+def run_table(folder: Path, *options: str) -> list[dict[str, Any]]:
+    (folder / "gpu.toml").write_text(SPEC, encoding="utf-8")
+    command = [sys.executable, "-m", "harness", "reproduce", "./gpu.toml", "--device", "cuda", "-q", *options]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("runs/*/*.json"))]
 
 
-def test_the_largest_batch_under_a_cap_is_exact_and_confirmed(tmp_path: Path) -> None:
-    for result in results(tmp_path, "--memory", "4GiB"):
+def test_the_largest_batch_under_a_memory_limit_is_exact_and_confirmed(tmp_path: Path) -> None:
+    for result in run_table(tmp_path, "--memory", "4GiB"):
         facts = result["facts"]
         outcomes = {probe["batch"]: probe["outcome"] for probe in facts["probes"]}
         assert outcomes[facts["batch"] + facts["steps_down"]] == "fits"
@@ -53,8 +53,8 @@ def test_the_largest_batch_under_a_cap_is_exact_and_confirmed(tmp_path: Path) ->
         assert facts["peak_reserved"] <= 4 * 2**30
 
 
-def test_events_and_wall_clock_agree_and_nvml_watched(tmp_path: Path) -> None:
-    for result in results(tmp_path, "--batch", "64"):
+def test_events_and_wall_clock_agree_and_nvml_monitored(tmp_path: Path) -> None:
+    for result in run_table(tmp_path, "--batch", "64"):
         samples, facts = result["metrics"]["throughput"]["samples"], result["facts"]
         assert len(samples) == 30
         assert sum(samples) == pytest.approx(facts["wall"], rel=0.05)
@@ -62,12 +62,12 @@ def test_events_and_wall_clock_agree_and_nvml_watched(tmp_path: Path) -> None:
         assert facts["flags"]["tf32_matmul"] is False
 
 
-def test_the_modern_protocol_is_faster_and_says_whether_it_compiled(tmp_path: Path) -> None:
+def test_the_modern_protocol_is_faster_and_records_whether_it_compiled(tmp_path: Path) -> None:
     paper, modern = tmp_path / "paper", tmp_path / "modern"
     paper.mkdir()
     modern.mkdir()
-    slow = {r["job"]["settings"]["model"]: r for r in results(paper, "--batch", "64")}
-    for result in results(modern, "--batch", "64", "--protocol", "modern"):
+    slow = {r["job"]["settings"]["model"]: r for r in run_table(paper, "--batch", "64")}
+    for result in run_table(modern, "--batch", "64", "--protocol", "modern"):
         assert "not_compiled" in result["facts"]
         other = slow[result["job"]["settings"]["model"]]
         assert result["metrics"]["throughput"]["value"] > other["metrics"]["throughput"]["value"]
@@ -75,7 +75,7 @@ def test_the_modern_protocol_is_faster_and_says_whether_it_compiled(tmp_path: Pa
 
 EVALUATION = """
 [table]
-title = "Accuracy on a card"
+title = "Accuracy on a GPU"
 [column.top1]
 label = "top-1"
 job = "evaluate"
@@ -87,14 +87,14 @@ set = { model = "deit_tiny_patch16_224", weights = "mine", res = 224 }
 """
 
 
-def test_a_card_says_of_images_what_a_processor_says(tmp_path: Path) -> None:
+def test_a_gpu_predicts_what_a_cpu_predicts(tmp_path: Path) -> None:
     import timm
     from PIL import Image
     from safetensors.torch import save_file
 
     draw = np.random.default_rng(0)
-    for place in range(300):  # more than two shards
-        path = tmp_path / "pictures" / str(place % 10) / f"{place}.png"
+    for index in range(300):  # more than two shards
+        path = tmp_path / "pictures" / str(index % 10) / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
     weights = tmp_path / "weights"
@@ -103,14 +103,14 @@ def test_a_card_says_of_images_what_a_processor_says(tmp_path: Path) -> None:
         timm.create_model("deit_tiny_patch16_224", num_classes=10).state_dict(),
         weights / "deit_tiny_patch16_224.safetensors",
     )
-    (tmp_path / "card.toml").write_text(EVALUATION, encoding="utf-8")
-    kept = {}
+    (tmp_path / "gpu.toml").write_text(EVALUATION, encoding="utf-8")
+    predictions = {}
     for device in ("cpu", "cuda"):
-        told = ("--data", "pictures=pictures", "--weights", "weights", "--runs", device, "--device", device, "-q")
-        command = [sys.executable, "-m", "harness", "reproduce", "./card.toml", *told]
+        options = ("--data", "pictures=pictures", "--weights", "weights", "--runs", device, "--device", device, "-q")
+        command = [sys.executable, "-m", "harness", "reproduce", "./gpu.toml", *options]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
         (path,) = (tmp_path / device).glob("*/*.npz")
-        kept[device] = read(path)
-    assert kept["cpu"].names == kept["cuda"].names
-    processor, card = kept["cpu"].heads["class"], kept["cuda"].heads["class"]
-    np.testing.assert_allclose(card.scores, processor.scores, atol=1e-3)
+        predictions[device] = read(path)
+    assert predictions["cpu"].names == predictions["cuda"].names
+    cpu, cuda = (predictions[device].heads["class"] for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(cuda.scores, cpu.scores, atol=1e-3)

@@ -1,4 +1,4 @@
-"""The commands `compare` and `runs`: what they print, what they refuse, and what a prune leaves."""
+"""The commands `compare` and `runs`: output, refusals, and the runs that a prune keeps."""
 
 import json
 import os
@@ -6,24 +6,24 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from harness.cli import main
-from harness.cli.history import HEADS
-from harness.compare import Evaluated
+from harness.cli.runs import HEADS
 from harness.errors import StoreError
-from harness.job import Job
+from harness.judge.compare import Evaluation
 from harness.machine import Machine
-from harness.predictions import HEADS as HEADS_OF_PREDICTIONS
-from harness.predictions import write
-from harness.result import Measurement, Result
-from harness.store import Store, superseded
+from harness.plan.job import Job
+from harness.store.predictions import HEADS as HEADS_OF_PREDICTIONS
+from harness.store.predictions import write
+from harness.store.result import Measurement, Result
+from harness.store.store import Store, superseded
+from tests.commands import Command, Completed, run_harness
 from tests.evaluations import FOUR, NAMES, SIX, evaluation, lite, result_of_evaluation, tiny
 from tests.fakes import H200, LAPTOP, V100, VERSIONS, result_of
 
@@ -33,31 +33,11 @@ COUNT = Job.of("count", {"model": "resnet18", "res": 224})
 TINY, LITE = "20261121T120000000000Z-00000000", "20261121T120100000000Z-00000001"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Harness = Callable[..., Ran]
-
-
 @pytest.fixture
-def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Harness:
-    """The command line in this process, in a folder of its own, with nobody at the keyboard."""
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("HARNESS_")]:
-        monkeypatch.delenv(name)
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        said = capsys.readouterr()
-        return Ran(code=int(left.value.code or 0), out=said.out, err=said.err)
-
-    return run
+    return partial(run_harness, tmp_path)
 
 
 @pytest.fixture
@@ -65,7 +45,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
-def keep(store: Store, *sides: Evaluated) -> None:
+def keep(store: Store, *sides: Evaluation) -> None:
     for side in sides:
         write(side.predictions, store.predictions_of(side.result))
         store.save(side.result)
@@ -80,59 +60,59 @@ def run_of(
 
 
 def ids(store: Store) -> list[str]:
-    return [result.id for result in store.every()]
+    return [result.id for result in store.all_results()]
 
 
 # compare
 
 
-def test_two_runs_are_compared_by_the_beginning_of_their_ids(harness: Harness, store: Store) -> None:
+def test_two_runs_are_compared_by_the_beginning_of_their_ids(harness: Command, store: Store) -> None:
     keep(store, tiny(), lite())
     ran = harness("compare", TINY[:13], LITE[:13])
-    assert (ran.code, ran.err) == (0, "")
-    lines = ran.out.splitlines()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
     assert lines[0] == "A  evaluate deit_tiny_patch16_224 imagenet at 224, crop 0.875"
     assert lines[4] == "B  evaluate tf_efficientnet_lite0 imagenet at 224, crop 0.875"
     # A pipe gets whole lines.  6 against 4 of 10 images; 3 and 1 discordant.
     assert lines[15] == (
         "no difference beyond chance: deit_tiny_patch16_224 (A) is 20.00 [-21.71, 55.15] points ahead, p = 0.62."
     )
-    assert lines[18] == "6 of the 6 images where first guesses differ, ✓ the right one:"
+    assert lines[18] == "6 of the 6 images where predictions differ, ✓ the right one:"
     assert len(lines) == 18 + 2 + 6
 
 
-def test_runs_are_found_by_the_files_of_their_results_too(harness: Harness, store: Store, tmp_path: Path) -> None:
+def test_runs_are_found_by_the_files_of_their_results_too(harness: Command, store: Store, tmp_path: Path) -> None:
     keep(store, tiny())
     elsewhere = Store(tmp_path / "elsewhere")
     keep(elsewhere, lite())
     by_file = harness("compare", TINY, str(elsewhere.path_of(lite().result)), "--images", "2")
     keep(store, lite())
     assert by_file == harness("compare", TINY, LITE, "--images", "2")
-    assert by_file.out.splitlines()[18] == "2 of the 6 images where first guesses differ, ✓ the right one:"
+    assert by_file.stdout.splitlines()[18] == "2 of the 6 images where predictions differ, ✓ the right one:"
 
 
-def test_a_program_gets_json(harness: Harness, store: Store) -> None:
+def test_a_program_gets_json(harness: Command, store: Store) -> None:
     keep(store, tiny(), lite())
     ran = harness("compare", TINY, LITE, "--format", "json", "--images", "1")
-    found = json.loads(ran.out)
-    assert (found["first"]["run"], found["second"]["run"], found["p"]) == (TINY, LITE, 0.625)
-    assert [image["image"] for image in found["differing"]] == [NAMES[3]]
+    comparison = json.loads(ran.stdout)
+    assert (comparison["first"]["run"], comparison["second"]["run"], comparison["p"]) == (TINY, LITE, 0.625)
+    assert [image["image"] for image in comparison["differing"]] == [NAMES[3]]
 
 
-def test_a_head_can_be_named(harness: Harness, store: Store) -> None:
+def test_a_head_can_be_named(harness: Command, store: Store) -> None:
     both = {"distil": FOUR, "softmax_sum": SIX, "logit_mean": FOUR}
     keep(store, tiny(SIX, **both), replace(lite(SIX, **both), result=lite().result))
-    found = json.loads(harness("compare", TINY, LITE, "--head", "distil", "--format", "json").out)
-    assert (found["first"]["head"], found["first"]["top1"]["value"]) == ("distil", 40.0)
-    found = json.loads(harness("compare", TINY, LITE, "--format", "json").out)
-    assert (found["first"]["head"], found["first"]["top1"]["value"]) == ("softmax_sum", 60.0)
+    comparison = json.loads(harness("compare", TINY, LITE, "--head", "distil", "--format", "json").stdout)
+    assert (comparison["first"]["head"], comparison["first"]["top1"]["value"]) == ("distil", 40.0)
+    comparison = json.loads(harness("compare", TINY, LITE, "--format", "json").stdout)
+    assert (comparison["first"]["head"], comparison["first"]["top1"]["value"]) == ("softmax_sum", 60.0)
 
 
 def test_the_heads_that_can_be_named_are_those_that_predictions_have() -> None:
     assert HEADS == HEADS_OF_PREDICTIONS
 
 
-def test_what_cannot_be_compared_ends_in_one_sentence(harness: Harness, store: Store) -> None:
+def test_what_cannot_be_compared_ends_in_one_sentence(harness: Command, store: Store) -> None:
     failed = replace(result_of_evaluation(evaluation("resnet50"), minutes=2), error="out of memory at batch 1")
     gone = result_of_evaluation(evaluation("resnet101"), minutes=3)
     speed = run_of(SPEED, 4)
@@ -162,12 +142,12 @@ def test_what_cannot_be_compared_ends_in_one_sentence(harness: Harness, store: S
         ("there/it.json", "there/it.json: cannot be read (No such file or directory)"),
     ):
         ran = harness("compare", TINY, other)
-        assert (ran.code, ran.out) == (2, "")
-        assert ran.err.splitlines() == [f"error: {sentence}"]
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr.splitlines() == [f"error: {sentence}"]
 
 
 def test_one_run_is_not_compared_with_itself_however_it_is_named(
-    harness: Harness, store: Store, tmp_path: Path
+    harness: Command, store: Store, tmp_path: Path
 ) -> None:
     copies = Store(tmp_path / "copies")
     for of in (store, copies):
@@ -175,24 +155,24 @@ def test_one_run_is_not_compared_with_itself_however_it_is_named(
     path = str(copies.path_of(tiny().result))
     for first, second in ((TINY, TINY), (TINY[:9], TINY), (path, TINY)):
         sentence = f"error: {first} and {second} are the same run {TINY}; name two, `harness runs list` shows them\n"
-        assert harness("compare", first, second) == Ran(code=2, out="", err=sentence)
+        assert harness("compare", first, second) == Completed(returncode=2, stdout="", stderr=sentence)
 
 
-def test_a_copy_in_another_folder_makes_no_run_ambiguous_and_is_no_run_itself(harness: Harness, store: Store) -> None:
+def test_a_copy_in_another_folder_makes_no_run_ambiguous_and_is_no_run_itself(harness: Command, store: Store) -> None:
     keep(store, tiny(), lite())
     (store.root / "backup").mkdir()
     store.path_of(tiny().result).rename(store.root / "backup" / f"{TINY}.json")
-    assert harness("runs", "show", TINY) == Ran(
-        code=2, out="", err=f"error: no run '{TINY}' in runs/; `harness runs list` shows what there is\n"
+    assert harness("runs", "show", TINY) == Completed(
+        returncode=2, stdout="", stderr=f"error: no run '{TINY}' in runs/; `harness runs list` shows what there is\n"
     )
     keep(store, tiny())
-    assert harness("compare", TINY, LITE).code == 0
+    assert harness("compare", TINY, LITE).returncode == 0
 
 
-def test_a_head_that_a_network_lacks_ends_in_one_sentence(harness: Harness, store: Store) -> None:
+def test_a_head_that_a_model_lacks_ends_in_one_sentence(harness: Command, store: Store) -> None:
     keep(store, tiny(), lite())
     ran = harness("compare", TINY, LITE, "--head", "distil")
-    assert (ran.code, ran.out, ran.err) == (
+    assert (ran.returncode, ran.stdout, ran.stderr) == (
         2,
         "",
         f"error: --head distil: deit_tiny_patch16_224 (run {TINY}) has no such head; it has class\n",
@@ -202,7 +182,7 @@ def test_a_head_that_a_network_lacks_ends_in_one_sentence(harness: Harness, stor
 # runs list
 
 
-def test_runs_are_listed_newest_first_with_what_they_came_to(harness: Harness, store: Store) -> None:
+def test_runs_are_listed_newest_first_with_their_outcome(harness: Command, store: Store) -> None:
     now = datetime.now(tz=UTC)
     evaluated = result_of_evaluation(evaluation(), metrics={"top1": 60.0})
     for result, age in (
@@ -213,8 +193,8 @@ def test_runs_are_listed_newest_first_with_what_they_came_to(harness: Harness, s
     ):
         store.save(replace(result, started=now - age))
     ran = harness("runs", "list")
-    assert (ran.code, ran.err) == (0, "")
-    assert [re.split(r"  +", line) for line in ran.out.splitlines()] == [
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [re.split(r"  +", line) for line in ran.stdout.splitlines()] == [
         [
             "20261121T120300000000Z-00000003",
             "just now",
@@ -246,47 +226,48 @@ def test_runs_are_listed_newest_first_with_what_they_came_to(harness: Harness, s
     ]
 
 
-def test_only_the_newest_runs_are_listed_where_a_limit_is_given(harness: Harness, store: Store) -> None:
+def test_only_the_newest_runs_are_listed_where_a_limit_is_given(harness: Command, store: Store) -> None:
     for number in (1, 3, 2):
         store.save(run_of(SPEED, number))
     for limit, listed in (("1", [3]), ("2", [3, 2]), ("9", [3, 2, 1])):
         ran = harness("runs", "list", "--limit", limit)
-        assert (ran.code, ran.err) == (0, "")
-        assert [line.split()[0] for line in ran.out.splitlines()] == [run_of(SPEED, number).id for number in listed]
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert [line.split()[0] for line in ran.stdout.splitlines()] == [run_of(SPEED, number).id for number in listed]
     ran = harness("runs", "list", "--limit", "0")
-    assert ran == Ran(code=2, out="", err="error: Invalid value for '--limit': 0 is not in the range x>=1.\n")
-
-
-def test_without_runs_that_is_said(harness: Harness) -> None:
-    assert harness("runs", "list") == Ran(code=0, out="no runs in runs/\n", err="")
-    assert harness("runs", "prune") == Ran(code=0, out="nothing to remove; runs in runs/: 0\n", err="")
-
-
-@pytest.mark.parametrize("command", [["list"], ["show", "2026"], ["prune"]], ids=" ".join)
-def test_a_file_in_place_of_the_folder_is_refused(harness: Harness, command: list[str], tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("")
-    ran = harness("runs", *command, "--runs", "taken")
-    assert ran == Ran(
-        code=2, out="", err="error: --runs taken: is a file, not a folder; name the folder of the results\n"
+    assert ran == Completed(
+        returncode=2, stdout="", stderr="error: Invalid value for '--limit': 0 is not in the range x>=1.\n"
     )
 
 
-def test_the_folder_of_harness_toml_and_of_the_environment_holds_for_runs_too(
-    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_runs_there_is_a_message(harness: Command) -> None:
+    assert harness("runs", "list") == Completed(returncode=0, stdout="no runs in runs/\n", stderr="")
+    assert harness("runs", "prune") == Completed(
+        returncode=0, stdout="nothing to remove; runs in runs/: 0\n", stderr=""
+    )
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "2026"], ["prune"]], ids=" ".join)
+def test_a_file_in_place_of_the_folder_is_refused(harness: Command, command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    ran = harness("runs", *command, "--runs", "taken")
+    assert ran == Completed(
+        returncode=2, stdout="", stderr="error: --runs taken: is a file, not a folder; name the folder of the results\n"
+    )
+
+
+def test_the_folder_of_harness_toml_and_of_the_environment_holds_for_runs_too(harness: Command, tmp_path: Path) -> None:
     for number, name in enumerate(("of_file", "of_variable")):
         Store(tmp_path / name).save(run_of(SPEED, number))
     (tmp_path / "harness.toml").write_text('runs = "of_file"\ndevice = "cpu"\n')
-    assert harness("runs", "list").out.startswith("20261121T120000000000Z-00000000  ")
-    assert harness("runs", "show", "2026").out.startswith("run       20261121T120000000000Z-00000000\n")
-    monkeypatch.setenv("HARNESS_RUNS", "of_variable")
-    assert harness("runs", "list").out.startswith("20261121T120100000000Z-00000001  ")
+    assert harness("runs", "list").stdout.startswith("20261121T120000000000Z-00000000  ")
+    assert harness("runs", "show", "2026").stdout.startswith("run       20261121T120000000000Z-00000000\n")
+    assert harness("runs", "list", HARNESS_RUNS="of_variable").stdout.startswith("20261121T120100000000Z-00000001  ")
 
 
 # runs show
 
 
-def test_a_run_is_shown_whole(harness: Harness, store: Store) -> None:
+def test_a_run_is_shown_whole(harness: Command, store: Store) -> None:
     side = tiny()
     measured = Measurement(unit="%", value=60.0, low=31.267, high=83.182, samples=(0.5, 0.25), sample_unit="s")
     facts = {
@@ -296,23 +277,23 @@ def test_a_run_is_shown_whole(harness: Harness, store: Store) -> None:
         "devices": ["cpu"],
         "groups": [["evaluate a", "evaluate b"], ["evaluate c"]],
     }
-    kept = replace(side.result, metrics={"top1": measured}, facts=facts, warnings=("one doubt", "another doubt"))
+    kept = replace(side.result, metrics={"top1": measured}, facts=facts, warnings=("one warning", "another warning"))
     keep(store, replace(side, result=kept))
     ran = harness("runs", "show", TINY[:9])
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.returncode, ran.stderr) == (0, "")
     folder = f"runs/{kept.job.key}/{TINY}"
     assert (
-        ran.out
+        ran.stdout
         == f"""\
 run          {TINY}
 job          evaluate deit_tiny_patch16_224 imagenet at 224, crop 0.875
-came to      top-1 60.00 % [31.27, 83.18]
+outcome      top-1 60.00 % [31.27, 83.18]
 started      2026-11-21 12:00:00 UTC, took 2.0 s
 machine      Some Processor, 4 cores
 file         {folder}.json
 predictions  {folder}.predictions.npz
-warnings     one doubt
-             another doubt
+warnings     one warning
+             another warning
 metrics
   top1  60 % [31.267, 83.182], samples in s: 0.5, 0.25
 settings
@@ -348,20 +329,20 @@ facts
     )
 
 
-def test_a_failed_run_is_shown_with_its_error(harness: Harness, store: Store) -> None:
+def test_a_failed_run_is_shown_with_its_error(harness: Command, store: Store) -> None:
     store.save(run_of(SPEED, 1, error="out of memory at batch 1"))
-    lines = harness("runs", "show", "2026").out.splitlines()
-    assert lines[2] == "came to   failed: out of memory at batch 1"
+    lines = harness("runs", "show", "2026").stdout.splitlines()
+    assert lines[2] == "outcome   failed: out of memory at batch 1"
     assert [line for line in lines if line.startswith(("predictions", "metrics", "facts"))] == []
 
 
-def test_a_damaged_run_is_named_and_left_as_it_is(harness: Harness, store: Store) -> None:
+def test_a_damaged_run_is_named_and_left_as_it_is(harness: Command, store: Store) -> None:
     path = store.save(run_of(SPEED, 1))
     path.write_text(path.read_text()[:100])
-    place = path.relative_to(Path.cwd())
+    shown = path.relative_to(Path.cwd())
     ran = harness("runs", "show", "2026")
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"error: {place}: is not complete JSON (")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"error: {shown}: is not complete JSON (")
     assert path.exists()
 
 
@@ -379,18 +360,18 @@ def test_the_newest_good_run_of_each_job_machine_and_software_stays() -> None:
     assert superseded([older, *others, failed, newer]) == {older.id: newer}
 
 
-def test_an_evaluation_of_other_images_or_weights_stands_for_none() -> None:
+def test_an_evaluation_of_other_images_or_weights_supersedes_none() -> None:
     def of(number: int, images: str, weights: str, **facts: object) -> Result:
-        told = {"images": {"fingerprint": images}, "weights": {"sha256": weights}, **facts}
-        return replace(run_of(evaluation(), number), facts=told)
+        result_facts = {"images": {"fingerprint": images}, "weights": {"sha256": weights}, **facts}
+        return replace(run_of(evaluation(), number), facts=result_facts)
 
     apart = [of(1, "all", "paper"), of(2, "some", "paper"), of(3, "all", "ours"), of(4, "all", "paper", unreadable=[3])]
     newest = of(5, "some", "paper")
     assert superseded([*apart, newest]) == {apart[1].id: newest}
 
 
-def fill(store: Store) -> tuple[Evaluated, Evaluated, Result]:
-    """An old evaluation, a newer one of the same, and a failed speed."""
+def fill(store: Store) -> tuple[Evaluation, Evaluation, Result]:
+    """An old evaluation, a newer one of the same, and a failed throughput."""
     old = tiny()
     new = replace(old, result=result_of_evaluation(evaluation(), minutes=1))
     failed = run_of(SPEED, 2, error="out of memory at batch 1")
@@ -399,40 +380,42 @@ def fill(store: Store) -> tuple[Evaluated, Evaluated, Result]:
     return old, new, failed
 
 
-SAID = (
+PRUNED = (
     "20261121T120200000000Z-00000002  throughput resnet18 at 224: failed: out of memory at batch 1\n"
     "20261121T120000000000Z-00000000  evaluate deit_tiny_patch16_224 imagenet at 224, crop 0.875: "
     "20261121T120100000000Z-00000001 is newer\n"
 )
 
 
-def test_prune_removes_failed_and_superseded_runs_with_their_predictions(harness: Harness, store: Store) -> None:
+def test_prune_removes_failed_and_superseded_runs_with_their_predictions(harness: Command, store: Store) -> None:
     old, new, failed = fill(store)
     ran = harness("runs", "prune", "--yes")
-    assert ran == Ran(code=0, out=f"{SAID}removed 2 of 3 runs, 0.0 MB\n", err="")
+    assert ran == Completed(returncode=0, stdout=f"{PRUNED}removed 2 of 3 runs, 0.0 MB\n", stderr="")
     assert ids(store) == [new.result.id]
     assert store.predictions_of(new.result).exists()
     assert [path for path in store.root.rglob("*") if path.is_file() and old.result.id in path.name] == []
     assert not store.path_of(failed).exists()
-    assert harness("runs", "prune", "--yes").out == "nothing to remove; runs in runs/: 1\n"
+    assert harness("runs", "prune", "--yes").stdout == "nothing to remove; runs in runs/: 1\n"
 
 
-def test_a_dry_run_and_a_run_with_nobody_there_remove_nothing(harness: Harness, store: Store) -> None:
+def test_a_dry_run_and_a_run_with_nobody_there_remove_nothing(harness: Command, store: Store) -> None:
     fill(store)
     before = sorted(store.root.rglob("*"))
-    assert harness("runs", "prune", "--dry-run") == Ran(code=0, out=f"{SAID}would remove 2 of 3 runs, 0.0 MB\n", err="")
-    assert harness("runs", "prune") == Ran(
-        code=2,
-        out=SAID,
-        err="error: nobody is there to ask whether these may go; give --yes, or --dry-run to look only\n",
+    assert harness("runs", "prune", "--dry-run") == Completed(
+        returncode=0, stdout=f"{PRUNED}would remove 2 of 3 runs, 0.0 MB\n", stderr=""
+    )
+    assert harness("runs", "prune") == Completed(
+        returncode=2,
+        stdout=PRUNED,
+        stderr="error: nobody is there to ask whether these may go; give --yes, or --dry-run to look only\n",
     )
     assert sorted(store.root.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("answer", "left", "said"), [("y\n", 1, "removed 2 of 3 runs, 0.0 MB"), ("\n", 3, "nothing was removed")]
+    ("answer", "kept", "message"), [("y\n", 1, "removed 2 of 3 runs, 0.0 MB"), ("\n", 3, "nothing was removed")]
 )
-def test_prune_asks_first_in_a_terminal(store: Store, tmp_path: Path, answer: str, left: int, said: str) -> None:
+def test_prune_asks_first_in_a_terminal(store: Store, tmp_path: Path, answer: str, kept: int, message: str) -> None:
     fill(store)
     ours, theirs = pty.openpty()
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
@@ -442,18 +425,18 @@ def test_prune_asks_first_in_a_terminal(store: Store, tmp_path: Path, answer: st
     ) as process:
         os.close(theirs)
         os.write(ours, answer.encode())
-        heard = b""
+        output = b""
         with suppress(OSError):  # so Linux says that the other end is closed
             while block := os.read(ours, 65536):
-                heard += block
+                output += block
         assert process.wait(60) == 0
     os.close(ours)
-    assert "remove 2 of 3 runs, 0.0 MB? [y/N]: " in heard.decode()
-    assert heard.decode().endswith(f"{said}\r\n")
-    assert len(ids(store)) == left
+    assert "remove 2 of 3 runs, 0.0 MB? [y/N]: " in output.decode()
+    assert output.decode().endswith(f"{message}\r\n")
+    assert len(ids(store)) == kept
 
 
-def test_damaged_and_foreign_files_are_named_and_never_touched(harness: Harness, store: Store) -> None:
+def test_damaged_and_foreign_files_are_named_and_never_touched(harness: Command, store: Store) -> None:
     fill(store)
     damaged = store.root / evaluation().key / "20261121T115900000000Z-aaaaaaaa.json"
     foreign = store.root / "package" / "package.json"
@@ -467,8 +450,8 @@ def test_damaged_and_foreign_files_are_named_and_never_touched(harness: Harness,
     newer.write_text('{"schema": 99}')
     for arguments in (["list"], ["prune", "--yes"]):
         ran = harness("runs", *arguments)
-        assert ran.code == 0
-        assert ran.err.splitlines() == [
+        assert ran.returncode == 0
+        assert ran.stderr.splitlines() == [
             f"warning: {foreign.relative_to(Path.cwd())}: is not a result; left as it is",
             (
                 f"warning: {copied.relative_to(Path.cwd())}: belongs in runs/{evaluation().key}/{TINY}.json; left as "
@@ -484,7 +467,7 @@ def test_damaged_and_foreign_files_are_named_and_never_touched(harness: Harness,
     assert len(ids(Store(store.root))) == 1
 
 
-def test_what_cannot_be_removed_is_said(store: Store) -> None:
+def test_a_run_that_cannot_be_removed_is_an_error(store: Store) -> None:
     result = run_of(SPEED, 1)
     store.path_of(result).mkdir(parents=True)  # a folder in its place
     with pytest.raises(StoreError) as reason:

@@ -15,19 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.diff import Diff, compare
 from harness.errors import HarnessError
-from harness.plan import make_plan
-from harness.report import render_json, words
-from harness.report.html import Site, render_site, site
-from harness.report.html.addresses import addresses_of
-from harness.spec import Catalog
-from harness.store import Store
-from harness.table import fill, stored
+from harness.judge.judged import judged_tables
+from harness.judge.verdict import Diff, compare
+from harness.plan.plan import make_plan
+from harness.report import formatting, render_json
+from harness.report.html import SiteContent, render_site, site
+from harness.report.html.links import page_links
+from harness.specs import Catalog
+from harness.store.store import Store
+from tests.commands import Completed
+from tests.commands import start_harness as harness
 from tests.fakes import LAPTOP, result_of
-from tests.sites import HOSTILE, cells, figure, links, pages, relabelled, rendered, said, text_of, tree
+from tests.sites import HOSTILE, cells, figure, links, page_text, pages, relabelled, rendered, text_of, tree
 from tests.test_cli import SPEC as TWO_NETWORKS
-from tests.test_cli import harness, keep
+from tests.test_cli import keep
 from tests.test_report import MEASURED, SPEC, VERDICTS, diff_of
 
 REFERENCE = next((Path(__file__).parent.parent / "runs" / "reference").glob("cpu-*"))
@@ -41,9 +43,7 @@ def diff(tmp_path: Path) -> Diff:
 
 @pytest.fixture(scope="module")
 def all_tables() -> tuple[Diff, ...]:
-    plan = make_plan(Catalog().find(["all"]))
-    results = stored(plan, Store(REFERENCE), None)
-    return tuple(compare(fill(spec, plan, results)) for spec in plan.specs)
+    return judged_tables(Catalog().find(["all"]), None, Store(REFERENCE), None).diffs
 
 
 def in_json(diff: Diff) -> list[dict[str, Any]]:
@@ -52,12 +52,12 @@ def in_json(diff: Diff) -> list[dict[str, Any]]:
     def written(value: object) -> object:
         return value if value is None or isinstance(value, str) else json.dumps(value)
 
-    found = []
+    actual = []
     for cell in json.loads(render_json([diff]))["cells"]:
-        references = [{**one, "value": written(one["value"])} for one in cell["references"]]
+        references = [{**item, "value": written(item["value"])} for item in cell["references"]]
         numbers = {name: written(cell[name]) for name in ("measured", "low", "high", "delta")}
-        found.append({**{k: v for k, v in cell.items() if k != "unit"}, **numbers, "references": references})
-    return found
+        actual.append({**{k: v for k, v in cell.items() if k != "unit"}, **numbers, "references": references})
+    return actual
 
 
 def page_of(diff: Diff) -> ET.Element:
@@ -68,7 +68,7 @@ def page_of(diff: Diff) -> ET.Element:
 
 
 def test_a_page_has_every_cell_of_the_json_report_with_the_same_numbers_verdict_reason_and_run(diff: Diff) -> None:
-    assert set(VERDICTS.values()) == {str(verdict) for verdict in words.SIGNS}
+    assert set(VERDICTS.values()) == {str(verdict) for verdict in formatting.SIGNS}
     assert list(cells(page_of(diff))) == in_json(diff)
 
 
@@ -96,19 +96,19 @@ def test_a_cell_shows_value_interval_sign_published_value_and_difference(diff: D
 
 
 def test_a_value_that_the_paper_does_not_print_is_shown_with_whose_it_is(all_tables: tuple[Diff, ...]) -> None:
-    (diff,) = (one for one in all_tables if one.spec.name == "timm-speed")
+    (diff,) = (item for item in all_tables if item.spec.name == "timm-speed")
     shown = [
         " ".join(text_of(button).split()) for button in page_of(diff).iter("button") if button.get("popovertarget")
     ]
-    printed = [finding.filled.cell.references for finding in diff.findings.values()]
-    assert shown == [f"published by timm {r[0].printed.text}" if r else "nothing published" for r in printed]
-    assert sum(map(bool, printed)) > 300
+    references = [judged.filled.cell.references for judged in diff.judged_cells.values()]
+    assert shown == [f"published by timm {r[0].published.text}" if r else "nothing published" for r in references]
+    assert sum(map(bool, references)) > 300
 
 
-def test_rows_stand_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> None:
-    (table,) = (one for one in page_of(diff).iter("table") if one.get("class") == "paper")
-    found = [(one.get("scope"), text_of(one)) for one in table.iter("th")]
-    assert found == [
+def test_rows_are_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> None:
+    (table,) = (item for item in page_of(diff).iter("table") if item.get("class") == "paper")
+    actual = [(item.get("scope"), text_of(item)) for item in table.iter("th")]
+    assert actual == [
         *(("col", label) for label in ("by", "#param., M", "speed, im/s", "bf16 speed, im/s", "top-1, %")),
         ("rowgroup", "Convnets"),
         ("row", "CNN|small"),
@@ -119,33 +119,33 @@ def test_rows_stand_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> 
     ]
 
 
-def test_the_page_of_a_table_has_its_reasons_footnotes_doubts_and_notes(diff: Diff) -> None:
-    text = said(page_of(diff))
-    for _, reason, of in words.reasons(diff):
+def test_the_page_of_a_table_has_its_reasons_footnotes_warnings_and_notes(diff: Diff) -> None:
+    text = page_text(page_of(diff))
+    for _, reason, of in formatting.reasons(diff):
         assert f"{of}: {reason}" in text
-    for doubt in words.doubts(diff):
-        assert doubt in text
+    for warning in formatting.warnings(diff):
+        assert warning in text
     assert "[B1] Counted without the <head>. [w] A slip | of the pen." in text
     assert "Read this first." in text
 
 
-def test_the_order_and_the_ratios_of_a_speed_column_are_told(all_tables: tuple[Diff, ...]) -> None:
-    (diff,) = (one for one in all_tables if one.spec.name == "table5")
-    text = said(page_of(diff))
-    assert "order of 26 networks against the published one: Kendall's τ 0.88 [0.77, 0.95]" in text
-    assert "ResNet-18 ResNet-50 2.74 3.64" in text  # 63.06 / 23.05, and 4458.4 / 1226.1 in print
+def test_the_order_and_the_ratios_of_a_throughput_column_are_shown(all_tables: tuple[Diff, ...]) -> None:
+    (diff,) = (item for item in all_tables if item.spec.name == "table5")
+    text = page_text(page_of(diff))
+    assert "order of 26 models against the published one: Kendall's τ 0.88 [0.77, 0.95]" in text
+    assert "ResNet-18 ResNet-50 2.74 3.64" in text  # 63.06 / 23.05, and 4458.4 / 1226.1 published
 
 
-# The front page.
+# The index page.
 
 
-def test_the_front_page_counts_what_holds_and_names_what_deviates(diff: Diff) -> None:
+def test_the_index_page_counts_what_holds_and_names_what_deviates(diff: Diff) -> None:
     front = tree(rendered(diff)["index.html"])
-    found = Counter(verdict for (_, column), verdict in VERDICTS.items() if column != "by")
-    text = said(front)
+    actual = Counter(verdict for (_, column), verdict in VERDICTS.items() if column != "by")
+    text = page_text(front)
     # By hand: 3 match, 1 noise, 3 explained; 1 deviates, 1 failed, 1 not comparable, 6 missing.
     hold = {"match": 3, "noise": 1, "explained": 3}
-    assert found == hold | {"deviates": 1, "failed": 1, "not comparable": 1, "missing": 6}
+    assert actual == hold | {"deviates": 1, "failed": 1, "not comparable": 1, "missing": 6}
     assert "7 of 16 cells hold (✓ match, ≈ noise, ✻ explained). 2 cells deviate or failed." in text
     assert "3 ✓ match 1 ≈ noise 1 ✗ deviates 3 ✻ explained 1 · not comparable 6 – missing 1 ! failed" in text
     assert "Table 12 #param. of ViT⚗↑384 90.0 86 +4.0 ✗ deviates not within 1 M of the paper (86)" in text
@@ -153,11 +153,11 @@ def test_the_front_page_counts_what_holds_and_names_what_deviates(diff: Diff) ->
     assert "The newest result is of 2026-11-21." in text
 
 
-def test_the_front_page_says_what_is_missing_and_why_the_most_frequent_reason_first(diff: Diff) -> None:
+def test_the_index_page_says_what_is_missing_and_why_the_most_frequent_reason_first(diff: Diff) -> None:
     front = tree(rendered(diff)["index.html"])
-    text = said(front).partition("What is missing, and why")[2]
+    text = page_text(front).partition("What is missing, and why")[2]
     assert text.startswith(
-        " – missing 3 cells : not measured yet; reproduce with these options Table 12 (3) "
+        " – missing 3 cells : not measured yet; run `harness reproduce` with these options Table 12 (3) "
         "– missing 2 cells : needs --data imagenet=PATH Table 12 (2) "
         "– missing 1 cell : no public weights; needs --train Table 12 (1)"
     )
@@ -165,7 +165,7 @@ def test_the_front_page_says_what_is_missing_and_why_the_most_frequent_reason_fi
 
 def test_a_reason_leads_to_its_first_cell_and_a_deviation_to_its_own(diff: Diff) -> None:
     front = tree(rendered(diff)["index.html"])
-    targets = [(text_of(one), one.get("href")) for one in front.iter("a")]
+    targets = [(text_of(item), item.get("href")) for item in front.iter("a")]
     assert ("#param. of ViT⚗↑384", "tables/mine.html#r4c2") in targets
     # Of the missing ones: not measured yet, no data, no weights.
     assert [target for name, target in targets if name == "Table 12"][-3:] == [
@@ -175,10 +175,10 @@ def test_a_reason_leads_to_its_first_cell_and_a_deviation_to_its_own(diff: Diff)
     ]
 
 
-def test_without_any_result_the_front_page_says_so_and_every_cell_is_missing(tmp_path: Path) -> None:
+def test_without_any_result_the_index_page_says_so_and_every_cell_is_missing(tmp_path: Path) -> None:
     empty = diff_of(tmp_path, SPEC, {})
     files = rendered(empty)
-    text = said(tree(files["index.html"]))
+    text = page_text(tree(files["index.html"]))
     assert "0 of 16 cells hold" in text
     assert "Nothing is measured yet: harness reproduce all measures what can be measured here." in text
     assert list(cells(tree(files["tables/mine.html"]))) == in_json(empty)
@@ -186,11 +186,11 @@ def test_without_any_result_the_front_page_says_so_and_every_cell_is_missing(tmp
 
 
 def test_a_site_of_no_table_and_a_table_of_no_row_are_empty_pages(diff: Diff) -> None:
-    assert "This report is about no table." in said(tree(rendered()["index.html"]))
-    none = replace(diff, table=replace(diff.table, spec=replace(diff.spec, rows=()), cells={}), findings={}, shapes=())
+    assert "This report is about no table." in page_text(tree(rendered()["index.html"]))
+    none = replace(diff, table=replace(diff.table, spec=replace(diff.spec, rows=()), cells={}), judged_cells={})
     files = rendered(none)
-    assert "Nothing in these tables is to be measured." in said(tree(files["index.html"]))
-    assert "No cell of this table was asked for." in said(tree(files["tables/mine.html"]))
+    assert "Nothing in these tables is to be measured." in page_text(tree(files["index.html"]))
+    assert "No cell of this table was asked for." in page_text(tree(files["tables/mine.html"]))
 
 
 # Runs.
@@ -205,20 +205,20 @@ FACTS = {
 }
 
 
-def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_doubts_and_cells(tmp_path: Path) -> None:
+def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_warnings_and_cells(tmp_path: Path) -> None:
     diff = figure(tmp_path)
     result = diff.table.cell("b", "speed").result
     assert result is not None
-    told = replace(result, warnings=("runs vary by 9%",), facts=FACTS)
+    newest = replace(result, warnings=("iterations vary by 9 %",), facts=FACTS)
     older = replace(result_of(result.job, value=48.0, minutes=-5), error="out of memory")
-    cells = {**diff.table.cells, ("b", "speed"): replace(diff.table.cell("b", "speed"), result=told)}
+    cells = {**diff.table.cells, ("b", "speed"): replace(diff.table.cell("b", "speed"), result=newest)}
     diff = compare(replace(diff.table, cells=cells))
-    page = tree(rendered(diff, histories={result.job.key: (told, older)})[f"runs/{result.id}.html"])
-    text = said(page)
+    page = tree(rendered(diff, histories={result.job.key: (newest, older)})[f"runs/{result.id}.html"])
+    text = page_text(page)
     assert text.startswith(f"throughput b at 224, run {result.id}")
     assert "throughput 50 49.5 to 50.5 im/s" in text
     assert "30 samples, mean 0.08000, median 0.08000 s" in text  # 4 images at 50 a second
-    assert "Doubts runs vary by 9% Raw samples" in text
+    assert "Warnings iterations vary by 9 % Raw samples" in text
     assert "Cells that show it Figure 7: speed of b Settings" in text
     assert "model b" in text
     assert "name Some Processor memory 16.0 GiB cores 4 threads 4" in text
@@ -228,14 +228,14 @@ def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_doubts_and_c
         "pass seconds forward 2.03 s peak_allocated 1,536.0 MiB"
     ) in text
     assert f"Other runs of this job {older.id} , 2026-11-21 11:55:00 UTC, Some Processor, 4 cores: failed: out" in text
-    (data,) = (json.loads(text_of(one)) for one in page.iter("script") if one.get("type") == "application/json")
+    (data,) = (json.loads(text_of(item)) for item in page.iter("script") if item.get("type") == "application/json")
     assert data == {"unit": "s", "samples": [0.08] * 30, "mean": pytest.approx(0.08), "warmUp": []}
 
 
 def test_a_run_that_failed_says_why_and_has_no_samples(diff: Diff) -> None:
     result = diff.table.cell("distilled", "speed").result
     assert result is not None
-    text = said(tree(rendered(diff)[f"runs/{result.id}.html"]))
+    text = page_text(tree(rendered(diff)[f"runs/{result.id}.html"]))
     assert "! failed out of memory" in text
     assert "The run failed, so there are none." in text
 
@@ -258,14 +258,14 @@ def test_two_results_that_claim_the_same_run_have_pages_of_their_own(diff: Diff)
 
 
 def chart_in(page: ET.Element) -> dict[str, Any]:
-    (place,) = (one for one in page.iter("figure") if one.get("class") == "chart")
-    found: dict[str, Any] = json.loads("".join(text_of(one) for one in place.iter("script")))
-    return found
+    (place,) = (item for item in page.iter("figure") if item.get("class") == "chart")
+    actual: dict[str, Any] = json.loads("".join(text_of(item) for item in place.iter("script")))
+    return actual
 
 
 def test_the_figure_has_the_published_and_the_measured_points(tmp_path: Path) -> None:
     data = chart_in(page_of(figure(tmp_path)))
-    points = {(one["kind"], one["row"]): (one["x"], one["y"]) for one in data["points"]}
+    points = {(item["kind"], item["row"]): (item["x"], item["y"]) for item in data["points"]}
     published = {"a": (100.0, 70.0), "b": (50.0, 80.0), "c": (80.0, 75.0), "d": (40.0, 78.0)}
     assert {row: at for (kind, row), at in points.items() if kind == "published"} == published
     assert {row: at for (kind, row), at in points.items() if kind == "measured"} == {
@@ -276,16 +276,16 @@ def test_the_figure_has_the_published_and_the_measured_points(tmp_path: Path) ->
     assert (data["published"], data["measured"]) == ("published (V100 16GB)", "measured (Some Processor, 4 cores)")
 
 
-def test_every_point_leads_to_its_cell_from_the_front_page_and_from_its_own(tmp_path: Path) -> None:
+def test_every_point_leads_to_its_cell_from_the_index_page_and_from_its_own(tmp_path: Path) -> None:
     files = rendered(figure(tmp_path))
-    for name, beside in (("index.html", ""), ("tables/figure7.html", "../")):
-        found = {one["row"]: one["link"] for one in chart_in(tree(files[name]))["points"]}
-        assert found == {row: f"{beside}tables/figure7.html#r{n}c1" for n, row in enumerate("abcd", start=1)}
+    for name, root in (("index.html", ""), ("tables/figure7.html", "../")):
+        actual = {item["row"]: item["link"] for item in chart_in(tree(files[name]))["points"]}
+        assert actual == {row: f"{root}tables/figure7.html#r{n}c1" for n, row in enumerate("abcd", start=1)}
 
 
 def test_an_accuracy_that_was_not_measured_is_said_to_be_the_published_one(tmp_path: Path) -> None:
     page = page_of(figure(tmp_path, b=79.5))
-    ours = {one["row"]: one for one in chart_in(page)["points"] if one["kind"] == "measured"}
+    ours = {item["row"]: item for item in chart_in(page)["points"] if item["kind"] == "measured"}
     assert ours["b"]["text"] == [
         "b",
         "measured",
@@ -293,11 +293,11 @@ def test_an_accuracy_that_was_not_measured_is_said_to_be_the_published_one(tmp_p
         "top-1: 79.50 %; published 80",
     ]
     assert ours["a"]["text"][3] == "top-1: 70 %, the published value: not measured"
-    assert "The top-1 of 2 of our 3 points is the published one: it was not measured." in said(page)
+    assert "The top-1 of 2 of our 3 points is the published one: it was not measured." in page_text(page)
 
 
 def test_a_figure_without_results_says_that_nothing_of_ours_is_in_it(tmp_path: Path) -> None:
-    assert "only published points are drawn" in said(page_of(figure(tmp_path, {})))
+    assert "only published points are drawn" in page_text(page_of(figure(tmp_path, {})))
 
 
 # Names.
@@ -308,17 +308,17 @@ NAMES = {"html": HOSTILE, "long": "x" * 3000, "lines": "one\r\ntwo\u2028three", 
 
 @pytest.mark.parametrize("text", NAMES.values(), ids=NAMES)
 def test_a_name_that_could_be_more_is_shown_as_it_is_and_nothing_else(tmp_path: Path, diff: Diff, text: str) -> None:
-    told = (relabelled(diff, text), relabelled(figure(tmp_path), text))
+    renamed = (relabelled(diff, text), relabelled(figure(tmp_path), text))
     plain = rendered(diff, figure(tmp_path), unused=("x",))
-    files = rendered(*told, unused=(text,))
+    files = rendered(*renamed, unused=(text,))
     trees = pages(files)
     # The same elements as with tame names, wherever a page is made of as many parts.
-    allowed = {one.tag for page in pages(plain).values() for one in page.iter()}
+    allowed = {item.tag for page in pages(plain).values() for item in page.iter()}
     for name, page in trees.items():
-        assert {one.tag for one in page.iter()} <= allowed, name
-        assert not [key for one in page.iter() for key in one.attrib if key.startswith("on")], name
+        assert {item.tag for item in page.iter()} <= allowed, name
+        assert not [key for item in page.iter() for key in item.attrib if key.startswith("on")], name
         assert text in text_of(page), name
-    assert all(list(cells(trees[f"tables/{one.spec.name}.html"])) == in_json(one) for one in told)
+    assert all(list(cells(trees[f"tables/{item.spec.name}.html"])) == in_json(item) for item in renamed)
     assert max(len(part) for name in files for part in name.split("/")) <= 100
 
 
@@ -336,9 +336,9 @@ def test_every_run_has_an_address_of_its_own_that_every_file_system_takes(names:
     plan = make_plan(Catalog().find(["table1"]))
     jobs = [replace(plan.jobs[0], settings=(("model", model),)) for model, _ in names]
     results = [replace(result_of(plan.jobs[0]), job=job, id=run) for job, (_, run) in zip(jobs, names, strict=True)]
-    found = addresses_of([], results)
-    assert all(re.fullmatch(r"runs/[A-Za-z0-9_-]{1,90}\.html", page) for page in found.runs.values())
-    assert len({page.lower() for page in found.runs.values()}) == len({(r.job.key, r.id) for r in results})
+    actual = page_links([], results)
+    assert all(re.fullmatch(r"runs/[A-Za-z0-9_-]{1,90}\.html", page) for page in actual.runs.values())
+    assert len({page.lower() for page in actual.runs.values()}) == len({(r.job.key, r.id) for r in results})
 
 
 # Links.
@@ -347,7 +347,7 @@ def test_every_run_has_an_address_of_its_own_that_every_file_system_takes(names:
 def test_every_link_of_every_page_leads_to_a_file_or_to_a_place_in_one(all_tables: tuple[Diff, ...]) -> None:
     files = rendered(*all_tables)
     trees = pages(files)
-    places = {name: [one.get("id") for one in page.iter() if one.get("id")] for name, page in trees.items()}
+    places = {name: [item.get("id") for item in page.iter() if item.get("id")] for name, page in trees.items()}
     assert len(trees) > 60
     for name, page in trees.items():
         assert len(places[name]) == len(set(places[name])), f"{name} has an id twice"
@@ -365,7 +365,7 @@ def test_every_measured_cell_leads_to_its_run_and_the_run_back(all_tables: tuple
         page = f"tables/{diff.spec.name}.html"
         for number, row in enumerate(diff.spec.rows, start=1):
             for place, column in enumerate(diff.spec.columns, start=1):
-                result = diff.findings[row.key, column.key].filled.result
+                result = diff.judged_cells[row.key, column.key].filled.result
                 if result:
                     assert f"runs/{result.id}.html" in leading[page]
                     assert f"{page}#r{number}c{place}" in leading[f"runs/{result.id}.html"]
@@ -380,11 +380,11 @@ def test_no_page_refers_to_another_host(all_tables: tuple[Diff, ...]) -> None:
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     names = ("one", "other")
-    told = ("report", "table5", "--format", "html", "--runs", str(REFERENCE), "-o")
+    arguments = ("report", "table5", "--format", "html", "--runs", str(REFERENCE), "-o")
     for seed, name in enumerate(names):
-        ran = harness(tmp_path, *told, name, PYTHONHASHSEED=str(seed))
+        ran = harness(tmp_path, *arguments, name, PYTHONHASHSEED=str(seed))
         assert (ran.returncode, ran.stderr) == (0, "")
-    one, other = (
+    item, other = (
         {
             path.relative_to(tmp_path / name): path.read_bytes()
             for path in (tmp_path / name).rglob("*")
@@ -392,7 +392,7 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
         }
         for name in names
     )
-    assert one == other
+    assert item == other
 
 
 # The command.
@@ -405,7 +405,7 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-def written(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def write_report(folder: Path, *more: str) -> Completed:
     return harness(folder, "report", "mine.toml", "--format", "html", "-o", "site", *more)
 
 
@@ -420,7 +420,7 @@ def test_html_needs_a_folder(tmp_path: Path, mine: Path) -> None:
 
 
 def test_the_command_says_where_the_first_page_is(tmp_path: Path, mine: Path) -> None:
-    ran = written(tmp_path)
+    ran = write_report(tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "site/index.html\n", "")
     assert files_of(tmp_path / "site") == {
         *("index.html", "harness-site.json", "tables/mine.html", "tables/mine.json"),
@@ -430,13 +430,13 @@ def test_the_command_says_where_the_first_page_is(tmp_path: Path, mine: Path) ->
 
 def test_a_site_takes_the_place_of_an_earlier_one_and_leaves_other_files_alone(tmp_path: Path, mine: Path) -> None:
     keep(tmp_path / "runs", mine, value=1020.0)
-    assert written(tmp_path).returncode == 0
+    assert write_report(tmp_path).returncode == 0
     before = files_of(tmp_path / "site")
     assert any(name.startswith("runs/") for name in before)
     (tmp_path / "site" / "CNAME").write_text("mine")
     for path in (tmp_path / "runs").rglob("*.json"):
         path.unlink()
-    assert written(tmp_path).returncode == 0
+    assert write_report(tmp_path).returncode == 0
     after = files_of(tmp_path / "site")
     assert after == {name for name in before if not name.startswith("runs/")} | {"CNAME"}
 
@@ -468,7 +468,7 @@ def test_a_folder_that_is_no_site_is_not_written_to(
 ) -> None:
     prepare(tmp_path / "site")
     before = files_of(tmp_path)
-    ran = written(tmp_path)
+    ran = write_report(tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", f"error: {sentence}\n")
     assert files_of(tmp_path) == before
 
@@ -478,12 +478,12 @@ def test_a_result_of_a_future_version_is_named_and_left_alone(tmp_path: Path, mi
     for path in (tmp_path / "runs").rglob("*.json"):
         path.write_text(path.read_text(encoding="utf-8").replace('"schema": 1', '"schema": 2'), encoding="utf-8")
     before = files_of(tmp_path / "runs")
-    ran = written(tmp_path)
+    ran = write_report(tmp_path)
     assert ran.returncode == 0
     assert files_of(tmp_path / "runs") == before
     sentences = [line.removeprefix("warning: ") for line in ran.stderr.splitlines()]
     assert len(sentences) == len(before)
-    text = said(tree((tmp_path / "site" / "index.html").read_text(encoding="utf-8")))
+    text = page_text(tree((tmp_path / "site" / "index.html").read_text(encoding="utf-8")))
     for sentence in sentences:
         assert "has schema 2, this version reads 1; update the harness; left as it is and not used" in sentence
         assert sentence in text
@@ -492,9 +492,9 @@ def test_a_result_of_a_future_version_is_named_and_left_alone(tmp_path: Path, mi
 
 def test_a_result_with_half_a_character_in_it_is_shown_all_the_same(tmp_path: Path, mine: Path) -> None:
     keep(tmp_path / "runs", mine, value=1020.0)
-    path = next(one for one in (tmp_path / "runs").rglob("*.json") if "throughput" in str(one))
+    path = next(item for item in (tmp_path / "runs").rglob("*.json") if "throughput" in str(item))
     path.write_text(path.read_text(encoding="utf-8").replace('"warnings": []', '"warnings": ["half \\ud800"]'))
-    ran = written(tmp_path)
+    ran = write_report(tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "half \\ud800" in (tmp_path / "site" / "tables" / "mine.html").read_text(encoding="utf-8")
 
@@ -506,19 +506,19 @@ def test_the_figure_of_a_table_is_in_its_site_and_linked_from_it(tmp_path: Path)
     assert "tables/figure1.html" in set(links("tables/table5.html", page))
 
 
-def test_limits_are_shown_when_asked_for(tmp_path: Path) -> None:
-    told = ("report", "table5", "--format", "html", "--runs", str(REFERENCE), "--rows", "resnet*", "--limits")
-    assert harness(tmp_path, *told, "-o", "site").returncode == 0
-    text = said(tree((tmp_path / "site" / "tables" / "table5.html").read_text(encoding="utf-8")))
-    assert "throughput: how close to the limit GFLOP/s of ceiling FLOP/byte" in text
+def test_the_roofline_is_shown_on_request(tmp_path: Path) -> None:
+    arguments = ("report", "table5", "--format", "html", "--runs", str(REFERENCE), "--rows", "resnet*", "--roofline")
+    assert harness(tmp_path, *arguments, "-o", "site").returncode == 0
+    text = page_text(tree((tmp_path / "site" / "tables" / "table5.html").read_text(encoding="utf-8")))
+    assert "throughput: roofline GFLOP/s of peak FLOP/byte" in text
 
 
 def test_without_the_plotting_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "find_spec", lambda name: None)
-    with pytest.raises(HarnessError) as found:
-        render_site(Site(diffs=()))
+    with pytest.raises(HarnessError) as actual:
+        render_site(SiteContent(diffs=()))
     assert (
-        str(found.value)
+        str(actual.value)
         == "--format html needs plotly.min.js of the package plotly; run `pip install --upgrade plotly`"
     )
 
@@ -533,5 +533,5 @@ def test_other_reports_wait_neither_for_templates_nor_for_the_plotting_library(t
     assert ran.stdout.splitlines()[-1] == "late: []"
 
 
-def test_the_machine_of_the_speeds_stands_on_the_front_page(tmp_path: Path) -> None:
-    assert f"Speeds were measured on {LAPTOP.label}." in said(tree(rendered(figure(tmp_path))["index.html"]))
+def test_the_machine_of_the_throughputs_is_on_the_index_page(tmp_path: Path) -> None:
+    assert f"Throughput was measured on {LAPTOP.label}." in page_text(tree(rendered(figure(tmp_path))["index.html"]))

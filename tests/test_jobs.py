@@ -1,4 +1,4 @@
-"""Real networks are counted and timed; devices that are played show what happens when memory runs out."""
+"""Real models are counted and timed, and what happens when memory runs out."""
 
 import csv
 import math
@@ -18,21 +18,31 @@ from timm.layers import use_fused_attn
 from torch import nn
 
 from harness.errors import JobError
-from harness.job import Job
-from harness.jobs import count, network, throughput, traffic
-from harness.jobs.device import Cpu, clock_doubts, emulation, memory_doubts, ran_out_of_memory, thread_doubts
-from harness.jobs.fresh import in_fresh_process
-from harness.jobs.malloc import Asked, keep_freed
-from harness.jobs.workload import PROTOCOLS, Workload, applied
-from harness.kinds import parse_memory
-from harness.machine import cores
-from harness.plan import make_plan
-from harness.progress import Progress
-from harness.spec import Catalog
+from harness.jobs import count, models
+from harness.jobs.fresh import run_in_fresh_process
+from harness.jobs.speed import throughput
+from harness.jobs.speed.allocator import ResourceUsage, retain_freed_memory
+from harness.jobs.speed.device import (
+    Cpu,
+    clock_warnings,
+    is_out_of_memory_error,
+    memory_limit_warning,
+    page_fault_warnings,
+    thread_warnings,
+)
+from harness.jobs.speed.workload import PROTOCOLS, Workload, set_flags
+from harness.jobs.worker import ENTRY_FUNCTIONS
+from harness.machine import usable_cores
+from harness.plan.job import Job
+from harness.plan.plan import make_plan
+from harness.run.messages import Progress
+from harness.specs import Catalog
+from harness.specs.kinds import KINDS, parse_memory
 
 ROOT = Path(__file__).parent.parent
+NO_RETENTION = "this machine's malloc cannot retain freed memory"
 
-# Worked out by hand from the networks' definitions, or published by their authors (see each line).
+# Worked out by hand from the models' definitions, or published by their authors (see each line).
 PARAMETERS = {
     # ViT: patch embedding 3*16*16*d + d, class token d, positions 197*d, 12 blocks of 12*d*d + 13*d, norm 2*d,
     # head 1000*d + 1000.
@@ -54,18 +64,18 @@ def silent(_progress: Progress) -> None:
     pass
 
 
-def counted(model: str, res: int) -> dict[str, float | str]:
-    metrics, _, _ = count.work(Job.of("count", {"model": model, "res": res}), silent)
+def count_metrics(model: str, res: int) -> dict[str, float | str]:
+    metrics, _, _ = count.count_model(Job.of("count", {"model": model, "res": res}), silent)
     return {name: measurement.value for name, measurement in metrics.items()}
 
 
 @pytest.mark.parametrize(("model", "res"), PARAMETERS, ids=str)
 def test_parameters_are_those_of_the_definition(model: str, res: int) -> None:
-    assert counted(model, res)["params"] == PARAMETERS[model, res] / 1e6
+    assert count_metrics(model, res)["params"] == PARAMETERS[model, res] / 1e6
 
 
 def published_counts() -> list[tuple[str, int, int]]:
-    """Read name, size and parameters of every network that timm publishes for a row, at the row's size."""
+    """Read name, size and parameters of every model that timm publishes for a row, at the row's size."""
     with (Path(__file__).parent / "published" / "timm_reference.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["params"]]
     return sorted({(r["timm_model"].partition(".")[0], int(r["img_size"]), int(r["params"])) for r in rows})
@@ -73,23 +83,25 @@ def published_counts() -> list[tuple[str, int, int]]:
 
 @pytest.mark.parametrize(("model", "res", "parameters"), published_counts(), ids=str)
 def test_parameters_of_every_row_are_those_that_timm_publishes(model: str, res: int, parameters: int) -> None:
-    found = counted(model, res)
-    assert found["params"] == parameters / 1e6
-    assert found["res"] == res
+    metrics = count_metrics(model, res)
+    assert metrics["params"] == parameters / 1e6
+    assert metrics["res"] == res
 
 
-def test_multiply_adds_of_a_vit_are_those_of_its_matrix_products() -> None:
+def test_macs_of_a_vit_are_those_of_its_matrix_products() -> None:
     d, tokens, layers = 192, 197, 12
     patches = 196 * 3 * 16 * 16 * d
     # Per block: query, key and value 3*d*d, projection d*d, MLP 8*d*d for each token, and two products of attention.
     blocks = layers * (12 * d * d * tokens + 2 * tokens * tokens * d)
     head = d * 1000
-    assert counted("deit_tiny_patch16_224", 224)["macs"] == pytest.approx((patches + blocks + head) / 1e9, rel=1e-12)
+    assert count_metrics("deit_tiny_patch16_224", 224)["macs"] == pytest.approx(
+        (patches + blocks + head) / 1e9, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ("model", "res", "gmacs"),
-    # What timm's own benchmark files list for these networks (pt113 files, which still count attention).
+    # What timm's own benchmark files list for these models (pt113 files, which still count attention).
     [
         ("resnet18", 224, 1.82),
         ("resnet50", 224, 4.11),
@@ -97,29 +109,29 @@ def test_multiply_adds_of_a_vit_are_those_of_its_matrix_products() -> None:
         ("tf_efficientnet_b0", 224, 0.4),
     ],
 )
-def test_multiply_adds_agree_with_those_that_timm_publishes(model: str, res: int, gmacs: float) -> None:
-    # timm's count has norms and activations in it: up to 4 % for the smallest network.
-    assert counted(model, res)["macs"] == pytest.approx(gmacs, rel=0.04)
+def test_macs_agree_with_those_that_timm_publishes(model: str, res: int, gmacs: float) -> None:
+    # timm's count includes norms and activations: up to 4 % for the smallest model.
+    assert count_metrics(model, res)["macs"] == pytest.approx(gmacs, rel=0.04)
 
 
-def test_the_architecture_of_table_1_is_read_off_the_networks() -> None:
-    found = counted("deit_small_patch16_224", 224)
-    assert [found[name] for name in ("embed_dim", "heads", "layers", "tokens")] == [384, 6, 12, 197]
-    assert counted("deit_base_distilled_patch16_384", 384)["tokens"] == 24 * 24 + 2
-    assert "heads" not in counted("resnet18", 224)
+def test_the_architecture_of_table_1_is_read_off_the_models() -> None:
+    metrics = count_metrics("deit_small_patch16_224", 224)
+    assert [metrics[name] for name in ("embed_dim", "heads", "layers", "tokens")] == [384, 6, 12, 197]
+    assert count_metrics("deit_base_distilled_patch16_384", 384)["tokens"] == 24 * 24 + 2
+    assert "heads" not in count_metrics("resnet18", 224)
 
 
-def test_the_traffic_of_a_small_network_is_the_sum_of_its_layers() -> None:
+def test_the_traffic_of_a_small_model_is_the_sum_of_its_layers() -> None:
     # An image of 3 x 8 x 8 floats: the convolution reads 192 and writes 4 * 36 numbers, the ReLU reads and writes them,
     # the linear layer reads 144 and writes 10.  Flattening is a view.
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).to("meta")
     images = torch.empty(2, 3, 8, 8, device="meta")
-    assert traffic.bytes_per_image(model, images) == 4 * (192 + 144 + 144 + 144 + 144 + 10)
+    assert count.activation_bytes_per_image(model, images) == 4 * (192 + 144 + 144 + 144 + 144 + 10)
 
 
-def test_an_unknown_network_is_named_with_the_nearest() -> None:
+def test_an_unknown_model_is_named_with_the_nearest() -> None:
     with pytest.raises(JobError) as refused:
-        counted("deit_tinny_patch16_224", 224)
+        count_metrics("deit_tinny_patch16_224", 224)
     assert str(refused.value) == (
         f"timm {timm.__version__} knows no model 'deit_tinny_patch16_224'; did you mean 'deit_tiny_patch16_224'?"
     )
@@ -127,17 +139,17 @@ def test_an_unknown_network_is_named_with_the_nearest() -> None:
 
 def test_a_size_that_the_patches_do_not_divide_is_refused_in_a_sentence() -> None:
     with pytest.raises(JobError) as refused:
-        counted("deit_tiny_patch16_224", 50)
+        count_metrics("deit_tiny_patch16_224", 50)
     assert str(refused.value) == (
         "'deit_tiny_patch16_224' has patches of 16 pixels, which do not divide 50; choose a multiple"
     )
 
 
-def test_every_network_of_the_shipped_tables_can_be_built_at_its_size() -> None:
+def test_every_model_of_the_shipped_tables_can_be_built_at_its_size() -> None:
     jobs = {job for job in make_plan(Catalog().find(["all"])).jobs if job.exclusive}
     assert len(jobs) >= 30
     for model, res in sorted({(str(job["model"]), int(job["res"])) for job in jobs}):
-        built = network.skeleton(model, res)
+        built = models.build_on_meta(model, res)
         output = built(torch.empty(1, 3, res, res, device="meta"))
         assert tuple(output.shape) == (1, 1000), (model, res)
 
@@ -145,8 +157,8 @@ def test_every_network_of_the_shipped_tables_can_be_built_at_its_size() -> None:
 @pytest.mark.parametrize(
     "model", ["resnet18", "deit_tiny_distilled_patch16_224", "tf_efficientnet_b0", "swin_tiny_patch4_window7_224"]
 )
-def test_a_network_with_random_weights_is_timms_network_with_finite_scores(model: str) -> None:
-    built = network.with_random_weights(model, 224)
+def test_a_model_with_random_weights_is_timms_model_with_finite_scores(model: str) -> None:
+    built = models.build_with_random_weights(model, 224)
     theirs = timm.create_model(model)
     assert {k: v.shape for k, v in built.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
     with torch.inference_mode():
@@ -156,25 +168,25 @@ def test_a_network_with_random_weights_is_timms_network_with_finite_scores(model
     assert not built.training
 
 
-def speed_job(**settings: object) -> Job:
-    told = {"model": "resnet18", "res": 64, "protocol": "paper", "repeats": 5, "batch": 2, **settings}
-    return Job.of("throughput", told)  # type: ignore[arg-type]
+def throughput_job(**settings: str | float) -> Job:
+    defaults: dict[str, str | float] = {"model": "resnet18", "res": 64, "protocol": "paper", "repeats": 5, "batch": 2}
+    return Job.of("throughput", {**defaults, **settings})
 
 
 def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
-    metrics, facts, _ = throughput.work(speed_job(), silent, device="cpu", threads=1)
-    found = metrics["throughput"]
-    assert len(found.samples) == 5
-    assert found.value == pytest.approx(2 * 5 / math.fsum(found.samples))
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < float(found.value) < found.high
+    metrics, facts, _ = throughput.measure_throughput(throughput_job(), silent, device="cpu", threads=1)
+    measured = metrics["throughput"]
+    assert len(measured.samples) == 5
+    assert measured.value == pytest.approx(2 * 5 / math.fsum(measured.samples))
+    assert measured.low is not None
+    assert measured.high is not None
+    assert measured.low < float(measured.value) < measured.high
     assert facts["batch"] == 2
     assert facts["threads"] == 1
 
 
-def test_every_flag_of_the_paper_protocol_is_set_and_stands_in_the_result() -> None:
-    _, facts, _ = throughput.work(speed_job(), silent, device="cpu", threads=1)
+def test_every_flag_of_the_paper_protocol_is_set_and_recorded() -> None:
+    _, facts, _ = throughput.measure_throughput(throughput_job(), silent, device="cpu", threads=1)
     assert facts["flags"] == {
         "autocast": None,
         "tf32_matmul": False,
@@ -187,18 +199,18 @@ def test_every_flag_of_the_paper_protocol_is_set_and_stands_in_the_result() -> N
     assert facts["not_compiled"] is None
 
 
-def test_the_switches_are_really_set() -> None:
-    def switches() -> list[bool]:
+def test_the_flags_are_really_set() -> None:
+    def flags() -> list[bool]:
         cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
         return [cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, bool(use_fused_attn())]
 
-    with applied(PROTOCOLS["modern"]):
-        assert switches() == [True, True, True, True]
-    with applied(PROTOCOLS["paper"]):
-        assert switches() == [False, False, False, False]
+    set_flags(PROTOCOLS["modern"])
+    assert flags() == [True, True, True, True]
+    set_flags(PROTOCOLS["paper"])
+    assert flags() == [False, False, False, False]
 
 
-def compiling_to(error: Exception) -> Callable[..., Callable[[torch.Tensor], torch.Tensor]]:
+def compile_to(error: Exception) -> Callable[..., Callable[[torch.Tensor], torch.Tensor]]:
     def compiled(_: torch.Tensor) -> torch.Tensor:
         raise error
 
@@ -206,37 +218,37 @@ def compiling_to(error: Exception) -> Callable[..., Callable[[torch.Tensor], tor
 
 
 def modern_workload() -> Workload:
-    with applied(PROTOCOLS["modern"]):
-        return Workload(speed_job(protocol="modern"), "cpu")
+    set_flags(PROTOCOLS["modern"])
+    return Workload(throughput_job(protocol="modern"), "cpu")
 
 
-def test_a_network_that_does_not_compile_runs_plain_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "compile", compiling_to(ValueError("no such operator")))
-    step, reason = modern_workload().compiled_step(2)
+def test_a_model_that_does_not_compile_runs_in_eager_mode_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", compile_to(ValueError("no such operator")))
+    step, reason = modern_workload().make_compiled_step(2)
     assert reason == "not compiled: ValueError: no such operator"
     assert tuple(step().shape) == (2, 1000)
 
 
-def test_a_compiled_network_that_runs_out_of_memory_is_too_large_and_not_uncompiled(
+def test_a_compiled_model_that_runs_out_of_memory_is_too_large_and_not_uncompiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch, "compile", compiling_to(torch.cuda.OutOfMemoryError("CUDA out of memory.")))
+    monkeypatch.setattr(torch, "compile", compile_to(torch.cuda.OutOfMemoryError("CUDA out of memory.")))
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        modern_workload().compiled_step(2)
+        modern_workload().make_compiled_step(2)
 
 
-def test_the_batch_of_a_cpu_is_found_where_speed_stops_growing() -> None:
-    metrics, facts, _ = throughput.work(speed_job(batch="auto"), silent, device="cpu", threads=1)
+def test_the_batch_of_a_cpu_is_the_saturation_batch_size() -> None:
+    metrics, facts, _ = throughput.measure_throughput(throughput_job(batch="auto"), silent, device="cpu", threads=1)
     tried = [probe["batch"] for probe in facts["probes"]]
     assert tried == [2**n for n in range(len(tried))]
     assert metrics["batch"].value == facts["batch"]
     assert facts["batch"] in tried
 
 
-def test_the_largest_batch_under_a_cap_is_searched_in_one_process_and_confirmed_in_another() -> None:
-    said: list[str] = []
-    job = speed_job(batch="largest", memory="200MiB", repeats=2, res=128)
-    metrics, facts, _ = throughput.work(job, lambda p: said.append(p.phase), device="cpu", threads=1)
+def test_the_largest_batch_under_a_memory_limit_is_searched_in_one_process_and_confirmed_in_another() -> None:
+    phases: list[str] = []
+    job = throughput_job(batch="largest", memory="200MiB", repeats=2, res=128)
+    metrics, facts, _ = throughput.measure_throughput(job, lambda p: phases.append(p.phase), device="cpu", threads=1)
     batch = metrics["batch"].value
     assert facts["memory_cap"] == 200 * 2**20
     assert not facts["freed_memory_kept"]
@@ -245,37 +257,39 @@ def test_the_largest_batch_under_a_cap_is_searched_in_one_process_and_confirmed_
     assert outcomes[batch + facts["steps_down"] + 1] == "out of memory"
 
 
-def test_a_cap_that_one_image_does_not_fit_is_a_sentence() -> None:
+def test_a_memory_limit_that_one_image_does_not_fit_is_refused_in_a_sentence() -> None:
     with pytest.raises(JobError) as refused:
-        throughput.work(speed_job(batch="largest", memory="1MiB", res=512), silent, device="cpu", threads=1)
+        throughput.measure_throughput(
+            throughput_job(batch="largest", memory="1MiB", res=512), silent, device="cpu", threads=1
+        )
     assert str(refused.value) == "out of memory at batch 1 under 1MiB; give more with --memory"
 
 
-def test_an_error_that_is_not_a_lack_of_memory_stops_the_job_with_its_own_message(
+def test_an_error_that_is_not_out_of_memory_stops_the_job_with_its_own_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(Workload, "step", broken)
+    monkeypatch.setattr(Workload, "make_step", broken)
     with pytest.raises(JobError, match="RuntimeError: CUDA error: an illegal memory access was encountered"):
-        throughput.work(speed_job(batch="largest", memory="1GiB"), silent, device="cpu", threads=1)
+        throughput.measure_throughput(throughput_job(batch="largest", memory="1GiB"), silent, device="cpu", threads=1)
 
 
-def test_a_network_whose_output_is_not_finite_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_output_is_not_finite_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, res: int) -> torch.nn.Module:
         model: Any = timm.create_model(name).eval()
         torch.nn.init.constant_(model.fc.bias, math.nan)
         return model  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(network, "with_random_weights", broken)
+    monkeypatch.setattr(models, "build_with_random_weights", broken)
     with pytest.raises(JobError) as refused:
-        throughput.work(speed_job(), silent, device="cpu", threads=1)
-    assert str(refused.value) == "'resnet18' gives numbers that are not finite for a fixed image"
+        throughput.measure_throughput(throughput_job(), silent, device="cpu", threads=1)
+    assert str(refused.value) == "'resnet18' returns numbers that are not finite for a fixed image"
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict"),
+    ("error", "expected"),
     [
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
@@ -291,156 +305,161 @@ def test_a_network_whose_output_is_not_finite_is_not_timed(monkeypatch: pytest.M
     ],
     ids=str,
 )
-def test_only_a_lack_of_memory_counts_as_too_large(error: Exception, *, verdict: bool) -> None:
-    assert ran_out_of_memory(error) is verdict
+def test_only_out_of_memory_counts_as_too_large(error: Exception, *, expected: bool) -> None:
+    assert is_out_of_memory_error(error) is expected
 
 
-def test_torch_says_that_the_cpu_ran_out_in_words_that_are_understood() -> None:
-    with pytest.raises(RuntimeError) as ran_out:
+def test_torchs_message_for_out_of_memory_on_the_cpu_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as is_out_of_memory:
         torch.empty(2**50)
-    assert ran_out_of_memory(ran_out.value)
+    assert is_out_of_memory_error(is_out_of_memory.value)
 
 
-def test_clocks_that_disagree_by_more_than_two_percent_are_doubted() -> None:
-    assert clock_doubts(1.0, 1.019) == []
-    assert clock_doubts(1.0, 1.03) == [
-        "CUDA events say 1.000 s, the wall clock 1.030 s: the host may not keep the card busy"
+def test_clocks_that_differ_by_more_than_two_percent_raise_a_warning() -> None:
+    assert clock_warnings(1.0, 1.019) == []
+    assert clock_warnings(1.0, 1.03) == [
+        "CUDA events say 1.000 s, the wall clock 1.030 s: the host may not keep the GPU busy"
     ]
 
 
 @pytest.mark.parametrize(
-    ("threads", "available", "used", "doubts"),
+    ("threads", "available", "used", "warnings"),
     [
         (2, 2, 1.9, []),
         (1, 4, 0.9, ["torch was given 1 of 4 cores: set OMP_NUM_THREADS=4 for all of them"]),
         (8, 2, 1.9, ["torch was given 8 threads for 2 cores, which then wait for each other"]),
-        (4, 4, 1.2, ["only 1.2 of 4 cores were busy: the network is too small for them"]),
+        (4, 4, 1.2, ["only 1.2 of 4 cores were busy: the model is too small for them"]),
     ],
 )
-def test_threads_that_are_not_the_cores_are_doubted(
-    threads: int, available: int, used: float, doubts: list[str]
+def test_threads_that_are_not_the_cores_raise_a_warning(
+    threads: int, available: int, used: float, warnings: list[str]
 ) -> None:
-    assert thread_doubts(threads, available, used) == doubts
+    assert thread_warnings(threads, available, used) == warnings
 
 
-def test_an_emulated_memory_says_what_it_cannot_show() -> None:
-    assert emulation(16 * 2**30, 139 * 2**30) == (
-        "a memory of 16.0 GiB is emulated on a card of 139 GiB: the batch is one that fits, "
-        "the speed is this card's own"
+def test_an_emulated_memory_raises_a_warning_of_what_it_cannot_show() -> None:
+    assert memory_limit_warning(16 * 2**30, 139 * 2**30) == (
+        "a memory of 16.0 GiB is emulated on a GPU of 139 GiB: the batch is one that fits, "
+        "the throughput is this GPU's own"
     )
 
 
 def test_runs_on_the_cpu_are_timed_one_by_one() -> None:
     calls: list[int] = []
-    heard: list[int] = []
-    runs = Cpu(1).time_runs(lambda: calls.append(1), 7, heard.append)
-    assert len(calls) == len(runs.seconds) == 7
-    assert heard == [1, 2, 3, 4, 5, 6, 7]
-    assert sum(runs.seconds) <= runs.wall
+    reported: list[int] = []
+    timings = Cpu(1).time_steps(lambda: calls.append(1), 7, reported.append)
+    assert len(calls) == len(timings.seconds) == 7
+    assert reported == [1, 2, 3, 4, 5, 6, 7]
+    assert sum(timings.seconds) <= timings.wall
 
 
-def pages_of_a_step(*, kept: bool) -> int:
-    """Pages that a step of 40 MiB asks for; glibc gives back at once what is larger than 32 MiB."""
+def page_faults_of_a_step(*, retained: bool) -> int:
+    """Page faults of a step of 40 MiB; glibc releases at once what is larger than 32 MiB."""
     torch.set_num_threads(1)  # a forked process has none of the threads that an earlier test began
-    if kept and not keep_freed():
+    if retained and not retain_freed_memory():
         return -1
     step: Callable[[], object] = lambda: torch.ones(10 * 2**20)  # noqa: E731
     for _ in range(20):  # until the heap has room for it at every alignment
         step()
-    before = Asked.now()
+    before = ResourceUsage.now()
     for _ in range(5):
         step()
-    return Asked.now().since(before).pages // 5
+    return ResourceUsage.now().since(before).page_faults // 5
 
 
-def test_what_a_step_frees_stays_with_the_process() -> None:
-    kept = in_fresh_process(pages_of_a_step, kept=True)
-    if kept < 0:
-        pytest.skip("this machine's malloc cannot be told to keep what is freed")
-    assert kept < 5
-    # In a Python of its own: what is forked from this one keeps what it frees if an earlier test told this one to.
-    program = "from tests.test_jobs import pages_of_a_step; print(pages_of_a_step(kept=False))"
+def test_what_a_step_frees_is_retained() -> None:
+    faults = run_in_fresh_process(page_faults_of_a_step, retained=True)
+    if faults < 0:
+        pytest.skip(NO_RETENTION)
+    assert faults < 5
+    # In a Python of its own: what is forked from this one retains what it frees if an earlier test set that here.
+    program = "from tests.test_jobs import page_faults_of_a_step as faults; print(faults(retained=False))"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     # 40 MiB are 10,240 pages of 4 KiB, and at least 20 where the kernel gives huge ones of 2 MiB.
     assert int(ran.stdout) >= 20
 
 
-def fits_after_smaller_ones(cap: int, size: int) -> bool:
-    """Whether a block fits under a cap after a row of smaller ones, each freed before the next but for what it left."""
-    there = Cpu(1)
-    there.limit_memory(cap)
+def fits_after_smaller_ones(limit: int, size: int) -> bool:
+    """Whether a block fits under a limit after smaller ones, each freed before the next except for what it left."""
+    device = Cpu(1)
+    device.set_memory_limit(limit)
     left = []
     try:
         for tenths in range(1, 11):
             block = torch.empty(size * tenths // 10, dtype=torch.uint8)
-            left.append(torch.empty(2**14, dtype=torch.uint8))  # sits above the block where the heap is kept
+            left.append(torch.empty(2**14, dtype=torch.uint8))  # sits above the block where the heap is retained
             del block
     except RuntimeError as error:
-        return not there.ran_out(error)
+        return not device.is_out_of_memory(error)
     return True
 
 
-def test_how_much_fits_under_a_cap_is_not_a_matter_of_what_was_freed_before() -> None:
+def test_how_much_fits_under_a_limit_does_not_depend_on_what_was_freed_before() -> None:
     # In a Python of its own: what is forked from this one has the room that earlier tests freed.
     program = "from tests.test_jobs import fits_after_smaller_ones as fits; print(fits({0}, {1}), fits({0}, {2}))"
-    cap = 100 * 2**20
-    told = program.format(cap, 9 * cap // 10, cap + 2**20)
-    ran = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, cwd=ROOT)
+    limit = 100 * 2**20
+    code = program.format(limit, 9 * limit // 10, limit + 2**20)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "True False\n"
 
 
-REMEDY = "preload an allocator that keeps what is freed, as jemalloc"
+REMEDY = "preload an allocator that retains it, such as jemalloc"
 
 
 @pytest.mark.parametrize(
-    ("system", "capped", "remedies"),
+    ("system_seconds", "limited", "remedies"),
     [(0.1, False, []), (0.5, False, [REMEDY]), (0.5, True, ["measure without --memory"])],
 )
-def test_runs_that_ask_the_system_for_memory_are_doubted(system: float, *, capped: bool, remedies: list[str]) -> None:
-    anew = 10 * 10 * 2**20 // resource.getpagesize()
-    said = "the system took 25% of the processor time, each run asking it for 10 MiB of memory anew: "
-    asked = Asked(pages=anew, seconds=2.0, system=system)
-    assert memory_doubts(asked, 10, capped=capped) == [said + remedy for remedy in remedies]
+def test_iterations_that_page_in_memory_raise_a_warning(
+    system_seconds: float, *, limited: bool, remedies: list[str]
+) -> None:
+    faults = 10 * 10 * 2**20 // resource.getpagesize()
+    usage = ResourceUsage(page_faults=faults, cpu_seconds=2.0, system_seconds=system_seconds)
+    assert page_fault_warnings(usage, 10, limited=limited) == [
+        "the kernel took 25 % of the CPU time, because freed memory is not retained and each iteration pages in "
+        f"10 MiB: {remedy}"
+        for remedy in remedies
+    ]
 
 
-def test_a_speed_tells_of_its_memory_and_of_the_machine_beside_it() -> None:
-    _, facts, warnings = throughput.work(speed_job(), silent, device="cpu", threads=1)
+def test_a_throughput_comes_with_page_faults_and_the_reference_workload() -> None:
+    _, facts, warnings = throughput.measure_throughput(throughput_job(), silent, device="cpu", threads=1)
     before, after = facts["yardstick"]
     assert 0 < before < 60
     assert 0 < after < 60
     if not facts["freed_memory_kept"]:
-        pytest.skip("this machine's malloc cannot be told to keep what is freed")
+        pytest.skip(NO_RETENTION)
     assert facts["system_share"] < 0.2
-    assert not any("memory anew" in warning for warning in warnings)
+    assert not any("pages in" in warning for warning in warnings)
 
 
-def test_the_yardstick_is_none_of_torchs_so_that_a_slower_torch_is_no_slower_machine() -> None:
-    program = "import harness.jobs.yardstick, sys; print('torch' in sys.modules)"
+def test_the_reference_workload_does_not_use_torch_so_that_a_slower_torch_is_no_slower_machine() -> None:
+    program = "import harness.jobs.speed.reference_workload, sys; print('torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout == "False\n"
 
 
-def test_a_busy_machine_takes_longer_for_the_yardstick() -> None:
+def test_a_busy_machine_takes_longer_for_the_reference_workload() -> None:
     def spin() -> None:
         while True:
             pass
 
-    def laid_on() -> float:
-        return min(device.yardstick() for _ in range(3))
+    def reference_seconds() -> float:
+        return min(device.time_reference_workload() for _ in range(3))
 
-    count = cores()
+    count = usable_cores()
     device = Cpu(count)
-    alone = laid_on()
-    neighbours = [multiprocessing.get_context("fork").Process(target=spin, daemon=True) for _ in range(2 * count)]
+    idle = reference_seconds()
+    neighbours = [multiprocessing.get_context("fork").Process(target=spin, daemon=True) for _ in range(8 * count)]
     try:
-        for one in neighbours:
-            one.start()
-        beside = laid_on()
+        for neighbour in neighbours:
+            neighbour.start()
+        busy = reference_seconds()
     finally:
-        for one in neighbours:
-            one.kill()
-            one.join()
-    assert beside > 1.3 * alone
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.join()
+    assert busy > 1.3 * idle
 
 
 def test_a_busy_neighbour_is_noticed() -> None:
@@ -451,27 +470,27 @@ def test_a_busy_neighbour_is_noticed() -> None:
     neighbour = multiprocessing.get_context("fork").Process(target=spin, daemon=True)
     neighbour.start()
     try:
-        done = torch.zeros(300, 300)
-        step: Callable[[], object] = lambda: [done @ done for _ in range(200)]  # noqa: E731
-        runs = Cpu(1).time_runs(step, 10, lambda _: None)
+        matrix = torch.zeros(300, 300)
+        step: Callable[[], object] = lambda: [matrix @ matrix for _ in range(200)]  # noqa: E731
+        timings = Cpu(1).time_steps(step, 10, lambda _: None)
     finally:
         neighbour.kill()
         neighbour.join()
-    if "cores_used_by_others" not in runs.facts:
-        pytest.skip("this system does not tell how busy it is")
-    assert any("other processes used" in warning for warning in runs.disturbances)
+    if "cores_used_by_others" not in timings.facts:
+        pytest.skip("this system does not report its CPU time")
+    assert any("other processes used" in warning for warning in timings.interference)
 
 
-def test_a_fresh_process_gives_its_value_and_its_failure() -> None:
-    assert in_fresh_process(divmod, 17, 5) == (3, 2)
+def test_a_fresh_process_returns_its_value_or_raises_its_error() -> None:
+    assert run_in_fresh_process(divmod, 17, 5) == (3, 2)
     with pytest.raises(JobError, match="ZeroDivisionError"):
-        in_fresh_process(divmod, 1, 0)
+        run_in_fresh_process(divmod, 1, 0)
 
 
-def test_a_fresh_process_that_dies_is_told_apart() -> None:
+def test_a_fresh_process_that_dies_raises_an_error_with_its_signal() -> None:
     with pytest.raises(JobError) as died:
-        in_fresh_process(os.abort)
-    assert str(died.value) == "the process was ended by signal 6"
+        run_in_fresh_process(os.abort)
+    assert str(died.value) == "the process was ended by SIGABRT"
 
 
 @pytest.mark.parametrize(
@@ -480,3 +499,7 @@ def test_a_fresh_process_that_dies_is_told_apart() -> None:
 )
 def test_amounts_of_memory_are_read(text: str, amount: int | None) -> None:
     assert parse_memory(text) == amount
+
+
+def test_every_kind_of_job_has_an_entry_function() -> None:
+    assert {*ENTRY_FUNCTIONS, "evaluate"} == set(KINDS)

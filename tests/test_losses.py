@@ -6,7 +6,7 @@ import pytest
 import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
-from harness.jobs.training.losses import Heads, Objective, divergence
+from harness.jobs.training.losses import HeadLogits, Objective, divergence
 
 STUDENT = [[2.0, 0.5, -1.0], [0.1, 0.2, 0.3]]
 DISTIL = [[1.0, -1.0, 0.0], [0.0, 2.0, 1.0]]
@@ -26,14 +26,14 @@ def cross_entropy(rows: list[list[float]], labels: list[int]) -> float:
 def kl(student: list[list[float]], teacher: list[list[float]], temperature: float) -> float:
     """Sum over images and classes of p_t (log p_t - log p_s)."""
     total = 0.0
-    for one, other in zip(student, teacher, strict=True):
-        for p, q in zip(softmax(other, temperature), softmax(one, temperature), strict=True):
+    for s, t in zip(student, teacher, strict=True):
+        for p, q in zip(softmax(t, temperature), softmax(s, temperature), strict=True):
             total += p * (math.log(p) - math.log(q))
     return total
 
 
-def said(rows: list[list[float]], distil: list[list[float]] | None = None) -> Heads:
-    return Heads(label=torch.tensor(rows), distil=None if distil is None else torch.tensor(distil))
+def logits(rows: list[list[float]], distil: list[list[float]] | None = None) -> HeadLogits:
+    return HeadLogits(label=torch.tensor(rows), distil=None if distil is None else torch.tensor(distil))
 
 
 def objective(distillation: str, scaling: str = "paper") -> Objective:
@@ -50,47 +50,47 @@ TARGETS = torch.tensor(LABELS)
 
 
 def test_without_a_teacher_the_loss_is_that_of_the_labels() -> None:
-    assert float(objective("none")(said(STUDENT), TARGETS, None)) == pytest.approx(
+    assert float(objective("none")(logits(STUDENT), TARGETS, None)) == pytest.approx(
         cross_entropy(STUDENT, LABELS), abs=1e-6
     )
 
 
 def test_without_a_teacher_two_heads_are_trained_by_the_mean_of_their_logits() -> None:
     mean = [[(a + b) / 2 for a, b in zip(x, y, strict=True)] for x, y in zip(STUDENT, DISTIL, strict=True)]
-    found = objective("none")(said(STUDENT, DISTIL), TARGETS, None)
-    assert float(found) == pytest.approx(cross_entropy(mean, LABELS), abs=1e-6)
+    loss = objective("none")(logits(STUDENT, DISTIL), TARGETS, None)
+    assert float(loss) == pytest.approx(cross_entropy(mean, LABELS), abs=1e-6)
 
 
 def test_soft_distillation_is_equation_2_divided_by_the_batch() -> None:
     expected = 0.9 * cross_entropy(STUDENT, LABELS) + 0.1 * 9 * kl(STUDENT, TEACHER, 3.0) / 2
-    found = objective("soft")(said(STUDENT), TARGETS, torch.tensor(TEACHER))
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    loss = objective("soft")(logits(STUDENT), TARGETS, torch.tensor(TEACHER))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_released_code_divides_the_divergence_by_batch_times_classes() -> None:
     expected = 0.9 * cross_entropy(STUDENT, LABELS) + 0.1 * 9 * kl(STUDENT, TEACHER, 3.0) / 6
-    found = objective("soft", "released")(said(STUDENT), TARGETS, torch.tensor(TEACHER))
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    loss = objective("soft", "released")(logits(STUDENT), TARGETS, torch.tensor(TEACHER))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
-def test_hard_distillation_is_half_the_label_and_half_what_the_teacher_says_is_the_label() -> None:
+def test_hard_distillation_is_half_the_label_and_half_the_prediction_of_the_teacher() -> None:
     expected = cross_entropy(STUDENT, LABELS) / 2 + cross_entropy(STUDENT, [1, 0]) / 2
-    found = objective("hard")(said(STUDENT), TARGETS, torch.tensor(TEACHER))
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    loss = objective("hard")(logits(STUDENT), TARGETS, torch.tensor(TEACHER))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
-def test_with_the_token_the_second_head_alone_listens_to_the_teacher() -> None:
+def test_with_the_token_the_second_head_alone_learns_from_the_teacher() -> None:
     expected = cross_entropy(STUDENT, LABELS) / 2 + cross_entropy(DISTIL, [1, 0]) / 2
-    found = objective("token")(said(STUDENT, DISTIL), TARGETS, torch.tensor(TEACHER))
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    loss = objective("token")(logits(STUDENT, DISTIL), TARGETS, torch.tensor(TEACHER))
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_student_that_says_what_its_teacher_says_does_not_diverge() -> None:
-    logits = torch.tensor(TEACHER)
-    assert float(divergence(logits, logits, temperature=3.0, scaling="paper")) == pytest.approx(0.0, abs=1e-7)
+def test_a_student_with_the_logits_of_its_teacher_does_not_diverge() -> None:
+    same = torch.tensor(TEACHER)
+    assert float(divergence(same, same, temperature=3.0, scaling="paper")) == pytest.approx(0.0, abs=1e-7)
 
 
-def test_mixed_labels_weigh_in_the_label_loss_and_not_in_what_the_teacher_says() -> None:
+def test_mixed_labels_count_in_the_label_loss_and_not_in_the_teachers_prediction() -> None:
     mixed = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.2, 0.8]])
     soft = -sum(
         share * math.log(p)
@@ -98,15 +98,15 @@ def test_mixed_labels_weigh_in_the_label_loss_and_not_in_what_the_teacher_says()
         for share, p in zip(shares, softmax(row), strict=True)
     )
     expected = soft / 2 / 2 + cross_entropy(STUDENT, [1, 0]) / 2
-    found = Objective(label_loss=SoftTargetCrossEntropy(), distillation="hard")(
-        said(STUDENT), mixed, torch.tensor(TEACHER)
+    loss = Objective(label_loss=SoftTargetCrossEntropy(), distillation="hard")(
+        logits(STUDENT), mixed, torch.tensor(TEACHER)
     )
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
 def test_smoothed_labels_share_epsilon_between_all_classes() -> None:
     expected = 0.9 * cross_entropy(STUDENT, LABELS) - 0.1 / 3 / 2 * sum(
         math.log(p) for row in STUDENT for p in softmax(row)
     )
-    found = Objective(label_loss=LabelSmoothingCrossEntropy(0.1))(said(STUDENT), TARGETS, None)
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    loss = Objective(label_loss=LabelSmoothingCrossEntropy(0.1))(logits(STUDENT), TARGETS, None)
+    assert float(loss) == pytest.approx(expected, abs=1e-6)

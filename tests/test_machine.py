@@ -1,6 +1,7 @@
-"""Which machine this is: cards as CUDA counts them, cards as papers call them, and builds that can run on them."""
+"""Which machine this is: GPUs as CUDA counts them and as papers call them, usable cores, builds that can run here."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,23 +9,36 @@ from pathlib import Path
 
 import pytest
 
-from harness import machine
 from harness.cli.doctor import can_run
 from harness.errors import HarnessError
-from harness.machine import GIB, Gpu, Machine, describe, gpu_index, gpus, same_software, torch_build, visible
+from harness.machine import (
+    GIB,
+    Gpu,
+    Machine,
+    cpu,
+    describe,
+    devices,
+    gpu_index,
+    gpus,
+    same_software,
+    torch_build,
+    usable_cores,
+)
+from harness.machine.cpu import cpu_quotas, torch_threads
+from harness.machine.nvidia import visible_gpus
 from tests.fakes import H200, LAPTOP, V100, VERSIONS
 
 NO_GPU = not gpus()
 
 
-# Cards as CUDA counts them.
+# GPUs as CUDA counts them.
 
 
-def card(index: int, name: str, uuid: str) -> Gpu:
+def gpu(index: int, name: str, uuid: str) -> Gpu:
     return Gpu(index=index, name=name, memory=16 * GIB, architecture="sm_70", driver="535.1", uuid=uuid)
 
 
-CARDS = [card(0, "first", "GPU-aaaa-1"), card(1, "second", "GPU-abbb-2"), card(2, "third", "GPU-cccc-3")]
+GPUS = [gpu(0, "first", "GPU-aaaa-1"), gpu(1, "second", "GPU-abbb-2"), gpu(2, "third", "GPU-cccc-3")]
 
 
 @pytest.mark.parametrize(
@@ -43,13 +57,13 @@ CARDS = [card(0, "first", "GPU-aaaa-1"), card(1, "second", "GPU-abbb-2"), card(2
         ("GPU-dddd,0", []),
     ],
 )
-def test_cuda_visible_devices_chooses_and_renumbers_the_cards(setting: str | None, names: list[str]) -> None:
-    left = visible(CARDS, setting)
+def test_cuda_visible_devices_chooses_and_renumbers_the_gpus(setting: str | None, names: list[str]) -> None:
+    left = visible_gpus(GPUS, setting)
     assert [gpu.name for gpu in left] == names
     assert [gpu.index for gpu in left] == list(range(len(names)))
 
 
-# Cards as papers call them.
+# GPUs as papers call them.
 
 MIB = 2**20
 
@@ -71,14 +85,14 @@ MIB = 2**20
         ("Tesla T4", 15360, "t4", True),
     ],
 )
-def test_a_card_is_the_one_that_a_paper_names_if_each_word_fits(
+def test_a_gpu_is_the_one_that_a_paper_names_if_each_word_matches(
     name: str, mebibytes: int, published: str, *, is_it: bool
 ) -> None:
-    assert Machine(device="cuda", name=name, memory=mebibytes * MIB).is_called(published) is is_it
+    assert Machine(device="cuda", name=name, memory=mebibytes * MIB).matches(published) is is_it
 
 
-def test_a_processor_is_never_the_card_that_a_paper_names() -> None:
-    assert not Machine(device="cpu", name="V100 16GB", memory=16 * GIB, cores=4, threads=4).is_called("V100 16GB")
+def test_a_cpu_is_never_the_gpu_that_a_paper_names() -> None:
+    assert not Machine(device="cpu", name="V100 16GB", memory=16 * GIB, cores=4, threads=4).matches("V100 16GB")
 
 
 @pytest.mark.parametrize(
@@ -108,8 +122,8 @@ def test_a_machine_is_called_by_its_model_and_what_limits_it(here: Machine, labe
         (replace(LAPTOP, device="cuda"), False),
     ],
 )
-def test_a_speed_stands_for_the_same_model_cores_and_threads_only(other: Machine, *, same: bool) -> None:
-    assert LAPTOP.does_the_same_as(other) is same
+def test_a_throughput_holds_for_the_same_model_cores_and_threads_only(other: Machine, *, same: bool) -> None:
+    assert LAPTOP.is_equivalent(other) is same
 
 
 @pytest.mark.parametrize(
@@ -128,7 +142,7 @@ def test_a_speed_stands_for_the_same_model_cores_and_threads_only(other: Machine
         ({"cudnn": "9.1"}, False),
     ],
 )
-def test_a_speed_stands_for_the_same_versions_of_what_can_move_it(change: dict[str, str], *, same: bool) -> None:
+def test_a_throughput_holds_for_the_same_versions_of_what_can_change_it(change: dict[str, str], *, same: bool) -> None:
     assert same_software(VERSIONS, {**VERSIONS, **change}) is same
 
 
@@ -147,7 +161,7 @@ def test_torchs_version_is_read_without_importing_it() -> None:
         assert cuda is None
 
 
-def test_the_processor_is_described_with_its_cores_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cpu_is_described_with_its_cores_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     here = describe("cpu")
     assert (here.device, here.threads) == ("cpu", 1)
@@ -161,7 +175,63 @@ def test_omp_num_threads_decides_the_threads_where_it_is_a_number(
     monkeypatch: pytest.MonkeyPatch, setting: str, used: int | None
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", setting)
-    assert machine.threads() == (used or machine.cores())
+    assert torch_threads() == (used or usable_cores())
+
+
+def control_groups(system: Path, membership: str, **files: str) -> Path:
+    """Write a fake /proc and /sys/fs/cgroup; a name's `__` is a folder's `/`."""
+    (system / "proc" / "self").mkdir(parents=True)
+    (system / "proc" / "self" / "cgroup").write_text(membership, encoding="utf-8")
+    for name, text in files.items():
+        path = system / "sys/fs/cgroup" / name.replace("__", "/").replace("max", "cpu.max").replace("cfs", "cpu.cfs")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n", encoding="ascii")
+    return system
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quotas"),
+    [
+        ("0::/\n", {}, []),
+        ("0::/\n", {"max": "max 100000"}, []),
+        ("0::/\n", {"max": "250000 100000"}, [2.5]),
+        ("0::/job/step\n", {"job__max": "400000 100000", "job__step__max": "max 100000"}, [4.0]),
+        ("0::/job/step\n", {"job__max": "400000 100000", "job__step__max": "50000 100000"}, [0.5, 4.0]),
+        ("0::/what/the/host/calls/it\n", {"max": "300000 100000"}, [3.0]),
+        ("4:memory:/job\n2:cpu,cpuacct:/job\n", {"cpu__job__cfs_quota_us": "150000"}, []),
+        (
+            "4:memory:/job\n2:cpu,cpuacct:/job\n",
+            {"cpu__job__cfs_quota_us": "150000", "cpu__job__cfs_period_us": "50000"},
+            [3.0],
+        ),
+        ("2:cpu,cpuacct:/\n", {"cpu__cfs_quota_us": "-1", "cpu__cfs_period_us": "100000"}, []),
+        ("2:cpuset:/job\n", {"cpuset__job__cfs_quota_us": "100000", "cpuset__job__cfs_period_us": "50000"}, []),
+        ("0::/\n", {"max": "not a quota"}, []),
+    ],
+)
+def test_the_cpu_quota_of_every_control_group_above_the_process_is_read(
+    tmp_path: Path, membership: str, files: dict[str, str], quotas: list[float]
+) -> None:
+    assert sorted(set(cpu_quotas(control_groups(tmp_path, membership, **files)))) == quotas
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert list(cpu_quotas(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("quotas", "cores"), [([], 8), ([2.5, 4.0], 2), ([0.5], 1), ([64.0], 8)])
+def test_the_smallest_quota_bounds_the_usable_cores(
+    monkeypatch: pytest.MonkeyPatch, quotas: list[float], cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cpu, "cpu_quotas", lambda: quotas)
+    assert usable_cores() == cores
+
+
+def test_cores_are_counted_in_one_module() -> None:
+    package = Path(cpu.__file__).parent.parent
+    counting = [path for path in package.rglob("*.py") if re.search(r"sched_getaffinity|cpu_count", path.read_text())]
+    assert counting == [Path(cpu.__file__)]
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda0", "cuda:", "cuda:x", "CPU", ""])
@@ -172,7 +242,7 @@ def test_what_is_no_device_is_refused(device: str) -> None:
 
 
 @pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)])
-def test_plain_cuda_is_the_first_card(device: str, index: int) -> None:
+def test_plain_cuda_is_the_first_gpu(device: str, index: int) -> None:
     assert gpu_index(device) == index
 
 
@@ -185,37 +255,37 @@ def test_without_a_driver_cuda_is_refused_with_what_to_use(device: str) -> None:
 
 
 @pytest.mark.skipif(not NO_GPU, reason="needs a machine without a GPU")
-def test_without_a_card_auto_is_the_processor() -> None:
+def test_without_a_gpu_auto_is_the_cpu() -> None:
     assert describe("auto") == describe("cpu")
 
 
-# A driver is played here, because most machines that run the tests have none.
+# The driver is fake here, because most machines that run the tests have none.
 
 
-def test_a_card_is_described_by_its_place_after_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: visible(CARDS, "2,0"))
-    monkeypatch.setattr(machine, "torch_build", lambda: ("2.15.0+cu132", "13.2"))
+def test_a_gpu_is_described_by_its_index_after_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", lambda: visible_gpus(GPUS, "2,0"))
+    monkeypatch.setattr(devices, "torch_build", lambda: ("2.15.0+cu132", "13.2"))
     assert describe("cuda:1") == Machine(device="cuda", name="first", memory=16 * GIB)
     assert describe("auto") == Machine(device="cuda", name="third", memory=16 * GIB)
 
 
-def test_a_card_that_is_not_there_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: visible(CARDS, "2,0"))
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", lambda: visible_gpus(GPUS, "2,0"))
     with pytest.raises(HarnessError) as refused:
         describe("cuda:2")
-    assert str(refused.value) == ("--device cuda:2: there is no such card; this machine has cuda:0 third, cuda:1 first")
+    assert str(refused.value) == ("--device cuda:2: there is no such GPU; this machine has cuda:0 third, cuda:1 first")
 
 
-def test_a_card_is_refused_if_torch_is_a_cpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "gpus", lambda: tuple(CARDS))
-    monkeypatch.setattr(machine, "torch_build", lambda: ("2.15.0+cpu", None))
+def test_a_gpu_is_refused_if_torch_is_a_cpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpus", lambda: tuple(GPUS))
+    monkeypatch.setattr(devices, "torch_build", lambda: ("2.15.0+cpu", None))
     with pytest.raises(HarnessError) as refused:
         describe("cuda")
     assert str(refused.value) == "--device cuda: torch 2.15.0+cpu is a CPU build; install a CUDA build of torch"
     assert describe("auto").device == "cpu"
 
 
-# Which cards a build of torch can run.
+# Which GPUs a build of torch can run.
 
 TORCH_2_15 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 TORCH_2_4 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
@@ -226,7 +296,7 @@ OLDER = (
 
 
 @pytest.mark.parametrize(
-    ("card", "compiled", "answer"),
+    ("architecture", "compiled", "answer"),
     [
         ("sm_70", TORCH_2_4, (True, "runs")),
         ("sm_70", TORCH_2_15, (False, OLDER)),
@@ -241,10 +311,10 @@ OLDER = (
         ("sm_90", [], (False, "this build of torch is for the CPU only; install one for CUDA")),
     ],
 )
-def test_a_build_runs_on_its_major_version_and_portable_code_on_any_later_card(
-    card: str, compiled: list[str], answer: tuple[bool, str]
+def test_a_build_runs_on_its_major_version_and_portable_code_on_any_later_gpu(
+    architecture: str, compiled: list[str], answer: tuple[bool, str]
 ) -> None:
-    assert can_run(card, compiled) == answer
+    assert can_run(architecture, compiled) == answer
 
 
 @pytest.mark.skipif(not NO_GPU, reason="needs a machine without a GPU")
@@ -253,13 +323,13 @@ def test_doctor_names_the_versions_and_finds_nothing_wrong(tmp_path: Path) -> No
         [sys.executable, "-m", "harness", "doctor"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    found = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines())
+    shown = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines())
     number, cuda = torch_build()
-    assert found["device"] == f"cpu: {describe('cpu').label}"
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["torch"] == number
-    assert found["timm"] == importlib.metadata.version("timm")
-    assert found["build"] == f"torch {number}, " + (f"CUDA {cuda}" if cuda else "CPU only")
+    assert shown["device"] == f"cpu: {describe('cpu').label}"
+    assert shown["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert shown["torch"] == number
+    assert shown["timm"] == importlib.metadata.version("timm")
+    assert shown["build"] == f"torch {number}, " + (f"CUDA {cuda}" if cuda else "CPU only")
     if cuda:
-        assert "sm_" in found["compiled"]
-    assert found["cuda"] == "no NVIDIA driver answers; speeds are measured on the CPU"
+        assert "sm_" in shown["compiled"]
+    assert shown["cuda"] == "no NVIDIA driver answers; throughput is measured on the CPU"

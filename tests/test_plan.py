@@ -1,4 +1,4 @@
-"""The same work is planned once, whichever cell asks for it, and what keeps a cell empty is said."""
+"""The same work is planned once, whichever cell asks for it, and each empty cell has its reason."""
 
 from pathlib import Path
 from random import Random
@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError
-from harness.job import Job
-from harness.kinds import KINDS, Scalar
-from harness.plan import Options, Plan, Planned, make_plan
-from harness.spec import Catalog, Spec, load
+from harness.plan.job import Job
+from harness.plan.plan import Options, Plan, PlannedCell, make_plan
+from harness.specs import Catalog, Spec, load
+from harness.specs.checked import Scalar
+from harness.specs.kinds import KINDS
 
 TABLES = Path(__file__).parent.parent / "tables"
 
@@ -84,12 +85,12 @@ def table5() -> Spec:
     return spec
 
 
-def cell(plan: Plan, row: str, column: str) -> Planned:
+def cell(plan: Plan, row: str, column: str) -> PlannedCell:
     (spec,) = plan.specs
-    return plan.of(spec)[row, column]
+    return plan.cells_in(spec)[row, column]
 
 
-def speed_job(spec: Spec, options: Options, row: str = "one") -> Job:
+def throughput_job(spec: Spec, options: Options, row: str = "one") -> Job:
     job = cell(make_plan([spec], options), row, "speed").job
     assert job is not None
     return job
@@ -104,22 +105,24 @@ settings = st.dictionaries(
 )
 
 
-@given(told=settings, order=st.randoms(use_true_random=False))
-def test_the_order_of_the_settings_does_not_matter(told: dict[str, Scalar], order: Random) -> None:
-    names = list(told)
+@given(chosen_settings=settings, order=st.randoms(use_true_random=False))
+def test_the_order_of_the_settings_does_not_matter(chosen_settings: dict[str, Scalar], order: Random) -> None:
+    names = list(chosen_settings)
     order.shuffle(names)
-    again = Job.of("throughput", {name: told[name] for name in names})
-    assert again == Job.of("throughput", told)
-    assert again.key == Job.of("throughput", told).key
+    again = Job.of("throughput", {name: chosen_settings[name] for name in names})
+    assert again == Job.of("throughput", chosen_settings)
+    assert again.key == Job.of("throughput", chosen_settings).key
 
 
-@given(told=settings, data=st.data())
-def test_another_setting_is_another_job(told: dict[str, Scalar], data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(sorted(told)))
-    value = data.draw(st.integers(min_value=300, max_value=400).filter(lambda value: value != told[name]))
-    first = Job.of("throughput", told).key
-    assert Job.of("throughput", {**told, name: value}).key != first
-    assert Job.of("throughput", {other: told[other] for other in told if other != name}).key != first
+@given(chosen_settings=settings, data=st.data())
+def test_another_setting_is_another_job(chosen_settings: dict[str, Scalar], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(chosen_settings)))
+    value = data.draw(st.integers(min_value=300, max_value=400).filter(lambda value: value != chosen_settings[name]))
+    first = Job.of("throughput", chosen_settings).key
+    assert Job.of("throughput", {**chosen_settings, name: value}).key != first
+    assert (
+        Job.of("throughput", {other: chosen_settings[other] for other in chosen_settings if other != name}).key != first
+    )
 
 
 def test_another_kind_or_another_way_of_measuring_is_another_job() -> None:
@@ -163,7 +166,7 @@ def test_cells_that_need_the_same_work_share_its_job(mine: Spec) -> None:
     plan = make_plan([mine])
     job = cell(plan, "one", "speed").job
     assert job is not None
-    assert [(p.cell.row.key, p.cell.column.key) for p in plan.cells_of(job)] == [
+    assert [(p.cell.row.key, p.cell.column.key) for p in plan.cells_needing(job)] == [
         ("one", "speed"),
         ("one", "batch"),
         ("one_again", "speed"),
@@ -171,7 +174,7 @@ def test_cells_that_need_the_same_work_share_its_job(mine: Spec) -> None:
     ]
 
 
-def test_each_job_that_can_be_run_comes_once_and_speed_last(mine: Spec) -> None:
+def test_each_job_that_can_be_run_comes_once_and_throughput_last(mine: Spec) -> None:
     assert [str(job) for job in make_plan([mine]).jobs] == [
         "count one at 224",
         "count two at 384",
@@ -193,11 +196,11 @@ def test_two_tables_that_need_the_same_work_share_it(table5: Spec) -> None:
     (figure,) = Catalog(TABLES).find(["figure1"])
     both = make_plan([table5, figure])
     assert both.jobs == make_plan([table5]).jobs
-    assert both.of(figure).keys() == figure.cells.keys()
+    assert both.cells_in(figure).keys() == figure.cells.keys()
 
 
 def test_what_the_spec_leaves_open_has_the_default_of_the_kind(mine: Spec) -> None:
-    assert speed_job(mine, Options()).settings == (
+    assert throughput_job(mine, Options()).settings == (
         ("batch", "auto"),
         ("memory", "16GiB"),
         ("model", "one"),
@@ -208,7 +211,7 @@ def test_what_the_spec_leaves_open_has_the_default_of_the_kind(mine: Spec) -> No
 
 
 def test_what_the_spec_says_wins_over_the_default(mine: Spec) -> None:
-    job = speed_job(mine, Options(), "two")
+    job = throughput_job(mine, Options(), "two")
     assert (job["batch"], job["memory"]) == ("largest", "8GiB")
 
 
@@ -216,27 +219,27 @@ def test_what_the_spec_says_wins_over_the_default(mine: Spec) -> None:
 
 
 def test_the_protocol_of_the_command_line_wins_and_brings_its_own_memory(mine: Spec) -> None:
-    job = speed_job(mine, Options(protocol="modern"))
+    job = throughput_job(mine, Options(protocol="modern"))
     assert (job["protocol"], job["memory"]) == ("modern", "all")
-    assert job.key != speed_job(mine, Options()).key
-    assert speed_job(mine, Options(protocol="paper")).key == speed_job(mine, Options()).key
+    assert job.key != throughput_job(mine, Options()).key
+    assert throughput_job(mine, Options(protocol="paper")).key == throughput_job(mine, Options()).key
 
 
 def test_a_batch_that_is_given_needs_no_cap_on_memory(mine: Spec) -> None:
     for row in ("one", "two"):
-        job = speed_job(mine, Options(batch=64), row)
+        job = throughput_job(mine, Options(batch=64), row)
         assert job["batch"] == 64
         assert "memory" not in dict(job.settings)
-        assert speed_job(mine, Options(batch=64, memory="4GiB"), row) == job
+        assert throughput_job(mine, Options(batch=64, memory="4GiB"), row) == job
 
 
 def test_the_largest_batch_keeps_its_cap(mine: Spec) -> None:
-    job = speed_job(mine, Options(batch="largest"))
+    job = throughput_job(mine, Options(batch="largest"))
     assert (job["batch"], job["memory"]) == ("largest", "16GiB")
 
 
 def test_repeats_and_memory_of_the_command_line_win(mine: Spec) -> None:
-    job = speed_job(mine, Options(repeats=5, memory="4GiB"), "two")
+    job = throughput_job(mine, Options(repeats=5, memory="4GiB"), "two")
     assert (job["repeats"], job["memory"]) == (5, "4GiB")
 
 
@@ -248,7 +251,7 @@ def test_the_command_line_changes_no_job_that_does_not_know_the_setting(mine: Sp
 def test_with_throughput_only_the_rest_is_left_out_and_says_so(mine: Spec) -> None:
     plan = make_plan([mine], Options(only=frozenset({"throughput"})))
     assert {job.kind for job in plan.jobs} == {"throughput"}
-    assert cell(plan, "one", "params").blocked == "left out: count jobs were not asked for"
+    assert cell(plan, "one", "params").blocked == "left out: count jobs were not requested"
     assert cell(plan, "one", "params").job is not None
     assert cell(plan, "one", "speed").blocked == ""
     assert cell(plan, "one", "top1").blocked == "needs --data imagenet=PATH"
@@ -259,7 +262,7 @@ def test_with_throughput_only_the_rest_is_left_out_and_says_so(mine: Spec) -> No
 
 def shown(plan: Plan) -> tuple[list[str], list[str]]:
     (spec,) = plan.specs
-    assert set(plan.of(spec)) == {(row.key, column.key) for row in spec.rows for column in spec.columns}
+    assert set(plan.cells_in(spec)) == {(row.key, column.key) for row in spec.rows for column in spec.columns}
     return [row.key for row in spec.rows], [column.key for column in spec.columns]
 
 
@@ -276,7 +279,7 @@ def shown(plan: Plan) -> tuple[list[str], list[str]]:
         (("*",), ["one", "one_again", "two", "three", "empty"]),
     ],
 )
-def test_rows_are_chosen_by_key_or_label_and_keep_the_order_of_the_table(
+def test_rows_are_selected_by_key_or_label_and_keep_the_order_of_the_table(
     mine: Spec, patterns: tuple[str, ...], rows: list[str]
 ) -> None:
     assert shown(make_plan([mine], Options(rows=patterns)))[0] == rows
@@ -292,7 +295,7 @@ def test_rows_are_chosen_by_key_or_label_and_keep_the_order_of_the_table(
         (("*",), ["name", "params", "speed", "batch", "top1", "trained", "macs"]),
     ],
 )
-def test_columns_are_chosen_likewise_and_extra_ones_only_when_asked_for(
+def test_columns_are_selected_likewise_and_extra_ones_only_when_requested(
     mine: Spec, patterns: tuple[str, ...], columns: list[str]
 ) -> None:
     assert shown(make_plan([mine], Options(columns=patterns)))[1] == columns
@@ -307,7 +310,9 @@ def test_columns_are_chosen_likewise_and_extra_ones_only_when_asked_for(
         (Options(columns=("v2",)), "unknown column 'v2'; `harness list TABLE` shows what there is"),
     ],
 )
-def test_a_row_or_column_that_no_table_has_is_told_with_the_nearest(mine: Spec, options: Options, message: str) -> None:
+def test_a_row_or_column_that_no_table_has_is_reported_with_the_nearest(
+    mine: Spec, options: Options, message: str
+) -> None:
     with pytest.raises(HarnessError) as caught:
         make_plan([mine], options)
     assert str(caught.value) == message
@@ -325,20 +330,20 @@ def test_a_row_that_one_of_two_tables_has_is_enough(mine: Spec, table5: Spec) ->
 @pytest.mark.parametrize(
     ("row", "column", "reason"),
     [
-        ("one", "name", "printed for the reader; nothing to measure"),
+        ("one", "name", "published for the reader; nothing to measure"),
         ("one", "params", ""),
         ("one", "top1", "needs --data imagenet=PATH"),
         ("one", "trained", "needs --train"),
         ("two", "trained", "needs --train (≈ 1,413 V100-hours)"),
         ("two", "top1", "no public weights: lost; needs --train (≈ 1,413 V100-hours)"),
-        ("one_again", "top1", "the spec does not say weights of row 'one_again'"),
-        ("three", "speed", "the spec does not say res of row 'three'"),
-        ("three", "top1", "the spec does not say weights and res of row 'three'"),
-        ("empty", "speed", "printed for the reader; nothing to measure"),
-        ("empty", "top1", "the spec does not say model and weights and res of row 'empty'"),
+        ("one_again", "top1", "the spec does not set weights of row 'one_again'"),
+        ("three", "speed", "the spec does not set res of row 'three'"),
+        ("three", "top1", "the spec does not set weights and res of row 'three'"),
+        ("empty", "speed", "published for the reader; nothing to measure"),
+        ("empty", "top1", "the spec does not set model and weights and res of row 'empty'"),
     ],
 )
-def test_what_keeps_a_cell_from_being_measured_is_said(mine: Spec, row: str, column: str, reason: str) -> None:
+def test_what_keeps_a_cell_from_being_measured_is_reported(mine: Spec, row: str, column: str, reason: str) -> None:
     assert cell(make_plan([mine]), row, column).blocked == reason
 
 
@@ -358,7 +363,7 @@ def test_a_row_of_table_5_with_weights_needs_images(table5: Spec) -> None:
     assert cell(plan, "deit_ti", "v2").blocked == needs.format("imagenet-v2")
 
 
-def test_networks_are_counted_and_timed_without_weights(table5: Spec) -> None:
+def test_models_are_counted_and_timed_without_weights(table5: Spec) -> None:
     plan = make_plan([table5])
     for row in table5.rows:
         for column in ("params", "res", "throughput"):
@@ -368,11 +373,11 @@ def test_networks_are_counted_and_timed_without_weights(table5: Spec) -> None:
 def test_every_cell_of_every_table_has_a_job_or_a_reason() -> None:
     planned = make_plan(Catalog(TABLES).find(["all"])).cells
     assert planned
-    for one in planned:
-        place = (one.spec, one.cell.row.key, one.cell.column.key)
-        assert one.job or one.blocked, place
-        assert not (one.job and one.idle), place
-        assert not one.idle or one.cell.kind is None or not one.cell.references, place
+    for cell in planned:
+        name = (cell.spec, cell.cell.row.key, cell.cell.column.key)
+        assert cell.job or cell.blocked, name
+        assert not (cell.job and cell.idle), name
+        assert not cell.idle or cell.cell.kind is None or not cell.cell.references, name
 
 
 def test_a_job_has_all_its_kind_requires_and_nothing_that_its_kind_does_not_take() -> None:

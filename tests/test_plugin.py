@@ -1,4 +1,4 @@
-"""The pytest plugin: other people's tests measure with it, pytest-benchmark keeps what it measured."""
+"""The pytest plugin: other people's tests measure with it, pytest-benchmark stores what it measured."""
 
 import importlib.util
 import json
@@ -10,29 +10,33 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest_benchmark.stats import Stats
 
-from harness.diff import compare
 from harness.errors import HarnessError
-from harness.gauge import Gauged, Place, accuracy, parse_data, share_right, step_throughput
-from harness.plan import Options, make_plan
+from harness.judge.table import fill
+from harness.judge.verdict import compare
+from harness.plan.plan import Options, make_plan
+from harness.pytest_plugin.measure import (
+    MeasuredValue,
+    MeasurementSetup,
+    accuracy,
+    parse_data,
+    prediction_accuracy,
+    step_throughput,
+)
 from harness.report import render_pytest_benchmark
-from harness.report.speeds import stats_of
-from harness.spec import Catalog, load
-from harness.table import fill
+from harness.specs import Catalog, load
 from tests.fakes import LAPTOP, result_of
 from tests.test_report import SPEC
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "pytest-plugin.md").read_text(encoding="utf-8")
 ASSETS = ROOT.parent / "shared" / "assets"
 # Where the harness is not installed as it stands here, its entry point is that of another version or of none.
-INSTALLED = any(found.value == "harness.pytest_plugin" for found in entry_points(group="pytest11"))
+INSTALLED = any(found.value == "harness.pytest_plugin.plugin" for found in entry_points(group="pytest11"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class Ran:
 def run_pytest(folder: Path, text: str, *options: str) -> Ran:
     """Run a test file of somebody else's in a folder of its own, with a lock that no other test holds."""
     (folder / "test_mine.py").write_text(text, encoding="utf-8")
-    plugin = () if INSTALLED else ("-p", "harness.pytest_plugin")
+    plugin = () if INSTALLED else ("-p", "harness.pytest_plugin.plugin")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
     # Not in `folder`, whose name is too long for the socket of a fork server.
     with tempfile.TemporaryDirectory(prefix="p") as temporary:
@@ -72,15 +76,15 @@ def test_it():
     print("imported:", mine, sorted({"torch", "timm", "numpy", "scipy", "click"} & sys.modules.keys()))
 """,
     )
-    assert "imported: ['harness', 'harness.pytest_plugin'] []" in ran.out
+    assert "imported: ['harness', 'harness.pytest_plugin', 'harness.pytest_plugin.plugin'] []" in ran.out
 
 
 def test_the_plugin_is_an_entry_point() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert '[project.entry-points.pytest11]\nharness = "harness.pytest_plugin"\n' in text
+    assert '[project.entry-points.pytest11]\nharness = "harness.pytest_plugin.plugin"\n' in text
 
 
-def test_without_pytest_benchmark_a_speed_is_measured_all_the_same(tmp_path: Path) -> None:
+def test_without_pytest_benchmark_a_throughput_is_measured_all_the_same(tmp_path: Path) -> None:
     ran = run_pytest(
         tmp_path,
         """
@@ -92,7 +96,7 @@ def test_it(harness_throughput):
     assert (ran.code, "1 passed" in ran.out) == (0, True), ran.out
 
 
-# Speeds.
+# Throughput.
 
 SLEEP = """
 import time
@@ -132,7 +136,7 @@ def test_a_mark_of_the_user_s_own_and_the_options_of_pytest_benchmark_hold(tmp_p
     assert "1 passed" in run_pytest(tmp_path, text, "--benchmark-disable").out
 
 
-def test_a_network_of_timm_s_is_measured_and_kept(tmp_path: Path) -> None:
+def test_a_timm_model_is_measured_and_stored(tmp_path: Path) -> None:
     ran = run_pytest(
         tmp_path,
         """
@@ -164,11 +168,11 @@ def test_it(harness_throughput):
         ),
         (
             'harness_throughput("resnet18", batch=4.5)',
-            "batch = 4.5: must be 'auto' or 'largest' or an integer",
+            "batch must be 'auto' or 'largest' or an integer, not 4.5",
         ),
         (
             "[harness_throughput.of_step(lambda: None, batch=1) for _ in range(2)]",
-            "harness_throughput measures one speed a test; parametrize it for more",
+            "harness_throughput measures one throughput per test; parametrize it for more",
         ),
         (
             'harness_accuracy("deit_tiny_patch16_224")',
@@ -179,8 +183,8 @@ def test_it(harness_throughput):
             "deit_tiny_patch16_224.fb_in1k needs images: pytest --harness-data imagenet-v2=PATH",
         ),
         (
-            "harness_accuracy.of_guesses([1, 2], [1])",
-            "2 guesses for 1 labels; give one for each, and at least one",
+            "harness_accuracy.of_predictions([1, 2], [1])",
+            "2 predictions for 1 labels; give one for each, and at least one",
         ),
     ],
 )
@@ -199,10 +203,10 @@ def test_what_timm_does_not_know_fails_with_its_sentence(tmp_path: Path) -> None
 # Accuracy.
 
 
-def test_guesses_are_counted_with_wilson_s_interval() -> None:
+def test_predictions_are_counted_with_wilson_s_interval() -> None:
     # 80 of 100: Wilson's interval is 0.7112 to 0.8666, worked out by hand from its formula.
-    found = share_right([1] * 80 + [0] * 20, [1] * 100)
-    assert (found.value, found.unit, found.what) == (80.0, "%", "80 of 100 right")
+    found = prediction_accuracy([1] * 80 + [0] * 20, [1] * 100)
+    assert (found.value, found.unit, found.name) == (80.0, "%", "80 of 100 right")
     assert found.low == pytest.approx(71.12, abs=0.01)
     assert found.high == pytest.approx(86.66, abs=0.01)
     found.assert_at_least(86.6)
@@ -248,12 +252,12 @@ def test_data_is_named_and_relative_paths_hold_wherever_a_test_goes(
     with pytest.raises(HarnessError, match=r"^--harness-data here: is not NAME=PATH, as imagenet=/data/imagenet$"):
         parse_data(["here"])
     with pytest.raises(HarnessError, match="names no weights"):
-        accuracy(Place(runs=tmp_path), "resnet18", {})
+        accuracy(MeasurementSetup(runs=tmp_path), "resnet18", {})
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1))
 def test_an_interval_holds_its_value(pairs: list[tuple[int, int]]) -> None:
-    found = share_right([one for one, _ in pairs], [other for _, other in pairs])
+    found = prediction_accuracy([one for one, _ in pairs], [other for _, other in pairs])
     assert 0 <= found.low <= found.value + 1e-9
     assert found.value - 1e-9 <= found.high <= 100 + 1e-9
 
@@ -261,46 +265,23 @@ def test_an_interval_holds_its_value(pairs: list[tuple[int, int]]) -> None:
 def test_a_step_without_a_name_and_a_step_with_one_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.gauge.speed_lock", lambda: tmp_path / "lock")
+    monkeypatch.setattr("harness.pytest_plugin.measure.speed_lock", lambda: tmp_path / "lock")
 
     def forward() -> None:
         pass
 
-    assert step_throughput(forward, batch=1, repeats=2).what == "forward"
-    assert step_throughput(lambda: None, batch=1, repeats=2).what == "step"
+    assert step_throughput(forward, batch=1, repeats=2).name == "forward"
+    assert step_throughput(lambda: None, batch=1, repeats=2).name == "step"
 
 
-def test_what_was_measured_says_itself_with_its_doubts() -> None:
-    found = Gauged(what="net", unit="im/s", value=18.76, low=17.9, high=19.7, batch=4, doubts=("runs vary by 7%",))
-    assert str(found) == "net: 18.76 [17.9, 19.7] im/s at batch 4; doubt: runs vary by 7%"
+def test_a_measured_value_is_shown_with_its_warnings() -> None:
+    found = MeasuredValue(
+        name="net", unit="im/s", value=18.76, low=17.9, high=19.7, batch=4, warnings=("iterations vary by 7 %",)
+    )
+    assert str(found) == "net: 18.76 [17.9, 19.7] im/s at batch 4; warning: iterations vary by 7 %"
 
 
 # The file for pytest-benchmark.
-
-
-def summed_up_by_them(data: list[float]) -> dict[str, Any]:
-    stats: Any = Stats
-    theirs = stats()
-    for seconds in data:
-        theirs.update(seconds)
-    found: dict[str, Any] = theirs.as_dict()
-    return found
-
-
-@given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40))
-def test_seconds_are_summed_up_as_pytest_benchmark_does(data: list[float]) -> None:
-    ours, expected = stats_of(data), summed_up_by_them(data)
-    for name in ("min", "max", "mean", "stddev", "rounds", "median", "q1", "q3", "iqr", "ops", "total"):
-        assert ours[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-12), name
-    assert ours.keys() >= expected.keys()
-
-
-def test_outliers_and_whiskers_are_those_of_pytest_benchmark() -> None:
-    data = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 9.0]
-    ours, theirs = stats_of(data), summed_up_by_them(data)
-    assert (ours["outliers"], ours["ld15iqr"], ours["hd15iqr"]) == ("1;1", 1.0, 1.6)
-    # Their upper whisker was an outlier before 5.3.
-    assert (ours["outliers"], ours["ld15iqr"]) == (theirs["outliers"], theirs["ld15iqr"])
 
 
 @pytest.fixture
@@ -353,25 +334,25 @@ def test_pytest_benchmark_compares_two_files_of_ours_and_draws_them(tmp_path: Pa
         (
             "table5",
             (
-                "no speed of table5 was measured yet, and pytest-benchmark compares speeds; "
+                "no throughput of table5 was measured yet, and pytest-benchmark compares throughput; "
                 "run `harness reproduce table5 --throughput-only`"
             ),
         ),
-        ("table3", "pytest-benchmark compares speeds, and table3 has none; table5 has"),
+        ("table3", "pytest-benchmark compares throughput, and table3 has none; table5 has"),
     ],
 )
-def test_where_no_speed_was_measured_one_sentence_says_so(table: str, sentence: str) -> None:
+def test_where_no_throughput_was_measured_one_sentence_says_so(table: str, sentence: str) -> None:
     plan = make_plan(Catalog().find([table]))
     with pytest.raises(HarnessError) as refused:
         render_pytest_benchmark([compare(fill(plan.specs[0], plan, {}))])
     assert str(refused.value) == sentence
 
 
-# The README.
+# The manual.
 
 
-def test_the_example_in_the_readme_passes_and_fails_as_it_says(tmp_path: Path) -> None:
-    example = README.partition("<!-- gate -->\n```python\n")[2].partition("```")[0]
+def test_the_example_in_the_manual_passes_and_fails_as_it_says(tmp_path: Path) -> None:
+    example = PAGE.partition("<!-- gate -->\n```python\n")[2].partition("```")[0]
     assert "harness_throughput" in example
     assert "harness_accuracy" in example
     ran = run_pytest(tmp_path, example, "--harness-device", "cpu", "--deselect", "test_mine.py::test_our_weights")

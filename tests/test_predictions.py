@@ -1,4 +1,4 @@
-"""Predictions come back from their file as they were; what is wrong with a file is said in a sentence."""
+"""Predictions are read as they were written; what is wrong with a file is reported in a sentence."""
 
 import zipfile
 from dataclasses import replace
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import StoreError
-from harness.predictions import HEADS, Head, Predictions, joined, read, write
+from harness.store.predictions import HEADS, Head, Predictions, concatenate, read, write
 
 # What a file system allows in a name: anything but a slash and NUL; bytes that are no UTF-8 come as lone surrogates.
 letters = st.characters(exclude_characters="\0/") | st.sampled_from([chr(0xDC80), chr(0xDCFF)])
@@ -175,17 +175,17 @@ def test_parts_joined_in_order_are_the_whole(counts: list[int], data: st.DataObj
     whole = predictions_of(tuple(f"{place}.JPEG" for place in range(total)))
     ends = np.cumsum(counts)
     parts = [whole.take(range(end - count, end)) for count, end in zip(counts, ends, strict=True)]
-    assert_same(joined(parts), whole)
+    assert_same(concatenate(parts), whole)
     order = data.draw(st.permutations(range(total)))
     shuffled = whole.take(order)
     assert shuffled.names == tuple(whole.names[place] for place in order)
     assert_same(shuffled.take(np.argsort(np.array(order, dtype=np.intp))), whole)
 
 
-def test_the_first_guess_is_that_of_both_heads_where_there_are_two() -> None:
+def test_the_main_head_is_the_sum_of_both_where_there_are_two() -> None:
     both = predictions_of(THREE)
-    assert both.main == "softmax_sum"
-    assert predictions_of(THREE, ("class",)).main == "class"
+    assert both.main_head == "softmax_sum"
+    assert predictions_of(THREE, ("class",)).main_head == "class"
     right = replace(both, labels=both.heads["softmax_sum"].top[:, 0].copy())
     assert right.correct().tolist() == [True, True, True]
     right.labels[1] = -7

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
-from harness.diff import Diff, compare
-from harness.plan import make_plan
-from harness.report import render_csv, render_json, render_markdown, render_terminal, words
-from harness.result import Measurement, Result
-from harness.spec import load
-from harness.table import fill
+from harness.judge.table import fill
+from harness.judge.verdict import Diff, compare
+from harness.plan.plan import make_plan
+from harness.report import formatting, render_csv, render_json, render_markdown, render_terminal
+from harness.specs import load
+from harness.store.result import Measurement, Result
 from tests.fakes import V100, result_of
 
 SPEC = """
@@ -141,9 +141,9 @@ DELTAS = {
     ("distilled", "params"): 4.0,
 }
 WARNINGS = {
-    ("small", "speed"): ("runs vary by 3.1%, more than the usual 2 %",),
-    ("big", "speed"): ("runs vary by 2.4%, more than the usual 2 %",),
-    ("tiny", "speed"): ("runs vary by 2.4%, more than the usual 2 %", "the warm-up was not steady after 9 runs"),
+    ("small", "speed"): ("iterations vary by 3.1 %: measure again",),
+    ("big", "speed"): ("iterations vary by 2.4 %: measure again",),
+    ("tiny", "speed"): ("iterations vary by 2.4 %: measure again", "warm-up not steady after 9 iterations"),
 }
 
 
@@ -160,7 +160,7 @@ def diff_of(
     spec = load(path)
     plan = make_plan([spec])
     results: dict[str, Result] = {}
-    for place, planned in plan.of(spec).items():
+    for place, planned in plan.cells_in(spec).items():
         if planned.job and place in measured:
             value, low, high = measured[place]
             metric = Measurement(unit=planned.cell.unit, value=value, low=low, high=high)
@@ -181,7 +181,7 @@ def diff(tmp_path: Path) -> Diff:
 
 AT_110 = """\
 Table 12  Every verdict
-speeds measured on Tesla V100-SXM2-16GB 16 GiB
+throughput measured on Tesla V100-SXM2-16GB 16 GiB
                by      #param.            speed     bf16 speed         top-1
                              M             im/s           im/s             %
 ────────────────────────────────────────────────────────────────────────────
@@ -197,20 +197,21 @@ ViT⚗↑384                90.0 ✗                !              –          
                        86 +4.0             85.9            300       85.2[w]
 ✓ match, ≈ noise, ✗ deviates, ✻ explained, · not comparable, – missing, ! failed, @N batch of N, ×N measured
 over published
-≈ noise: speed of CNN[big]: outside 5%, but the 95 % interval holds the paper (400)
+≈ noise: speed of CNN[big]: outside 5 %, but the 95 % interval holds the paper (400)
 ✗ deviates: #param. of ViT⚗↑384: not within 1 M of the paper (86)
 ✻ explained: #param. of CNN[big]: Counted without the <head>.
 ✻ explained: speed of ViT<tiny>: A slip | of the pen.
 ✻ explained: top-1 of ViT<tiny>: matches timm (72.13), not the paper (72.2)
 · not comparable: bf16 speed of CNN|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 – missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH
-– missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; reproduce with these options
+– missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; run `harness reproduce` with these
+           options
 – missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 ! failed: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
 [B1] Counted without the <head>.
 [w] A slip | of the pen.
-doubt: CNN|small: runs vary by 3.1%, more than the usual 2 % (and 2 more like it, -v shows all)
-doubt: ViT<tiny>: the warm-up was not steady after 9 runs
+warning: CNN|small: iterations vary by 3.1 %: measure again (and 2 more like it, -v shows all)
+warning: ViT<tiny>: warm-up not steady after 9 iterations
 3 match, 1 noise, 1 deviates, 3 explained, 1 not comparable, 6 missing, 1 failed.
 """
 
@@ -231,7 +232,7 @@ ViT<tiny>                –        –           –           –
 ViT⚗↑384                 –        –           –           –
                         86     85.9         300     85.2[w]
 – missing
-– missing: #param., speed, bf16 speed of 4 rows: not measured yet; reproduce with these options
+– missing: #param., speed, bf16 speed of 4 rows: not measured yet; run `harness reproduce` with these options
 – missing: top-1 of CNN|small, CNN[big], ViT<tiny>: needs --data imagenet=PATH
 – missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 16 missing.
@@ -300,17 +301,17 @@ def test_colour_is_there_only_when_asked_for_and_changes_nothing_else(diff: Diff
     assert [line.rstrip() for line in bare.splitlines()] == plain.splitlines()
 
 
-def test_verbose_adds_why_cells_match_every_doubt_and_the_note(diff: Diff) -> None:
+def test_verbose_adds_why_cells_match_every_warning_and_the_note(diff: Diff) -> None:
     short = AT_110.splitlines()
     long = render_terminal(diff, width=110, color=False, verbose=True).splitlines()
     assert [line for line in long if line not in short] == [
         "✓ match: #param. of CNN|small: within 1 M of the paper (12)",
-        "✓ match: speed of CNN|small: within 5% of the paper (1000)",
+        "✓ match: speed of CNN|small: within 5 % of the paper (1000)",
         "✓ match: #param. of ViT<tiny>: within 1 M of the paper (5)",
         "note: Read this first.",
-        "doubt: CNN|small: runs vary by 3.1%, more than the usual 2 %",
-        "doubt: CNN[big]: runs vary by 2.4%, more than the usual 2 %",
-        "doubt: ViT<tiny>: runs vary by 2.4%, more than the usual 2 %",
+        "warning: CNN|small: iterations vary by 3.1 %: measure again",
+        "warning: CNN[big]: iterations vary by 2.4 %: measure again",
+        "warning: ViT<tiny>: iterations vary by 2.4 %: measure again",
     ]
 
 
@@ -333,14 +334,14 @@ def test_footnotes_of_what_is_not_measured_are_shown_when_asked_for(tmp_path: Pa
 
 MARKDOWN = r"""### Table 12  Every verdict
 
-Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
+Throughput measured on Tesla V100-SXM2-16GB 16 GiB.
 
 |  | by | #param., M | speed, im/s | bf16 speed, im/s | top-1, % |
 |---|--:|--:|--:|--:|--:|
-| *Convnets* | | | | | |
+| *Convnets* |  |  |  |  |  |
 | CNN\|small | Ann | **12.3** ✓ (12, +0.3) | **1020 ±10** `@4` ✓ (1000, +20) | **1500 ±15** `@4` · (2000, ×0.750) | – (71.2) |
 | CNN\[big\] | Bob | **57.0** ✻ (60\[B1\], −3.0) | **440.0 ±50** `@4` ≈ (400, +40) | – | – (80.1 ± 0.2) |
-| *Transformers* | | | | | |
+| *Transformers* |  |  |  |  |  |
 | ViT&lt;tiny> | Cid | **5.0** ✓ (5, 0.0) | **1235 ±12** `@4` ✻ (99.9\[w\], +1134.7) | – | **72.13 ±0.4** ✻ (72.2, −0.07) |
 | ViT⚗↑384 |  | **90.0** ✗ (86, +4.0) | ! (85.9) | – (300) | – (85.2\[w\]) |
 
@@ -348,14 +349,14 @@ Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
 
 <details><summary>why cells are not plain matches</summary>
 
-- ≈ **noise**: speed of CNN\[big\]: outside 5%, but the 95 % interval holds the paper (400)
+- ≈ **noise**: speed of CNN\[big\]: outside 5 %, but the 95 % interval holds the paper (400)
 - ✗ **deviates**: #param. of ViT⚗↑384: not within 1 M of the paper (86)
 - ✻ **explained**: #param. of CNN\[big\]: Counted without the &lt;head>.
 - ✻ **explained**: speed of ViT&lt;tiny>: A slip \| of the pen.
 - ✻ **explained**: top-1 of ViT&lt;tiny>: matches timm (72.13), not the paper (72.2)
 - · **not comparable**: bf16 speed of CNN\|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 - – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH
-- – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; reproduce with these options
+- – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; run `harness reproduce` with these options
 - – **missing**: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 - ! **failed**: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
 
@@ -368,10 +369,10 @@ Speeds measured on Tesla V100-SXM2-16GB 16 GiB.
 
 </details>
 
-<details><summary>doubts</summary>
+<details><summary>warnings</summary>
 
-- CNN\|small: runs vary by 3.1%, more than the usual 2 % (and 2 more like it)
-- ViT&lt;tiny>: the warm-up was not steady after 9 runs
+- CNN\|small: iterations vary by 3.1 %: measure again (and 2 more like it)
+- ViT&lt;tiny>: warm-up not steady after 9 iterations
 
 </details>
 """  # noqa: E501 -- as it is rendered
@@ -410,8 +411,8 @@ def test_csv_has_a_line_for_every_cell(diff: Diff) -> None:
     assert {place: line["verdict"] for place, line in lines.items()} == VERDICTS
     for place, line in lines.items():
         expected = [*MEASURED.get(place, (None, None, None)), DELTAS.get(place)]
-        found = [None if pd.isna(line[name]) else line[name] for name in ("measured", "low", "high", "delta")]
-        assert found == pytest.approx(expected), place
+        actual = [None if pd.isna(line[name]) else line[name] for name in ("measured", "low", "high", "delta")]
+        assert actual == pytest.approx(expected), place
     published = {place: line["published"] for place, line in lines.items() if not pd.isna(line["published"])}
     assert published["small", "by"] == "Ann"
     assert float(published["big", "params"]) == 60.0
@@ -510,14 +511,14 @@ SPEEDS: dict[tuple[str, str], tuple[float | str, float | None, float | None]] = 
     ("h", "speed"): (8.0, None, None),
 }
 ORDER = (
-    "order of 4 networks against the published one: Kendall's τ 1.00 [1.00, 1.00], "
+    "order of 4 models against the published one: Kendall's τ 1.00 [1.00, 1.00], "
     "Spearman's ρ 1.00 [1.00, 1.00] (95 % bootstrap interval)"
 )
 
 
-RATIOS = r"""<details><summary>&lt;a|b&gt;[c] relative to one network of the family</summary>
+RATIOS = r"""<details><summary>&lt;a|b&gt;[c] relative to one model of the family</summary>
 
-| network | relative to | measured | published |
+| model | relative to | measured | published |
 |---|---|--:|--:|
 | F1\|a | F2\|b | 3.00 | 4.00 |
 
@@ -594,7 +595,7 @@ def test_words_are_compared_as_words_and_shown_as_they_are(tmp_path: Path) -> No
     ]
 
 
-# Numbers and doubts.
+# Numbers and warnings.
 
 
 @pytest.mark.parametrize(
@@ -614,7 +615,7 @@ def test_words_are_compared_as_words_and_shown_as_they_are(tmp_path: Path) -> No
 def test_a_number_has_the_decimals_of_its_column_or_four_significant_digits(
     value: float, digits: int | None, text: str
 ) -> None:
-    assert words.number(value, digits) == text
+    assert formatting.number(value, digits) == text
 
 
 @pytest.mark.parametrize(
@@ -623,17 +624,17 @@ def test_a_number_has_the_decimals_of_its_column_or_four_significant_digits(
 )
 def test_a_difference_that_rounds_to_nothing_has_no_sign(tmp_path: Path, measured: float, difference: str) -> None:
     diff = diff_of(tmp_path, SPEC, {("tiny", "params"): (measured, None, None)})
-    assert words.written(diff.findings["tiny", "params"]).difference == difference
+    assert formatting.cell_text(diff.judged_cells["tiny", "params"]).difference == difference
 
 
-def test_doubts_that_differ_only_in_row_and_number_are_told_once(diff: Diff) -> None:
-    assert words.doubts_in_short(diff) == [
-        "CNN|small: runs vary by 3.1%, more than the usual 2 % (and 2 more like it)",
-        "ViT<tiny>: the warm-up was not steady after 9 runs",
+def test_warnings_that_differ_only_in_row_and_number_are_told_once(diff: Diff) -> None:
+    assert formatting.merged_warnings(diff) == [
+        "CNN|small: iterations vary by 3.1 %: measure again (and 2 more like it)",
+        "ViT<tiny>: warm-up not steady after 9 iterations",
     ]
-    assert words.doubts(diff) == [
-        "CNN|small: runs vary by 3.1%, more than the usual 2 %",
-        "CNN[big]: runs vary by 2.4%, more than the usual 2 %",
-        "ViT<tiny>: runs vary by 2.4%, more than the usual 2 %",
-        "ViT<tiny>: the warm-up was not steady after 9 runs",
+    assert formatting.warnings(diff) == [
+        "CNN|small: iterations vary by 3.1 %: measure again",
+        "CNN[big]: iterations vary by 2.4 %: measure again",
+        "ViT<tiny>: iterations vary by 2.4 %: measure again",
+        "ViT<tiny>: warm-up not steady after 9 iterations",
     ]

@@ -1,4 +1,4 @@
-"""What is missing is measured once, saved before the next begins, and never lost."""
+"""Missing jobs are measured once, each result is saved before the next job starts, and none is lost."""
 
 import subprocess
 import sys
@@ -9,23 +9,25 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
-from harness.plan import Options, Plan, make_plan
-from harness.progress import Progress
-from harness.result import Result
-from harness.run import Done, Runner, Site
-from harness.spec import load
-from harness.store import Store
+from harness.plan.job import Job
+from harness.plan.plan import Options, Plan, make_plan
+from harness.run.observer import ProgressObserver
+from harness.run.runner import Runner
+from harness.run.target import ExecutionTarget
+from harness.specs import load
+from harness.store.result import Result
+from harness.store.store import Store
 from tests.fakes import LAPTOP, V100, VERSIONS, FakeLauncher
 
 SPEC = """
 [table]
-title = "Two networks"
+title = "Two models"
 [column.params]
 label = "#param."
 job = "count"
 metric = "params"
-[column.speed]
-label = "speed"
+[column.throughput]
+label = "throughput"
 job = "throughput"
 metric = "throughput"
 [row.one]
@@ -41,41 +43,45 @@ set = { model = "two", res = 224 }
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Site:
-    return Site(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "speed.lock")
+def here(tmp_path: Path) -> ExecutionTarget:
+    return ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "speed.lock")
 
 
 def run(
     plan: Plan,
     store: Store,
     launcher: FakeLauncher,
-    site: Site,
+    target: ExecutionTarget,
     notes: "Notes",
     *,
     rerun: bool = False,
-    done: Done | None = None,
-) -> Done:
-    runner = Runner(store=store, launcher=launcher, site=site, watcher=notes, done=done if done is not None else Done())
-    return runner.run(plan, rerun=rerun)
+    measured: list[Result] | None = None,
+) -> Runner:
+    runner = Runner(
+        store=store,
+        launcher=launcher,
+        target=target,
+        observer=notes,
+        measured=measured if measured is not None else [],
+    )
+    runner.run(plan, rerun=rerun)
+    return runner
 
 
-class Notes:
-    """A watcher that takes notes."""
+class Notes(ProgressObserver):
+    """An observer that takes notes."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
-    def starts(self, job: object, number: int, total: int) -> None:
-        self.said.append(f"{number}/{total} {job}")
-
-    def progress(self, progress: Progress) -> None:
-        pass
+    def starts(self, job: Job, number: int, total: int) -> None:
+        self.lines.append(f"{number}/{total} {job}")
 
     def finished(self, result: Result) -> None:
-        self.said.append(f"{result.job}: {result.error or 'done'}")
+        self.lines.append(f"{result.job}: {result.error or 'done'}")
 
     def waits(self, why: str) -> None:
-        self.said.append(why)
+        self.lines.append(why)
 
 
 @pytest.fixture
@@ -85,7 +91,9 @@ def plan(tmp_path: Path) -> Plan:
     return make_plan([load(path)])
 
 
-def test_counts_share_a_process_and_each_speed_has_its_own(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_counts_share_a_process_and_each_throughput_has_its_own(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
+) -> None:
     launcher = FakeLauncher()
     run(plan, Store(tmp_path / "runs"), launcher, here, Notes())
     assert launcher.batches == [
@@ -97,15 +105,15 @@ def test_counts_share_a_process_and_each_speed_has_its_own(tmp_path: Path, plan:
 
 HOLDER = """
 import pathlib, sys
-from harness.machine.alone import alone
-with alone(pathlib.Path(sys.argv[1]), print):
+from harness.machine.exclusive import exclusive_lock
+with exclusive_lock(pathlib.Path(sys.argv[1]), print):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
-def test_who_waits_for_another_to_measure_its_speed_says_for_which_process(
-    tmp_path: Path, plan: Plan, here: Site
+def test_waiting_for_another_throughput_names_the_process_that_measures_it(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
 ) -> None:
     ours = Store(tmp_path / "runs")
     with subprocess.Popen(
@@ -123,12 +131,12 @@ def test_who_waits_for_another_to_measure_its_speed_says_for_which_process(
 
         notes = LetsGo()
         run(plan, ours, FakeLauncher(), here, notes)
-    assert f"another harness (process {other.pid}) measures speed on this machine; waiting for it" in notes.said
-    assert notes.said[-1] == "throughput two at 224: done"
+    assert f"another harness (process {other.pid}) measures throughput on this machine; waiting for it" in notes.lines
+    assert notes.lines[-1] == "throughput two at 224: done"
     assert not list(tmp_path.glob("*.pid"))
 
 
-def test_a_second_time_nothing_is_measured(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_a_second_time_nothing_is_measured(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
     store = Store(tmp_path / "runs")
     first = run(plan, store, FakeLauncher(), here, Notes())
     launcher = FakeLauncher()
@@ -138,15 +146,17 @@ def test_a_second_time_nothing_is_measured(tmp_path: Path, plan: Plan, here: Sit
     assert second.results == first.results
 
 
-def test_rerun_measures_again_and_keeps_the_history(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_rerun_measures_again_and_keeps_the_history(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
     store = Store(tmp_path / "runs")
     run(plan, store, FakeLauncher(), here, Notes())
-    done = run(plan, store, FakeLauncher(), here, Notes(), rerun=True)
-    assert len(done.measured) == 4
+    runner = run(plan, store, FakeLauncher(), here, Notes(), rerun=True)
+    assert len(runner.measured) == 4
     assert all(len(list(store.results(job))) == 2 for job in plan.jobs)
 
 
-def test_another_machine_measures_speeds_again_but_takes_the_counts(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_another_machine_measures_throughputs_again_but_reuses_the_counts(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
+) -> None:
     store = Store(tmp_path / "runs")
     run(plan, store, FakeLauncher(), here, Notes())
     launcher = FakeLauncher()
@@ -154,22 +164,24 @@ def test_another_machine_measures_speeds_again_but_takes_the_counts(tmp_path: Pa
     assert launcher.batches == [("throughput one at 224",), ("throughput two at 224",)]
 
 
-def test_a_failing_job_fails_alone_and_is_tried_again_next_time(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_a_failing_job_fails_alone_and_is_tried_again_next_time(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
+) -> None:
     store = Store(tmp_path / "runs")
-    done = run(plan, store, FakeLauncher(errors={"throughput one": "no luck"}), here, Notes())
-    assert [(str(r.job), r.error) for r in done.failed] == [("throughput one at 224", "no luck")]
-    assert len(done.results) == 4
+    runner = run(plan, store, FakeLauncher(errors={"throughput one": "no luck"}), here, Notes())
+    assert [(str(r.job), r.error) for r in runner.failed] == [("throughput one at 224", "no luck")]
+    assert len(runner.results) == 4
     launcher = FakeLauncher()
     again = run(plan, store, launcher, here, Notes())
     assert launcher.batches == [("throughput one at 224",)]
     assert again.failed == []
 
 
-def test_a_process_that_dies_loses_the_job_in_hand_only(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_a_process_that_dies_fails_only_its_current_job(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
     notes = Notes()
-    done = run(plan, Store(tmp_path / "runs"), FakeLauncher(crashes={"count one"}), here, notes)
-    assert [(str(r.job), r.error) for r in done.failed] == [("count one at 224", "the process was ended by SIGSEGV")]
-    assert notes.said == [
+    runner = run(plan, Store(tmp_path / "runs"), FakeLauncher(crashes={"count one"}), here, notes)
+    assert [(str(r.job), r.error) for r in runner.failed] == [("count one at 224", "the process was ended by SIGSEGV")]
+    assert notes.lines == [
         "1/4 count one at 224",
         "count one at 224: the process was ended by SIGSEGV",
         "2/4 count two at 224",
@@ -181,21 +193,21 @@ def test_a_process_that_dies_loses_the_job_in_hand_only(tmp_path: Path, plan: Pl
     ]
 
 
-def test_an_interruption_keeps_what_is_finished_and_the_next_run_goes_on(
-    tmp_path: Path, plan: Plan, here: Site
+def test_an_interruption_keeps_finished_results_and_the_next_run_continues(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
 ) -> None:
     store = Store(tmp_path / "runs")
-    done = Done()
+    measured: list[Result] = []
     with pytest.raises(KeyboardInterrupt):
-        run(plan, store, FakeLauncher(interrupts={"throughput two"}), here, Notes(), done=done)
-    assert len(done.measured) == 3
+        run(plan, store, FakeLauncher(interrupts={"throughput two"}), here, Notes(), measured=measured)
+    assert len(measured) == 3
     launcher = FakeLauncher()
     run(plan, store, launcher, here, Notes())
     assert launcher.batches == [("throughput two at 224",)]
 
 
-def test_unknown_networks_are_refused_together_and_before_anything_is_measured(
-    tmp_path: Path, plan: Plan, here: Site
+def test_unknown_models_are_refused_together_and_before_anything_is_measured(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
 ) -> None:
     launcher = FakeLauncher(unknown={"one": "timm knows no model 'one'", "two": "timm knows no model 'two'"})
     store = Store(tmp_path / "runs")
@@ -208,7 +220,7 @@ def test_unknown_networks_are_refused_together_and_before_anything_is_measured(
     assert launcher.batches == []
 
 
-def test_nothing_is_measured_where_nothing_could_be_kept(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_nothing_is_measured_where_nothing_can_be_saved(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
     (tmp_path / "runs").write_text("")
     launcher = FakeLauncher()
     with pytest.raises(HarnessError):
@@ -216,14 +228,14 @@ def test_nothing_is_measured_where_nothing_could_be_kept(tmp_path: Path, plan: P
     assert launcher.batches == []
 
 
-def test_two_at_once_measure_each_speed_once(tmp_path: Path, plan: Plan, here: Site) -> None:
+def test_two_runs_at_once_measure_each_throughput_once(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
     started = threading.Barrier(2, timeout=20)
     launchers = [FakeLauncher(), FakeLauncher()]
-    speeds = make_plan(plan.specs, Options(only=frozenset({"throughput"})))
+    throughputs = make_plan(plan.specs, Options(only=frozenset({"throughput"})))
 
     def go(launcher: FakeLauncher) -> None:
         started.wait()
-        run(speeds, Store(tmp_path / "runs"), launcher, here, Notes())
+        run(throughputs, Store(tmp_path / "runs"), launcher, here, Notes())
 
     threads = [threading.Thread(target=go, args=(launcher,)) for launcher in launchers]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""Summaries and rank correlations against scipy, and doubts against numbers worked out by hand."""
+"""Means and rank correlations against scipy, and warnings against numbers worked out by hand."""
 
 import math
 from typing import Any
@@ -9,40 +9,52 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from harness.stats import doubts, kendall, rank_correlation, relative_drift, spearman, summarise
+from harness.stats import (
+    kendall,
+    mean_interval,
+    rank_correlation,
+    relative_drift,
+    spearman,
+    timing_warnings,
+    variation,
+)
 
 whole = st.integers(min_value=-5, max_value=5).map(float)
 pairs = st.lists(st.tuples(whole, whole), min_size=2, max_size=12)
 
 
-def test_a_summary_of_four_samples_is_what_a_textbook_gives() -> None:
+def test_the_mean_of_four_samples_has_the_interval_that_a_textbook_gives() -> None:
     # Mean 2.5, deviation sqrt(5/3) = 1.29099; Student's t for 3 degrees of freedom is 3.18245, so the half width is
     # 3.18245 * 1.29099 / 2 = 2.05426.
-    summary = summarise([1.0, 2.0, 3.0, 4.0])
-    assert summary.mean == 2.5
-    assert summary.median == 2.5
-    assert summary.low == pytest.approx(2.5 - 2.05426, abs=1e-4)
-    assert summary.high == pytest.approx(2.5 + 2.05426, abs=1e-4)
-    assert summary.variation == pytest.approx(1.29099 / 2.5, abs=1e-5)
+    samples = [1.0, 2.0, 3.0, 4.0]
+    mean = mean_interval(samples)
+    assert mean.value == 2.5
+    assert mean.low == pytest.approx(2.5 - 2.05426, abs=1e-4)
+    assert mean.high == pytest.approx(2.5 + 2.05426, abs=1e-4)
+    assert variation(samples) == pytest.approx(1.29099 / 2.5, abs=1e-5)
 
 
 def test_one_sample_has_no_interval() -> None:
-    summary = summarise([3.0])
-    assert (summary.low, summary.high, summary.variation) == (3.0, 3.0, 0.0)
+    mean = mean_interval([3.0])
+    assert (mean.low, mean.high, variation([3.0])) == (3.0, 3.0, 0.0)
+
+
+def test_samples_around_zero_have_no_coefficient_of_variation() -> None:
+    assert math.isnan(variation([-1.0, 1.0]))
 
 
 @given(pairs)
-def test_kendall_is_scipys_tau_b(found: list[tuple[float, float]]) -> None:
-    one, other = zip(*found, strict=True)
-    assume(len(set(one)) > 1 and len(set(other)) > 1)
-    assert kendall(one, other) == pytest.approx(scipy_stats.kendalltau(one, other).statistic)
+def test_kendall_is_scipys_tau_b(pairs: list[tuple[float, float]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    assume(len(set(first)) > 1 and len(set(second)) > 1)
+    assert kendall(first, second) == pytest.approx(scipy_stats.kendalltau(first, second).statistic)
 
 
 @given(pairs)
-def test_spearman_is_scipys(found: list[tuple[float, float]]) -> None:
-    one, other = zip(*found, strict=True)
-    assume(len(set(one)) > 1 and len(set(other)) > 1)
-    assert spearman(one, other) == pytest.approx(scipy_stats.spearmanr(one, other).statistic)
+def test_spearman_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    assume(len(set(first)) > 1 and len(set(second)) > 1)
+    assert spearman(first, second) == pytest.approx(scipy_stats.spearmanr(first, second).statistic)
 
 
 def test_a_side_that_is_all_ties_has_no_correlation() -> None:
@@ -55,54 +67,59 @@ def test_a_side_that_is_all_ties_has_no_correlation() -> None:
 def test_an_interval_of_a_rank_correlation_holds_it_and_is_the_same_each_time(
     values: list[float], draw: object
 ) -> None:
-    other = sorted(values, key=lambda _: draw.random())  # type: ignore[attr-defined]
-    first = rank_correlation(values, other, measure=kendall)
+    second = sorted(values, key=lambda _: draw.random())  # type: ignore[attr-defined]
+    first = rank_correlation(values, second, measure=kendall)
     assert -1 - 1e-9 <= first.low <= first.high <= 1 + 1e-9
-    assert first == rank_correlation(values, other, measure=kendall)
+    assert first == rank_correlation(values, second, measure=kendall)
 
 
 def test_the_interval_is_the_one_that_scipys_bootstrap_finds() -> None:
-    one = [math.sin(3 * n) + n / 20 for n in range(40)]
-    other = [math.sin(5 * n + 1) + n / 20 for n in range(40)]
-    found = rank_correlation(one, other, measure=spearman)
+    first = [math.sin(3 * n) + n / 20 for n in range(40)]
+    second = [math.sin(5 * n + 1) + n / 20 for n in range(40)]
+    interval = rank_correlation(first, second, measure=spearman)
     np.random.seed(1)  # noqa: NPY002 -- the one way to seed that scipy 1.12 and the newest have in common
     bootstrap: Any = scipy_stats.bootstrap  # its types name the generator, which older versions name otherwise
     theirs = bootstrap(
-        (one, other),
+        (first, second),
         lambda a, b: scipy_stats.spearmanr(a, b).statistic,
         paired=True,
         vectorized=False,
         method="percentile",
         n_resamples=4000,
     ).confidence_interval
-    assert found.low == pytest.approx(theirs.low, abs=0.04)
-    assert found.high == pytest.approx(theirs.high, abs=0.04)
+    assert interval.low == pytest.approx(theirs.low, abs=0.04)
+    assert interval.high == pytest.approx(theirs.high, abs=0.04)
 
 
-def test_quiet_samples_raise_no_doubt() -> None:
-    assert doubts([1.0, 1.01, 0.99] * 10) == []
+def test_quiet_samples_raise_no_warning() -> None:
+    assert timing_warnings([1.0, 1.01, 0.99] * 10) == []
 
 
-def test_samples_that_spread_are_doubted_with_their_number() -> None:
+def test_samples_that_spread_are_warned_of_with_their_variation() -> None:
     # 1.0 and 1.2 by turns: mean 1.1, deviation 0.1017 over 30 samples, which is 9.2 %.
-    assert doubts([1.0, 1.2] * 15) == [
-        "runs vary by 9.2%: is something else using the machine? measure again when it is idle"
+    assert timing_warnings([1.0, 1.2] * 15) == [
+        "iterations vary by 9.2 %: is something else using the machine? measure again when it is idle"
     ]
 
 
 def test_a_moderate_spread_is_a_note() -> None:
     # 1.0 and 1.06 by turns: 0.0305 over 1.03 is 3.0 %.
-    assert doubts([1.0, 1.06] * 15) == ["runs vary by 3.0%, more than the usual 2 %"]
+    assert timing_warnings([1.0, 1.06] * 15) == [
+        "iterations vary by 3.0 %, more than the usual 2 %: measure again when the machine is idle"
+    ]
 
 
-def test_a_slow_first_run_is_doubted() -> None:
-    found = doubts([1.5] + [1.0] * 29)
-    assert found[-1] == "the first run took 1.50 times the median: warm-up ended too early"
+def test_a_slow_first_run_raises_a_warning() -> None:
+    warnings = timing_warnings([1.5] + [1.0] * 29)
+    assert warnings[-1] == "the first iteration took 1.50 times the median: the warm-up was too short; measure again"
 
 
-def test_a_drift_is_doubted() -> None:
+def test_a_drift_raises_a_warning() -> None:
     samples = [1.0] * 10 + [1.05] * 10 + [1.1] * 10
     assert relative_drift(samples) == pytest.approx(0.1)
-    assert doubts(samples)[-1] == (
-        "runs became 10.0% slower from the first third to the last: let the machine cool or settle first"
+    assert timing_warnings(samples[::-1])[-1] == (
+        "iterations became 9.1 % faster from the first third to the last: the warm-up was too short; measure again"
+    )
+    assert timing_warnings(samples)[-1] == (
+        "iterations became 10.0 % slower from the first third to the last: let the machine cool, then measure again"
     )

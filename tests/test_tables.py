@@ -1,4 +1,4 @@
-"""Every number of `tables/*.toml` stands in a copy of the paper, and every number of the copies in a spec."""
+"""Every number of `tables/*.toml` is in a copy of the paper, and every number of the copies in a spec."""
 
 import csv
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.job import Job
-from harness.kinds import KINDS, SETTINGS
-from harness.plan import make_plan
-from harness.spec import Catalog, Spec, load, read
+from harness.plan.job import Job
+from harness.plan.plan import make_plan
+from harness.specs import Catalog, Spec, load, reader
+from harness.specs.kinds import KINDS, SETTINGS
 
 TABLES = Path(__file__).parent.parent / "tables"
 PUBLISHED = Path(__file__).parent / "published"
@@ -30,7 +30,7 @@ SOURCES = {"both": "paper", "arxiv": "arxiv", "icml": "icml"}
 EDITIONS = {"paper": "both", "arxiv": "arxiv", "icml": "icml", "arxiv_v1": "arxiv"}
 
 Place = tuple[str, str, str]  # row, label of the column, source
-Value = tuple[str, str, str]  # the digits as printed, the uncertainty, the unit
+Value = tuple[str, str, str]  # the digits as published, the uncertainty, the unit
 
 
 def copy_of(name: str) -> list[dict[str, str]]:
@@ -45,23 +45,23 @@ def source_of(line: Mapping[str, str]) -> str:
     return SOURCES[line["edition"]]
 
 
-def printed_in_copy(name: str) -> dict[Place, Value]:
+def published_in_copy(name: str) -> dict[Place, Value]:
     """Give the values of a copy; cells that the paper leaves blank are not among them."""
-    found: dict[Place, Value] = {}
+    values: dict[Place, Value] = {}
     for line in copy_of(name):
         place = line["row"], line["column"], source_of(line)
-        assert place not in found, place
+        assert place not in values, place
         if line["value"]:
-            found[place] = line["value"], line["uncertainty"], line["unit"]
-    return found
+            values[place] = line["value"], line["uncertainty"], line["unit"]
+    return values
 
 
-def printed_in_spec(spec: Spec, kind: str) -> dict[Place, Value]:
+def published_in_spec(spec: Spec, kind: str) -> dict[Place, Value]:
     """Give the values that a spec has from sources of this kind."""
     return {
         (row, cell.column.label, reference.source.name): (
-            reference.printed.text,
-            reference.printed.uncertainty or "",
+            reference.published.text,
+            reference.published.uncertainty or "",
             cell.unit,
         )
         for (row, _), cell in spec.cells.items()
@@ -75,7 +75,7 @@ def throughput_jobs(name: str) -> set[Job]:
 
 
 def job_in(name: str, row: str, column: str) -> Job | None:
-    return make_plan([SPECS[name]]).of(SPECS[name])[row, column].job
+    return make_plan([SPECS[name]]).cells_in(SPECS[name])[row, column].job
 
 
 # The paper.
@@ -88,8 +88,8 @@ def test_every_copy_belongs_to_a_spec_and_every_spec_to_a_copy() -> None:
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_every_printed_value_stands_in_the_spec_digit_by_digit_and_no_other(name: str) -> None:
-    assert printed_in_spec(SPECS[name], "paper") == printed_in_copy(COPIES[name])
+def test_every_published_value_is_in_the_spec_digit_by_digit_and_no_other(name: str) -> None:
+    assert published_in_spec(SPECS[name], "paper") == published_in_copy(COPIES[name])
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -99,11 +99,11 @@ def test_a_cell_that_the_paper_leaves_blank_is_blank_in_the_spec_and_has_its_uni
     for line in copy_of(COPIES[name]):
         if not line["value"]:
             cell = spec.cell(line["row"], keys[line["column"]])
-            assert (cell.printed, cell.unit) == (None, line["unit"])
+            assert (cell.published, cell.unit) == (None, line["unit"])
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_rows_and_columns_stand_in_the_order_of_print(name: str) -> None:
+def test_rows_and_columns_are_in_the_order_of_the_paper(name: str) -> None:
     lines = copy_of(COPIES[name])
     assert [row.key for row in SPECS[name].rows] == list(dict.fromkeys(line["row"] for line in lines))
     shown = [column.label for column in SPECS[name].columns if not column.extra]
@@ -115,7 +115,7 @@ def test_rows_are_called_what_the_paper_calls_them(name: str) -> None:
     rows = {row.key: row for row in SPECS[name].rows}
     for line in copy_of(COPIES[name]):
         row, label = rows[line["row"]], line["row_label_in_paper"]
-        if name == "table8":  # the copy has the heading of the group; what the row changes is told by its flags
+        if name == "table8":  # the copy has the heading of the group; its flags are what the row changes
             assert label == (row.group or row.label)
         elif source_of(line) != "arxiv_v1":
             assert label == row.label
@@ -140,39 +140,39 @@ def test_what_the_icml_edition_lacks_is_not_in_its_tables(name: str) -> None:
 @pytest.mark.parametrize("name", COPIES)
 @pytest.mark.parametrize("edition", ["arxiv", "icml"])
 def test_an_edition_shows_its_own_values(name: str, edition: str) -> None:
-    wanted = {
+    expected = {
         (line["row"], line["column"]): line["value"]
         for line in copy_of(COPIES[name])
         if line["edition"] in ("both", edition) and line["value"] and source_of(line) != "arxiv_v1"
     }
     labels = {column.key: column.label for column in SPECS[name].columns}
     cells = SPECS[name].in_edition(edition).cells
-    shown = {(row, labels[key]): cell.printed.text for (row, key), cell in cells.items() if cell.printed}
-    assert shown == wanted
+    shown = {(row, labels[key]): cell.published.text for (row, key), cell in cells.items() if cell.published}
+    assert shown == expected
 
 
-def test_labels_that_icml_prints_otherwise_are_those_of_the_copies() -> None:
-    wanted = {
+def test_labels_that_differ_in_icml_are_those_of_the_copies() -> None:
+    expected = {
         (name, line["row"], label[1])
         for name, copy in COPIES.items()
         for line in copy_of(copy)
         if (label := re.match(r"ICML label: ([^;]+)", line["note"]))
     }
-    wanted |= {
+    expected |= {
         ("table5", line["row"], line["row_label_in_paper"].removesuffix(" / 1000 epochs"))
         for line in copy_of("table05.csv")
         if line["note"].startswith("ICML prints the label without the epochs")
     }
-    found = {(name, row.key, row.label_icml) for name, spec in SPECS.items() for row in spec.rows if row.label_icml}
-    assert len(wanted) == 6 + 4
-    assert found == wanted
+    in_specs = {(name, row.key, row.label_icml) for name, spec in SPECS.items() for row in spec.rows if row.label_icml}
+    assert len(expected) == 6 + 4
+    assert in_specs == expected
 
 
 def test_the_column_that_icml_abbreviates_is_that_of_the_copy() -> None:
-    wanted = {line["column"] for line in copy_of("table04.csv") if line["note"] == "ICML column label: distil."}
-    found = {(n, c.label, c.label_icml) for n, spec in SPECS.items() for c in spec.columns if c.label_icml}
-    assert wanted == {"distillation"}
-    assert found == {("table4", "distillation", "distil.")}
+    expected = {line["column"] for line in copy_of("table04.csv") if line["note"] == "ICML column label: distil."}
+    in_specs = {(n, c.label, c.label_icml) for n, spec in SPECS.items() for c in spec.columns if c.label_icml}
+    assert expected == {"distillation"}
+    assert in_specs == {("table4", "distillation", "distil.")}
 
 
 def test_icml_puts_the_transformers_of_table_5_under_two_headings() -> None:
@@ -185,19 +185,19 @@ def test_icml_puts_the_transformers_of_table_5_under_two_headings() -> None:
         assert group == f"Transformers: training {epochs} epochs"
 
 
-def test_stars_of_table_8_stand_where_the_paper_has_them() -> None:
-    wanted = {
+def test_stars_of_table_8_are_where_the_paper_has_them() -> None:
+    expected = {
         (line["row"], line["column"])
         for line in copy_of("table08.csv")
         if line["note"].startswith("marked * in the paper")
     }
-    found = {
+    in_specs = {
         (row, cell.column.label)
         for (row, _), cell in SPECS["table8"].cells.items()
-        if cell.printed and "*" in cell.printed.marks
+        if cell.published and "*" in cell.published.marks
     }
-    assert len(wanted) == 2
-    assert found == wanted
+    assert len(expected) == 2
+    assert in_specs == expected
 
 
 def test_the_misprint_of_table_5_is_marked_as_wrong_and_its_neighbour_is_not() -> None:
@@ -206,7 +206,7 @@ def test_the_misprint_of_table_5_is_marked_as_wrong_and_its_neighbour_is_not() -
     wrong = [
         row
         for (row, column), cell in spec.cells.items()
-        if cell.printed and any(spec.footnotes[mark].effect == "wrong" for mark in cell.printed.marks)
+        if cell.published and any(spec.footnotes[mark].effect == "wrong" for mark in cell.published.marks)
     ]
     assert suspect == wrong == ["efficientnet_b5_ra"]
 
@@ -215,20 +215,20 @@ def test_the_misprint_of_table_5_is_marked_as_wrong_and_its_neighbour_is_not() -
 
 
 def test_values_of_timm_and_the_authors_are_those_of_the_public_weights_that_match() -> None:
-    wanted: dict[tuple[str, str, str, str], str] = {}
+    expected: dict[tuple[str, str, str, str], str] = {}
     for line in copy_of("timm_reference.csv"):
         if line["match"] in ("same weights", "same source weights"):
             for source, column, value in published_in(line):
-                wanted[f"table{line['paper_table']}", line["paper_row"], source, column] = value
-    found = {
-        (name, row, reference.source.name, column): reference.printed.text
+                expected[f"table{line['paper_table']}", line["paper_row"], source, column] = value
+    in_specs = {
+        (name, row, reference.source.name, column): reference.published.text
         for name, spec in SPECS.items()
         if name in COPIES
         for (row, column), cell in spec.cells.items()
         for reference in cell.references
         if reference.source.kind != "paper"
     }
-    assert found == wanted
+    assert in_specs == expected
 
 
 def published_in(line: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -261,7 +261,7 @@ def test_rows_without_public_weights_say_why() -> None:
 
 
 def test_the_nearest_public_weights_are_those_of_the_reference() -> None:
-    wanted = [
+    expected = [
         (
             f"table{line['paper_table']}",
             line["paper_row"],
@@ -273,7 +273,7 @@ def test_the_nearest_public_weights_are_those_of_the_reference() -> None:
         for line in copy_of("timm_reference.csv")
         if line["match"] not in ("same weights", "same source weights", "no public weight")
     ]
-    found = [
+    in_specs = [
         (
             name,
             row.key,
@@ -286,34 +286,34 @@ def test_the_nearest_public_weights_are_those_of_the_reference() -> None:
         for row in spec.rows
         for near in row.nearest
     ]
-    assert sorted(found) == sorted(wanted)
+    assert sorted(in_specs) == sorted(expected)
 
 
-def test_every_speed_that_timm_published_stands_in_the_spec_and_no_other() -> None:
-    wanted = {
+def test_every_throughput_that_timm_published_is_in_the_spec_and_no_other() -> None:
+    expected = {
         (line["timm_network"], line["source_file"], "timm"): (line["samples_per_sec"], "", "im/s")
         for line in copy_of("timm_benchmarks.csv")
     }
-    assert len(wanted) == 590
-    assert printed_in_spec(SPECS["timm-speed"], "timm") == wanted
+    assert len(expected) == 590
+    assert published_in_spec(SPECS["timm-speed"], "timm") == expected
 
 
-def test_speeds_of_timm_at_another_size_than_the_papers_are_marked_with_that_size() -> None:
+def test_throughputs_of_timm_at_another_size_than_the_papers_are_marked_with_that_size() -> None:
     lines = copy_of("timm_benchmarks.csv")
-    wanted = {
+    expected = {
         (line["timm_network"], line["source_file"]): (line["img_size"],) if line["size_as_in_paper"] == "no" else ()
         for line in lines
     }
-    found = {
-        (row, cell.column.label): reference.printed.marks
+    in_specs = {
+        (row, cell.column.label): reference.published.marks
         for (row, _), cell in SPECS["timm-speed"].cells.items()
         for reference in cell.references
     }
-    assert found == wanted
+    assert in_specs == expected
 
 
-def test_statements_of_the_authors_stand_in_the_spec_line_by_line() -> None:
-    wanted = [
+def test_statements_of_the_authors_are_in_the_spec_line_by_line() -> None:
+    expected = [
         (
             line["topic"],
             line["item"],
@@ -325,8 +325,8 @@ def test_statements_of_the_authors_stand_in_the_spec_line_by_line() -> None:
     ]
     spec = SPECS["author-statements"]
     cells = [spec.cell(row.key, "value") for row in spec.rows]
-    found = [(c.row.group, c.row.label, c.references[0].printed.text, c.unit, c.row.note) for c in cells]
-    assert found == wanted
+    in_specs = [(c.row.group, c.row.label, c.references[0].published.text, c.unit, c.row.note) for c in cells]
+    assert in_specs == expected
     assert {reference.source.kind for cell in cells for reference in cell.references} == {"author"}
 
 
@@ -369,26 +369,26 @@ def test_the_figure_of_a_table_is_a_spec_with_axes() -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_every_cell_can_be_planned_and_a_network_to_evaluate_has_weights_or_a_reason(name: str) -> None:
+def test_every_cell_can_be_planned_and_a_model_to_evaluate_has_weights_or_a_reason(name: str) -> None:
     for planned in make_plan([SPECS[name]]).cells:
         place = (planned.cell.row.key, planned.cell.column.key)
-        assert not planned.blocked.startswith("the spec does not say"), (place, planned.blocked)
+        assert not planned.blocked.startswith("the spec does not set"), (place, planned.blocked)
 
 
 # Tables share jobs.
 
 
-def test_the_speeds_of_figure_1_are_measured_for_table_5() -> None:
+def test_the_throughputs_of_figure_1_are_measured_for_table_5() -> None:
     assert len(throughput_jobs("figure1")) == 14
     assert throughput_jobs("figure1") <= throughput_jobs("table5")
 
 
-def test_the_speeds_of_table_1_are_measured_for_table_5() -> None:
+def test_the_throughputs_of_table_1_are_measured_for_table_5() -> None:
     assert len(throughput_jobs("table1")) == 3
     assert throughput_jobs("table1") <= throughput_jobs("table5")
 
 
-def test_the_same_network_with_other_weights_has_the_same_speed() -> None:
+def test_the_same_model_with_other_weights_has_the_same_throughput() -> None:
     b5 = job_in("table5", "efficientnet_b5", "throughput")
     assert b5 is not None
     assert b5 == job_in("table5", "efficientnet_b5_ra", "throughput")
@@ -396,24 +396,26 @@ def test_the_same_network_with_other_weights_has_the_same_speed() -> None:
 
 
 @pytest.mark.parametrize("row", ["deit_ti_dist", "deit_s_dist", "deit_b_dist", "deit_b_dist_384"])
-def test_a_network_trained_for_1000_epochs_is_as_fast_as_after_300(row: str) -> None:
+def test_a_model_trained_for_1000_epochs_is_as_fast_as_after_300(row: str) -> None:
     job = job_in("table5", row, "throughput")
     assert job is not None
     assert job == job_in("table5", f"{row}_1000ep", "throughput")
     assert job_in("table5", row, "params") == job_in("table5", f"{row}_1000ep", "params")
 
 
-def test_table_5_measures_each_network_at_each_size_once() -> None:
-    networks = set()
+def test_table_5_measures_each_model_at_each_size_once() -> None:
+    models = set()
     for line in copy_of("table05.csv"):
         if line["column"] == "image size":
-            name = line["row"].removesuffix("_1000ep").removesuffix("_ra")  # training, which speed does not see
-            networks.add((name, line["value"]))
-    assert len(networks) == 32 - 4 - 2  # rows, less those of 1000 epochs, less those of RandAugment
-    assert len(throughput_jobs("table5")) == len(networks)
+            name = (
+                line["row"].removesuffix("_1000ep").removesuffix("_ra")
+            )  # training, which does not change the throughput
+            models.add((name, line["value"]))
+    assert len(models) == 32 - 4 - 2  # rows, less those of 1000 epochs, less those of RandAugment
+    assert len(throughput_jobs("table5")) == len(models)
 
 
-def test_table_5_builds_each_row_at_the_size_that_is_printed() -> None:
+def test_table_5_builds_each_row_at_the_size_that_is_published() -> None:
     for line in copy_of("table05.csv"):
         if line["column"] == "image size":
             job = job_in("table5", line["row"], "throughput")
@@ -443,13 +445,13 @@ def words(cell: str) -> list[str]:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("`[table]`", read._TABLE),
-        ("`[source.NAME]`", read._SOURCE),
-        ("`[column.KEY]`", read._COLUMN),
-        ("`[row.KEY]`", read._ROW),
-        ("`[family.KEY]`", read._FAMILY),
-        ('`[machine."NAME"]`', read._MACHINE),
-        ("`[footnote.MARK]`", read._FOOTNOTE),
+        ("`[table]`", reader._TABLE),
+        ("`[source.NAME]`", reader._SOURCE),
+        ("`[column.KEY]`", reader._COLUMN),
+        ("`[row.KEY]`", reader._ROW),
+        ("`[family.KEY]`", reader._FAMILY),
+        ('`[machine."NAME"]`', reader._MACHINE),
+        ("`[footnote.MARK]`", reader._FOOTNOTE),
     ],
 )
 def test_the_keys_of_each_part_are_documented_and_no_others(heading: str, keys: Mapping[str, object]) -> None:
@@ -460,13 +462,13 @@ def test_the_keys_of_each_part_are_documented_and_no_others(heading: str, keys: 
 
 def test_the_keys_of_a_single_cell_are_documented_and_no_others() -> None:
     (meaning,) = [row[1] for row in tables_under("`[row.KEY]`")[0] if row[0] == "`cell`"]
-    assert sorted(words(meaning)) == sorted(read._CELL)
+    assert sorted(words(meaning)) == sorted(reader._CELL)
 
 
 def test_the_keys_of_nearest_are_documented_and_no_others() -> None:
     (meaning,) = [row[1] for row in tables_under("`[row.KEY]`")[0] if row[0] == "`nearest`"]
     (example,) = words(meaning)
-    assert example == f"{{ {', '.join(read._NEAREST)}, timm = {{ … }} }}"
+    assert example == f"{{ {', '.join(reader._NEAREST)}, timm = {{ … }} }}"
 
 
 def test_the_kinds_of_job_with_their_settings_and_metrics_are_documented_and_no_others() -> None:

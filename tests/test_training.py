@@ -1,4 +1,4 @@
-"""The trainer on real images: what it learns, that nothing is lost, that several processes do what one does."""
+"""The trainer on real images: what it learns, that nothing is lost, that several processes equal one."""
 
 import csv
 import errno
@@ -22,23 +22,23 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import JobError
-from harness.job import Job
-from harness.jobs import network
-from harness.jobs import trained as weights_of
-from harness.jobs.images import Images, open_images
-from harness.jobs.preprocess import View, normalised
-from harness.jobs.training import checkpoint, networks
-from harness.jobs.training.assembly import Place, assembled
-from harness.jobs.training.data import mixing_of
+from harness.jobs import models
+from harness.jobs.data.images import Images
+from harness.jobs.data.open import open_images
+from harness.jobs.data.preprocess import Preprocessing, normalise
+from harness.jobs.training import checkpoint, student, trained_weights
+from harness.jobs.training.data import build_mixing
+from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
-from harness.jobs.training.logs import COLUMNS
-from harness.jobs.training.loop import Stopped
-from harness.jobs.training.measure import accuracies
-from harness.jobs.training.networks import Student
-from harness.jobs.training.world import World
-from harness.progress import Progress
-from harness.result import Result, new_id
-from harness.store import Store
+from harness.jobs.training.monitoring import COLUMNS
+from harness.jobs.training.run import ProcessContext, assemble_trainer
+from harness.jobs.training.student import Student
+from harness.jobs.training.trainer import TrainingStopped
+from harness.jobs.training.validation import measure_accuracies
+from harness.plan.job import Job
+from harness.run.messages import Inputs, Progress
+from harness.store.result import Result, new_id
+from harness.store.store import Store
 from tests.fakes import LAPTOP
 from tests.trainings import PLAIN, ignored, smoke, trained
 
@@ -46,22 +46,24 @@ ROOT = Path(__file__).parent.parent
 
 
 def digest(runs: Path) -> str:
-    """Sum up the weights that a training left."""
+    """Return the SHA-256 of the weights that a training saved."""
     return hashlib.sha256((runs / "weights.safetensors").read_bytes()).hexdigest()
 
 
-def training_of(job: Job, runs: Path, stops_after: int | None = None) -> Any:  # noqa: ANN401
-    """Assemble a training that is told to stop after so many steps."""
+def trainer_of(job: Job, runs: Path, stops_after: int | None = None) -> Any:  # noqa: ANN401
+    """Assemble a trainer that is told to stop after so many steps."""
     images, tests = (open_images("digits", "sklearn/digits", split=split) for split in ("train", "test"))
-    place = Place(device="cpu", workers=0, cores=1, weights=None, runs=runs)
+    context = ProcessContext(device="cpu", cores=1, inputs=Inputs(), runs=runs)
     steps = 0
 
-    def asked() -> bool:
+    def stop_requested() -> bool:
         nonlocal steps
         steps += 1
         return stops_after is not None and steps > stops_after
 
-    return assembled(job, images, tests, place=place, world=World(), report=ignored, asked=asked)
+    return assemble_trainer(
+        job, images, tests, context=context, world=World(), report=ignored, stop_requested=stop_requested
+    )
 
 
 # Learning.
@@ -78,7 +80,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, dict[s
 
 def test_a_small_deit_learns_the_digits(teacher: tuple[Job, Path, dict[str, Any]]) -> None:
     history = teacher[2]["history"]
-    assert history[-1]["top1"] > 80  # guessing gives 10
+    assert history[-1]["top1"] > 80  # chance gives 10
     assert history[-1]["loss"] < 0.6 * history[0]["loss"]
 
 
@@ -92,17 +94,17 @@ def test_a_distilled_student_agrees_more_with_its_teacher(tmp_path: Path) -> Non
     runs.mkdir()
     trained(job, runs)
     agreement = {}
-    for name, student in (("alone", alone), ("taught", taught)):
+    for name, setup in (("alone", alone), ("taught", taught)):
         folder = tmp_path / name
         folder.mkdir()
-        _leave_for_students(job, runs, into=folder)
-        trained(student, folder)
-        agreement[name] = _agreement(student, folder, job, runs)
+        _save_for_students(job, runs, into=folder)
+        trained(setup, folder)
+        agreement[name] = _agreement(setup, folder, job, runs)
     assert agreement["taught"] > agreement["alone"] + 0.05  # 0.11 to 0.15 with three seeds
 
 
-def _leave_for_students(job: Job, runs: Path, *, into: Path) -> None:
-    """Put the result of a training where those that need its weights look for it."""
+def _save_for_students(job: Job, runs: Path, *, into: Path) -> None:
+    """Store the result of a training where those that need its weights find it."""
     store = Store(into)
     started = datetime.now(tz=UTC)
     facts = {"weights": {"sha256": digest(runs)}}
@@ -111,32 +113,32 @@ def _leave_for_students(job: Job, runs: Path, *, into: Path) -> None:
     store.weights_of(result).write_bytes((runs / "weights.safetensors").read_bytes())
 
 
-def _agreement(one: Job, folder: Path, other: Job, runs: Path) -> float:
-    """Take the share of the test images of which two networks say the same."""
+def _agreement(job: Job, folder: Path, other: Job, runs: Path) -> float:
+    """Return the share of the test images of which two models predict the same."""
     tests = open_images("digits", "sklearn/digits")
-    guesses = []
-    for job, where in ((one, folder), (other, runs)):
-        built = Student(weights_of.network(job, where / "weights.safetensors", res=32))
-        guesses.append(_guesses(built, tests, Hyperparameters.of(job)))
-    return float(np.mean(guesses[0] == guesses[1]))
+    predictions = []
+    for trained_job, path in ((job, folder), (other, runs)):
+        built = Student(trained_weights.load_model(trained_job, path / "weights.safetensors", res=32))
+        predictions.append(_predict(built, tests, Hyperparameters.of(trained_job)))
+    return float(np.mean(predictions[0] == predictions[1]))
 
 
 @torch.inference_mode()
-def _guesses(student: Student, tests: Images, hyper: Hyperparameters) -> np.ndarray:
-    cut = View(res=hyper.res, crop=hyper.crop, interpolation=hyper.interpolation).transform()
-    pixels = torch.from_numpy(np.stack([cut(tests.image(place)) for place in range(len(tests))]))
-    answers: torch.Tensor = student.eval()(normalised(pixels, hyper.norm))[0]
-    return answers.argmax(dim=1).numpy()
+def _predict(student: Student, tests: Images, hyper: Hyperparameters) -> np.ndarray:
+    cut = Preprocessing(res=hyper.res, crop=hyper.crop, interpolation=hyper.interpolation).transform()
+    pixels = torch.from_numpy(np.stack([cut(tests.image(position)) for position in range(len(tests))]))
+    logits: torch.Tensor = student.eval()(normalise(pixels, hyper.norm))[0]
+    return logits.argmax(dim=1).numpy()
 
 
 def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right(tmp_path: Path) -> None:
     job = smoke(epochs=1)
     trained(job, tmp_path)
     tests = open_images("digits", "sklearn/digits")
-    built = Student(weights_of.network(job, tmp_path / "weights.safetensors", res=32))
-    found = accuracies(built, tests, Hyperparameters.of(job), World(), device="cpu", workers=0)
-    right = (_guesses(built, tests, Hyperparameters.of(job)) == tests.labels).mean()
-    assert found == {"top1": pytest.approx(100 * right)}
+    built = Student(trained_weights.load_model(job, tmp_path / "weights.safetensors", res=32))
+    accuracies = measure_accuracies(built, tests, Hyperparameters.of(job), World(), device="cpu", workers=0)
+    right = (_predict(built, tests, Hyperparameters.of(job)) == tests.labels).mean()
+    assert accuracies == {"top1": pytest.approx(100 * right)}
 
 
 # What is left behind.
@@ -144,8 +146,8 @@ def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right
 
 def test_a_training_leaves_weights_a_table_of_its_epochs_and_points_for_tensorboard(tmp_path: Path) -> None:
     job = smoke(epochs=2)
-    said: list[Progress] = []
-    metrics, facts = trained(job, tmp_path, report=said.append)
+    reports: list[Progress] = []
+    metrics, facts = trained(job, tmp_path, report=reports.append)
     folder = tmp_path / job.key
     with (folder / "training.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -158,23 +160,23 @@ def test_a_training_leaves_weights_a_table_of_its_epochs_and_points_for_tensorbo
         assert file.metadata() == {"classes": "10"}
     assert facts["weights"]["sha256"] == digest(tmp_path)
     assert facts["learning_rate"] == {"given": 0.008, "for_batch": 512.0, "set": 0.001}
-    assert said[-1].done == said[-1].total == 2 * 20 * 64
-    assert "loss" in said[-1].phase
-    assert "top-1" in said[-1].phase
-    assert said[-1].rate is not None
-    assert said[-1].rate > 0
+    assert reports[-1].done == reports[-1].total == 2 * 20 * 64
+    assert "loss" in reports[-1].phase
+    assert "top-1" in reports[-1].phase
+    assert reports[-1].rate is not None
+    assert reports[-1].rate > 0
 
 
-def test_the_average_is_kept_where_the_recipe_asks_for_it(tmp_path: Path) -> None:
+def test_the_average_is_saved_where_the_recipe_asks_for_it(tmp_path: Path) -> None:
     plain, average = tmp_path / "plain", tmp_path / "average"
-    asked: dict[str, Any] = {"ema": True, "ema_decay": 0.5}
-    for folder, changes in ((plain, {}), (average, asked)):
+    with_average: dict[str, Any] = {"ema": True, "ema_decay": 0.5}
+    for folder, changes in ((plain, {}), (average, with_average)):
         folder.mkdir()
         trained(smoke(epochs=1, **changes), folder)
-    one, other = (load_file(folder / "weights.safetensors") for folder in (plain, average))
-    assert one.keys() == other.keys()
-    apart = (one["head.weight"] - other["head.weight"]).abs().max()
-    assert 0 < apart < 0.01  # half of the way of the last steps
+    last, averaged = (load_file(folder / "weights.safetensors") for folder in (plain, average))
+    assert last.keys() == averaged.keys()
+    difference = (last["head.weight"] - averaged["head.weight"]).abs().max()
+    assert 0 < difference < 0.01  # half of the way of the last steps
 
 
 # Nothing is lost.
@@ -187,14 +189,14 @@ def test_a_training_that_was_stopped_anywhere_ends_with_the_same_weights_to_the_
     for folder in (whole, broken):
         folder.mkdir()
     trained(job, whole)
-    with pytest.raises(Stopped):
-        training_of(job, broken, stops_after=stops).run()
+    with pytest.raises(TrainingStopped):
+        trainer_of(job, broken, stops_after=stops).run()
     _, facts = trained(job, broken)
     assert facts["resumed"] == 1
     assert digest(whole) == digest(broken)
 
 
-def test_readers_do_not_change_what_is_learnt(tmp_path: Path) -> None:
+def test_loader_processes_do_not_change_what_is_learnt(tmp_path: Path) -> None:
     folders = tmp_path / "alone", tmp_path / "read"
     for workers, folder in enumerate(folders):
         folder.mkdir()
@@ -212,8 +214,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2], ids=lambda one: one.name)
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path, by: signal.Signals) -> None:
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2], ids=lambda number: number.name)
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path: Path, by: signal.Signals) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
@@ -237,9 +239,9 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(tmp_path: Path
     assert digest(whole) == digest(broken)
 
 
-def _wait_for(there: Any, process: "subprocess.Popen[bytes]") -> None:  # noqa: ANN401
+def _wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:  # noqa: ANN401
     end = time.monotonic() + 120
-    while not there():
+    while not condition():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -247,18 +249,18 @@ def _wait_for(there: Any, process: "subprocess.Popen[bytes]") -> None:  # noqa: 
 
 def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     job = smoke(epochs=3)
-    training = training_of(job, tmp_path, stops_after=65)
-    with pytest.raises(Stopped):
-        training_of(smoke(epochs=5), tmp_path, stops_after=68).run()
+    trainer = trainer_of(job, tmp_path, stops_after=65)
+    with pytest.raises(TrainingStopped):
+        trainer_of(smoke(epochs=5), tmp_path, stops_after=68).run()
     names = [path.name for path in sorted((tmp_path / smoke(epochs=5).key).glob("checkpoint-*"))]
     assert len(names) == 2
-    assert training.checkpoints.newest() is None
+    assert trainer.checkpoints.newest() is None
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_serves(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_is_used(tmp_path: Path) -> None:
     job = smoke(epochs=5)
-    with pytest.raises(Stopped):
-        training_of(job, tmp_path, stops_after=50).run()
+    with pytest.raises(TrainingStopped):
+        trainer_of(job, tmp_path, stops_after=50).run()
     checkpoints = checkpoint.Checkpoints(tmp_path / job.key, job)
     newest = checkpoints.newest()
     assert newest is not None
@@ -271,8 +273,8 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_serves(tmp_path
 
 def test_a_checkpoint_of_another_recipe_is_refused_by_its_first_difference(tmp_path: Path) -> None:
     job, other = smoke(epochs=5), smoke(epochs=5, mixup=0.3)
-    with pytest.raises(Stopped):
-        training_of(job, tmp_path, stops_after=3).run()
+    with pytest.raises(TrainingStopped):
+        trainer_of(job, tmp_path, stops_after=3).run()
     (tmp_path / job.key).rename(tmp_path / other.key)
     path = checkpoint.Checkpoints(tmp_path / other.key, other).newest()
     with pytest.raises(JobError) as error:
@@ -284,19 +286,19 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_its_first_difference(tmp_p
 
 def test_a_loss_that_is_no_number_stops_with_the_step_the_rate_and_the_last_good_checkpoint(tmp_path: Path) -> None:
     job = smoke(epochs=2)
-    training = training_of(job, tmp_path)
-    step, taken = training.step, []
+    trainer = trainer_of(job, tmp_path)
+    step, taken = trainer.step, []
 
     def poisoned(pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         taken.append(1)
         if len(taken) == 25:
             with torch.no_grad():
-                training.student.network.head.weight.fill_(float("nan"))
+                trainer.student.model.head.weight.fill_(float("nan"))
         return step(pixels, targets)  # type: ignore[no-any-return]
 
-    training.step = Poisoned(step, poisoned)
+    trainer.step = Poisoned(step, poisoned)
     with pytest.raises(JobError) as error:
-        training.run()
+        trainer.run()
     assert str(error.value) == (
         "the loss is nan at step 5 of epoch 2, learning rate 0.000505; the last good checkpoint is "
         "checkpoint-000000020.safetensors; try a smaller learning_rate, or precision = 'float32'"
@@ -304,7 +306,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_the_rate_and_the_last_good
 
 
 class Poisoned:
-    """A step whose network goes bad."""
+    """A step whose model goes bad."""
 
     def __init__(self, step: Any, call: Any) -> None:  # noqa: ANN401
         self._step, self._call = step, call
@@ -341,7 +343,7 @@ def test_a_full_disk_stops_and_leaves_the_last_checkpoint_whole(
     first = tmp_path / job.key / "checkpoint-000000020.safetensors"
     assert str(error.value) == (
         f"{first.with_name('checkpoint-000000040.safetensors')}: the disk is full; free some space and run the same "
-        "command, which goes on from checkpoint-000000020.safetensors"
+        "command, which resumes from checkpoint-000000020.safetensors"
     )
     assert [path.name for path in (tmp_path / job.key).glob("*checkpoint*")] == [first.name]
     _, facts = trained(job, tmp_path)
@@ -368,7 +370,7 @@ def _gradients(rank: int, size: int, port: int, folder: str) -> None:
 def _batch() -> tuple[Student, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     shape = {"depth": 2, "embed_dim": 32, "num_heads": 2, "patch_size": 8}
-    built = network.trainable("deit_tiny_patch16_224", 32, classes=10, shape=shape, rates={})
+    built = models.build_trainable("deit_tiny_patch16_224", 32, classes=10, shape=shape)
     return Student(built), torch.randn(8, 3, 32, 32), torch.arange(8)
 
 
@@ -382,77 +384,77 @@ def test_two_processes_with_half_the_batch_have_the_gradient_of_one_with_the_who
         assert torch.allclose(parameter.grad, gradient, atol=1e-6)
 
 
-def test_torchrun_trains_with_two_processes_and_goes_on_like_one(tmp_path: Path) -> None:
-    said: list[Progress] = []
-    metrics, facts = trained(smoke(epochs=1), tmp_path, processes=2, report=said.append)
+def test_torchrun_trains_with_two_processes(tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    metrics, facts = trained(smoke(epochs=1), tmp_path, processes=2, report=reports.append)
     assert (facts["processes"], facts["batch_per_process"], facts["steps"]) == (2, 32, 20)
     assert facts["weights"]["sha256"] == digest(tmp_path)
     assert 0 < float(metrics["top1"].value) < 100
 
 
-def test_what_goes_wrong_in_one_of_several_processes_is_told(tmp_path: Path) -> None:
+def test_an_error_in_one_of_several_processes_is_reported(tmp_path: Path) -> None:
     job = smoke(epochs=1, distillation="token", start="deit_tiny_patch16_224.nowhere")
     with pytest.raises(JobError, match="has no distillation token"):
         trained(job, tmp_path, processes=2)
 
 
-# Networks.
+# Models.
 
 
-def test_a_student_says_the_same_in_training_and_in_eval_mode() -> None:
-    built = network.trainable(
-        "deit_tiny_distilled_patch16_224", 32, classes=10, shape={"depth": 1, "patch_size": 8}, rates={}
+def test_a_student_returns_the_same_in_training_and_in_eval_mode() -> None:
+    built = models.build_trainable(
+        "deit_tiny_distilled_patch16_224", 32, classes=10, shape={"depth": 1, "patch_size": 8}
     )
     student, images = Student(built), torch.randn(2, 3, 32, 32)
     training = student.train()(images)
     evaluating = student.eval()(images)
     assert len(training) == len(evaluating) == 2
-    for one, other in zip(training, evaluating, strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    for logits, others in zip(training, evaluating, strict=True):
+        assert torch.allclose(logits, others, atol=1e-6)
     assert torch.allclose(sum(evaluating) / 2, built(images), atol=1e-6)
 
 
-def test_weights_of_another_size_and_other_classes_begin_a_network_with_a_new_head() -> None:
+def test_weights_of_another_size_and_other_classes_start_a_model_with_a_new_head() -> None:
     def built(res: int, classes: int) -> nn.Module:
         shape = {"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 8}
-        return network.trainable("deit_tiny_patch16_224", res, classes=classes, shape=shape, rates={})
+        return models.build_trainable("deit_tiny_patch16_224", res, classes=classes, shape=shape)
 
     old, new = built(32, 10), built(56, 7)
     head = new.get_parameter("head.weight").clone()
-    networks._begin_from(new, old.state_dict(), "deit_tiny_patch16_224")
+    student.load_starting_weights(new, old.state_dict(), "deit_tiny_patch16_224")
     assert torch.equal(new.get_parameter("head.weight"), head)
     assert torch.equal(new.get_parameter("cls_token"), old.get_parameter("cls_token"))
     assert new.get_parameter("pos_embed").shape == (1, 1 + 49, 32)
 
 
-def test_weights_of_another_network_are_refused() -> None:
+def test_weights_of_another_model_are_refused() -> None:
     def built(width: int) -> nn.Module:
         shape = {"depth": 1, "embed_dim": width, "num_heads": 2, "patch_size": 8}
-        return network.trainable("deit_tiny_patch16_224", 32, classes=10, shape=shape, rates={})
+        return models.build_trainable("deit_tiny_patch16_224", 32, classes=10, shape=shape)
 
     with pytest.raises(JobError) as error:
-        networks._begin_from(built(32), built(64).state_dict(), "deit_tiny_patch16_224")
+        student.load_starting_weights(built(32), built(64).state_dict(), "deit_tiny_patch16_224")
     assert str(error.value) == (
         "the weights to start from are not those of 'deit_tiny_patch16_224' (cls_token differs); name others as start"
     )
 
 
 def test_mixing_makes_soft_labels_of_a_whole_batch() -> None:
-    mixing = mixing_of(Hyperparameters.of(smoke()), 10)
+    mixing = build_mixing(Hyperparameters.of(smoke()), 10)
     assert mixing is not None
     images, targets = mixing(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]))
     assert images.shape == (4, 3, 8, 8)
     assert torch.allclose(targets.sum(dim=1), torch.ones(4))
-    assert mixing_of(Hyperparameters.of(smoke(mixup=0.0, cutmix=0.0)), 10) is None
+    assert build_mixing(Hyperparameters.of(smoke(mixup=0.0, cutmix=0.0)), 10) is None
 
 
 def test_posterising_to_nothing_keeps_a_bit() -> None:
     """Timm's policy asks for no bits at its strongest, which Pillow refuses: one image in hundreds would end it all."""
     from PIL import Image
 
-    from harness.jobs.training.data import _operations, transform_of
+    from harness.jobs.training.data import build_transform, operations
 
-    op = next(op for op in _operations(transform_of(Hyperparameters.of(smoke()))) if op.name == "PosterizeIncreasing")
+    op = next(op for op in operations(build_transform(Hyperparameters.of(smoke()))) if op.name == "PosterizeIncreasing")
     op.magnitude, op.magnitude_std, op.prob = 10, 0.0, 1.0
     assert np.unique(np.asarray(op(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))))).tolist() == [
         0,

@@ -1,125 +1,112 @@
-"""`--launcher slurm` and its settings, `harness status` and `harness cancel`."""
+"""A Slurm cluster: the settings of `--launcher slurm`, `harness status` and `harness cancel`."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from harness.cli import options
+from harness.cli.console import ExitCode
 from harness.errors import HarnessError
-from harness.kinds import parse_memory
-from harness.launch.slurm import Settings, Slurm
+from harness.plan.job import Job
 
 if TYPE_CHECKING:
-    from harness.cluster import Standing
-    from harness.run import Site
+    from harness.run.cluster import Ledger, TaskStatus
+    from harness.run.launch.slurm import Settings
+    from harness.run.target import ExecutionTarget
 
-OK, SOME_FAILED = 0, 3
 
+def cluster_settings(params: Mapping[str, Any]) -> "Settings | None":
+    """Return the settings of the cluster to run on; None for this machine.
 
-def settings_of(told: dict[str, Any]) -> Settings:
-    """Make what a cluster is told of what the command line told."""
-    memory = told["job_memory"]
-    gpus = told["gpus"]
+    Raises `HarnessError` for options that contradict each other or mean nothing without a cluster.
+    """
+    from harness.run.launch.slurm import Settings
+
+    names = [field.name for field in fields(Settings)]
+    if params["launcher"] != "slurm":
+        source = click.get_current_context().get_parameter_source
+        # Those in harness.toml wait for the cluster; one on the command line was meant.
+        given = [name for name in ("detach", *names) if name != "jobs" and source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise HarnessError(f"--{given[0].replace('_', '-')} is about a cluster; add --launcher slurm")
+        return None
+    device, gpus = str(params["device"]), params["gpus"]
     if gpus is None:
-        gpus = 1 if str(told["device"]).startswith("cuda") else 0
-    if told["device"] == "cpu" and gpus:
+        gpus = 1 if device.startswith("cuda") else 0
+    if device == "cpu" and gpus:
         raise HarnessError(f"--device cpu --gpus {gpus}: contradict each other; leave one out")
-    return Settings(
-        partition=told["partition"],
-        account=told["account"],
-        qos=told["qos"],
-        constraint=told["constraint"],
-        container=told["container"],
-        hours=told["hours"],
-        gpus=gpus,
-        nodes=told["nodes"],
-        cpus=told["cpus"],
-        memory=None if memory is None else parse_memory(memory),
-        setup=told["setup"],
-        extra=told["sbatch"],
-        side_by_side=told["jobs"],
-    )
+    return Settings(**{**{name: params[name] for name in names}, "gpus": gpus})
 
 
-def site_of_nodes(settings: Settings, runs: Path) -> "Site":
+def cluster_target(settings: "Settings", runs: Path) -> "ExecutionTarget":
     """Describe the nodes that settings lead to: as they were when a job last ran there, else this machine."""
-    from harness.cluster import Ledger
-    from harness.cluster.controller import place_of
-    from harness.run import site_of
+    from harness.run.cluster import Ledger
+    from harness.run.target import resolve_target
 
-    here = site_of("cpu")
-    seen = Ledger(runs=runs).machine_of(place_of(settings))
-    return here if seen is None else replace(here, machine=seen[0], software=seen[1])
+    here, node = resolve_target("cpu"), Ledger(runs=runs).machine_of(settings.node_kind)
+    return replace(here, machine=node[0], software=node[1]) if node else here
 
 
 @click.command()
 @options.runs
-@click.option("-v", "--verbose", is_flag=True, help="Show each job that is done, too.")
+@options.option("-v", "--verbose", is_flag=True, help="Show finished jobs as well.")
 def status(runs: Path, *, verbose: bool) -> int:
-    """Show how the jobs on the cluster stand: pending, running, done, or failed with the reason and the log."""
-    from harness.cluster import Ledger, State, standings
+    """Show the state of the jobs on the cluster.
 
-    newest: dict[str, Standing] = {}
-    for one in standings(Ledger(runs=runs), Slurm()):
-        for job in one.jobs:
-            newest[job.key] = one  # what was submitted later counts
-    lines, counts = [], dict.fromkeys(State, 0)
-    for key, one in newest.items():
-        state, why = _state_of(one, key)
-        counts[state] += 1
-        if state is State.DONE and not verbose:
-            continue
-        lines.append(_line(one, key, state, why, Ledger(runs=runs)))
-    if not newest:
+    It is pending, running, done, or failed with the reason and the log.
+    """
+    from harness.run.cluster import Ledger, State, task_statuses
+    from harness.run.launch.slurm import Slurm
+
+    ledger = Ledger(runs=runs)
+    # Of a job that was submitted several times the last submission counts.
+    tasks = {job.key: (job, task) for task in task_statuses(ledger, Slurm()) for job in task.jobs}
+    if not tasks:
         click.echo(f"{runs}/: nothing was submitted from here")
-        return OK
-    click.echo("\n".join(line for state in State for number, line in lines if number is state) or "", nl=bool(lines))
-    click.echo(", ".join(f"{count} {state.value}" for state, count in counts.items() if count))
-    return SOME_FAILED if counts[State.FAILED] or counts[State.LOST] else OK
+        return ExitCode.OK
+    jobs: dict[State, list[str]] = {state: [] for state in State}
+    for job, task in tasks.values():
+        state, _ = task.state_of(job)
+        jobs[state].append(_job_line(job, task, ledger))
+    for state, lines in jobs.items():
+        if lines and (verbose or state is not State.DONE):
+            click.echo("\n".join(lines))
+    click.echo(", ".join(f"{len(lines)} {state.value}" for state, lines in jobs.items() if lines))
+    return ExitCode.SOME_FAILED if jobs[State.FAILED] or jobs[State.LOST] else ExitCode.OK
 
 
-def _state_of(one: "Standing", key: str) -> "tuple[Any, str]":
-    """Say how one job of a task stands: it may be done while others of the task are not."""
-    from harness.cluster import State
+def _job_line(job: Job, task: "TaskStatus", ledger: "Ledger") -> str:
+    from harness.run.cluster import State
 
-    mark = next((mark for mark in one.marks if mark.key == key and not mark.unmet), None)
-    if mark is not None:
-        return (State.FAILED, mark.error) if mark.error else (State.DONE, "")
-    return one.state, one.why
-
-
-def _line(one: "Standing", key: str, state: Any, why: str, ledger: Any) -> tuple[Any, str]:  # noqa: ANN401
-    from harness.cluster import State
-
-    job = next(job for job in one.jobs if job.key == key)
-    place = f" on {one.node}" if one.node and state is State.RUNNING else ""
-    parts = [f"{state.value:<9} {one.number:<10} {job}{place}"]
+    state, reason = task.state_of(job)
+    node = f" on {task.node}" if task.node and state is State.RUNNING else ""
+    line = f"{state.value:<9} {task.number:<10} {job}{node}"
     if state is State.RUNNING:
-        told = ledger.progress(one.array, one.index)
-        if told.get("key") == key:
-            total = f", {told['done']:,} of {told['total']:,} images" if told.get("total") else ""
-            parts.append(f"{told['phase']}{total}")
-    elif why:
-        parts.append(why)
-    text = ": ".join(parts)
-    if state in (State.FAILED, State.LOST):
-        text += f"\n{'':<21}log {one.log}"
-    return state, text
+        progress = ledger.progress(task.array, task.index)
+        if progress.get("key") == job.key:
+            total = f", {progress['done']:,} of {progress['total']:,} images" if progress.get("total") else ""
+            line += f": {progress['phase']}{total}"
+    elif reason:
+        line += f": {reason}"
+    return line + (f"\n{'':<21}log {task.log}" if state in (State.FAILED, State.LOST) else "")
 
 
 @click.command()
 @options.runs
 def cancel(runs: Path) -> int:
-    """End what was submitted from a runs folder and is not done, and nothing else."""
-    from harness.cluster import Ledger, standings
+    """Cancel the unfinished cluster jobs of a runs folder."""
+    from harness.run.cluster import Ledger, task_statuses
+    from harness.run.launch.slurm import Slurm
 
     ledger, slurm = Ledger(runs=runs), Slurm()
     with ledger.locked():
-        ours = [one for one in standings(ledger, slurm, locked=True) if one.state.open]
-        for array in {one.array.name: one.array for one in ours}.values():
-            ledger.keep(replace(array, cancelled=True))
-        slurm.cancel([one.number for one in ours])
-    click.echo(f"{sum(len(one.left) for one in ours)} jobs cancelled; what is done is kept")
-    return OK
+        tasks = [task for task in task_statuses(ledger, slurm, locked=True) if task.state.open]
+        for array in {task.array.name: task.array for task in tasks}.values():
+            ledger.save(replace(array, cancelled=True))
+        slurm.cancel([task.number for task in tasks])
+    click.echo(f"{sum(len(task.unfinished) for task in tasks)} jobs cancelled; what is done is kept")
+    return ExitCode.OK

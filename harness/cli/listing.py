@@ -1,207 +1,218 @@
-"""What `list` and `plan` print: plain text, at once."""
+"""`harness list` and `harness plan`: plain text, at once."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from harness.job import Job
-from harness.kinds import KINDS, Scalar
-from harness.machine import Machine
-from harness.plan import Plan, Planned
-from harness.result import Result
-from harness.spec import Spec
-from harness.store import Store
+import click
+
+from harness.cli import options
+from harness.cli.completion import complete_tables
+from harness.cli.console import align
+from harness.machine import Machine, describe, software
+from harness.plan.job import Job
+from harness.plan.plan import Plan, PlannedCell, make_plan
+from harness.specs import Catalog, Spec
+from harness.specs.kinds import KINDS
+from harness.store.result import Result
+from harness.store.store import Store
 
 
-def listing(specs: Iterable[Spec]) -> str:
-    """Write a line for each table: name, size, what it needs, title."""
-    lines = []
+@click.command("list")
+@click.argument("table", required=False, shell_complete=complete_tables)
+@options.edition
+def list_tables(table: str | None, edition: str) -> None:
+    """List the tables, or the rows and columns of one."""
+    catalog = Catalog(edition=edition)
+    if table is None:
+        click.echo(_list_specs(catalog.find(["all"])))
+    for spec in catalog.find([table] if table else []):
+        click.echo(_list_spec(spec))
+
+
+@click.command()
+@options.tables
+@options.selection
+@options.throughput
+@options.explaining
+@options.training
+@options.data
+@options.device
+@options.edition
+@options.runs
+def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **params: Any) -> None:  # noqa: ANN401
+    """Show jobs, their cost, and what blocks them.
+
+    Each distinct job is shown once, with the cells that share it and whether it was measured already.
+    """
+    made = make_plan(Catalog(edition=edition).find(tables), options.make_options(params))
+    machine = describe(device)
+    click.echo(_list_plan(made, options.open_store(runs, existing=False), machine, dict(software(machine))), nl=False)
+
+
+def _list_specs(specs: Iterable[Spec]) -> str:
+    """Return a heading and a line for each table."""
+    rows = [("table", "paper", "rows × columns", "jobs", "title")]
     for spec in specs:
         kinds = dict.fromkeys(cell.kind for cell in spec.cells.values() if cell.kind and cell.references)
         needs = ", ".join(str(kind) for kind in kinds) or "nothing to measure"
-        number = spec.numbers.get(spec.edition, "")
-        lines.append((spec.name, number, f"{len(spec.rows)} x {len(spec.columns)}", needs, spec.title))
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    return "\n".join(
-        "  ".join([*(part.ljust(width) for part, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
-        for line in lines
-    )
+        size = f"{len(spec.rows)} × {len(spec.columns)}"
+        rows.append((spec.name, spec.numbers.get(spec.edition, ""), size, needs, spec.title))
+    return "\n".join(align(rows))
 
 
-def listing_of(spec: Spec) -> str:
-    """Write the columns and rows of one table, with the keys that options take."""
+def _list_spec(spec: Spec) -> str:
+    """Return the columns and rows of one table, with the keys that options take."""
     lines = [f"{spec.name}: {spec.numbers.get(spec.edition, '')}  {spec.title}".replace(":   ", ": "), "", "columns"]
-    width = max(len(column.key) for column in spec.columns)
+    columns, rows = [], []
     for column in spec.columns:
         kinds = dict.fromkeys(c.kind for (_, key), c in spec.cells.items() if key == column.key and c.kind)
-        job = ", ".join(str(kind) for kind in kinds) or "printed only"
+        job = ", ".join(str(kind) for kind in kinds) or "published only"
         extra = ", not in the paper's table" if column.extra else ""
         unit = f" ({column.unit})" if column.unit else ""
-        lines.append(f"  {column.key.ljust(width)}  {column.label}{unit}: {job}{extra}")
-    lines += ["", "rows"]
-    width = max(len(row.key) for row in spec.rows)
+        columns.append((f"  {column.key}", f"{column.label}{unit}: {job}{extra}"))
     for row in spec.rows:
         models = dict.fromkeys(
-            str(c.settings["model"]) for (k, _), c in spec.cells.items() if k == row.key and "model" in c.settings
+            str(c.settings["model"]) for (key, _), c in spec.cells.items() if key == row.key and "model" in c.settings
         )
-        lines.append(f"  {row.key.ljust(width)}  {row.label}" + (f"  [{', '.join(models)}]" if models else ""))
-    if spec.note:
-        lines += ["", spec.note]
-    return "\n".join(lines)
+        rows.append((f"  {row.key}", row.label + (f"  [{', '.join(models)}]" if models else "")))
+    lines += [*align(columns), "", "rows", *align(rows)]
+    return "\n".join([*lines, *(["", spec.note] if spec.note else [])])
 
 
-def listing_of_plan(plan: Plan, store: Store, machine: Machine, software: dict[str, str]) -> str:
-    """Write the distinct jobs with the cells that share them, what blocks others, and the cost."""
+def _list_plan(plan: Plan, store: Store, machine: Machine, versions: dict[str, str]) -> str:
+    """Return the distinct jobs with the cells that share them, what is blocked, and the cost."""
     lines = [f"on {machine.label}"]
-    known = {job: store.find(job, machine, software) for job in plan.jobs}
+    known = {job: store.find(job, machine, versions) for job in plan.jobs}
     for kind in dict.fromkeys(job.kind for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.kind == kind]
         measured = sum(known[job] is not None for job in jobs)
-        lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{_passes(kind, jobs)}"]
-        lines += _folded(((job, known[job]) for job in jobs), plan)
-    lines += _blocked(plan)
-    lines += _assumptions(plan)
-    lines += _cost(plan)
-    return "\n".join(lines) + "\n"
+        # Evaluations on the same images share a data pass.
+        names = list(dict.fromkeys(str(job["data"]) for job in jobs)) if kind == "evaluate" else []
+        passes = f"; one pass over {'each of ' if len(names) > 1 else ''}{', '.join(names)}" if names else ""
+        lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{passes}"]
+        lines += _list_jobs(((job, known[job]) for job in jobs), plan)
+    lines += _list_blocked(plan)
+    # Settings of the trainings that no publication gives.
+    assumed = dict.fromkeys(text for planned in plan.cells for text in planned.assumed)
+    lines += ["", "the recipes assume", *(f"  {text}" for text in assumed)] if assumed else []
+    return "\n".join([*lines, *_list_cost(plan)]) + "\n"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """A job in words: what it is, the verb for having been measured, what it costs, the cells that it is for."""
+def _job_line(job: Job, plan: Plan) -> tuple[str, str, str]:
+    """Return a job as text, the verb for its result, and what it costs and fills.
 
-    what: str
-    done: str = "measured"
-    cost: str = ""
-    cells: str
-
-
-def _line(job: Job, plan: Plan) -> _Line:
-    """Write a job; a training with what it changes of its recipe, and what it takes weights from."""
-    cells = _cells(plan.cells_of(job))
+    A training has its changes of the recipe, and where it takes weights from.
+    """
+    cells = _list_cells(plan.cells_needing(job))
     if job.kind != "train":
         weights = job.need("weights")
-        return _Line(what=f"{_job(job)}{_changes(weights, plan) if weights else ''}", cells=f"fills {cells}")
-    took = "; ".join(f"{_PARTS[part]} {behind}{_changes(behind, plan)}" for part, behind in job.needs)
-    public = "; ".join(f"{_PARTS[part]} {job.get(part)}" for part in ("start", "teacher") if job.get(part))
-    chain = "; ".join(filter(None, (took, public)))
+        return f"{_settings(job)}{_changes(weights, plan) if weights else ''}", "measured", f"  fills {cells}"
+    trained = [f"{_ROLES[role]} {needed}{_changes(needed, plan)}" for role, needed in job.needs]
+    public = [f"{_ROLES[role]} {job.get(role)}" for role in ("start", "teacher") if job.get(role)]
+    origin = f"  ({'; '.join([*trained, *public])})" if trained or public else ""
     hours = plan.stages.hours(job) if plan.stages.scale is None else None
-    return _Line(
-        what=f"{job}{_changes(job, plan)}{f'  ({chain})' if chain else ''}",
-        done="trained",
-        cost=f"  ≈ {hours:,.0f} V100-hours" if hours is not None else "",
-        cells=f"for {cells}",
-    )
+    cost = f"  ≈ {hours:,.0f} V100-hours" if hours is not None else ""
+    return f"{job}{_changes(job, plan)}{origin}", "trained", f"{cost}  for {cells}"
 
 
-def names_in(plan: Plan) -> Callable[[Job], str]:
-    """Name jobs with what the training behind each changes of its recipe: rows of a table may share all else."""
+_ROLES = {"start": "from", "teacher": "taught by"}
+
+
+def job_namer(plan: Plan) -> Callable[[Job], str]:
+    """Return a function that names jobs with their changes of the recipe: rows of a table may share all else."""
 
     def name(job: Job) -> str:
-        behind = job.need("weights") or job
-        return f"{job}{_changes(behind, plan)}" if behind.kind == "train" else str(job)
+        trained = job.need("weights") or job
+        return f"{job}{_changes(trained, plan)}" if trained.kind == "train" else str(job)
 
     return name
 
 
 def _changes(job: Job, plan: Plan) -> str:
-    """Write what a training changes of its recipe."""
-    changed = plan.stages.differences(job)
-    return f" with {', '.join(f'{name}={_shown(value)}' for name, value in changed.items())}" if changed else ""
+    """Return what a training changes of its recipe."""
+    words = {True: "yes", False: "no"}
+    changed = [
+        f"{name}={words[value] if isinstance(value, bool) else value}"
+        for name, value in plan.stages.differences(job).items()
+    ]
+    return f" with {', '.join(changed)}" if changed else ""
 
 
-def _shown(value: Scalar) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value}"
-
-
-# What a job is told apart by from the same with another seed.
 _SEED = re.compile(r", seed \d+")
 
 
-def _folded(jobs: Iterable[tuple[Job, Result | None]], plan: Plan) -> Iterator[str]:
-    """Write a line a job, those that only differ in the seed together."""
-    alike: dict[_Line, list[tuple[str, Result | None]]] = {}
+def _list_jobs(jobs: Iterable[tuple[Job, Result | None]], plan: Plan) -> Iterator[str]:
+    """Return a line a job; those that differ only in the seed share one."""
+    by_line: dict[tuple[str, str, str], list[tuple[str, Result | None]]] = {}
     for job, result in jobs:
-        line = _line(job, plan)
+        text, verb, end = _job_line(job, plan)
         trained = job.need("weights") or job
-        alike.setdefault(replace(line, what=_SEED.sub("", line.what)), []).append(
-            (str(trained.get("seed", "")), result)
-        )
-    for line, those in alike.items():
-        seeds = [seed for seed, _ in those if seed]
-        said = f", seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
-        seconds = [result.seconds for _, result in those if result]
-        # Evaluations share a pass, and each tells how long all of it took.
-        took = sum(seconds) if line.done == "trained" else max(seconds, default=0)
-        state = f"{line.done} in {took:,.0f} s" if seconds else "to do"
-        if 0 < len(seconds) < len(those):
-            state = f"{len(seconds)} of {len(those)} {state}"
-        yield f"  {line.what}{said}  {state}{line.cost}  {line.cells}"
+        by_line.setdefault((_SEED.sub("", text), verb, end), []).append((str(trained.get("seed", "")), result))
+    for (text, verb, end), seeded in by_line.items():
+        seeds = [seed for seed, _ in seeded if seed]
+        which = f", seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
+        seconds = [result.seconds for _, result in seeded if result]
+        # Evaluations share a data pass, and the result of each has the time of all of it.
+        took = sum(seconds) if verb == "trained" else max(seconds, default=0)
+        state = f"{verb} in {took:,.0f} s" if seconds else "to do"
+        if 0 < len(seconds) < len(seeded):
+            state = f"{len(seconds)} of {len(seeded)} {state}"
+        yield f"  {text}{which}  {state}{end}"
 
 
-_PARTS = {"start": "from", "teacher": "taught by"}
-
-
-def _passes(kind: str, jobs: Iterable[Job]) -> str:
-    """Say that evaluations over the same images share one pass: that is what they cost."""
-    if kind != "evaluate":
-        return ""
-    names = list(dict.fromkeys(str(job["data"]) for job in jobs))
-    return f"; one pass over {names[0]}" if len(names) == 1 else f"; one pass over each of {', '.join(names)}"
-
-
-def _job(job: Job) -> str:
+def _settings(job: Job) -> str:
     if job.kind in ("train", "recipe"):
-        return str(job)  # the recipe says the rest
-    told = dict(job.settings)
-    said = {"model", "res", "data", "first", "second"}
-    skip = said if job.kind == "throughput" else {*said, *KINDS[job.kind].defaults}
+        return str(job)  # the recipe has the rest
+    hidden = {"model", "res", "data", "first", "second"}  # `str(job)` has them
+    if job.kind != "throughput":
+        hidden.update(KINDS[job.kind].defaults)
     if job.need("weights"):
-        skip = {*skip, "weights"}
-    more = " ".join(f"{name}={value}" for name, value in told.items() if name not in skip)
-    return f"{job}{' ' + more if more else ''}"
+        hidden.add("weights")
+    return " ".join([str(job), *(f"{name}={value}" for name, value in job.settings if name not in hidden)])
 
 
-def _cells(cells: Iterable[Planned]) -> str:
+def _list_cells(cells: Iterable[PlannedCell]) -> str:
     by_row: dict[tuple[str, str], list[str]] = {}
     for planned in cells:
         by_row.setdefault((planned.spec, planned.cell.row.label), []).append(planned.cell.column.label)
     return "; ".join(f"{spec} {row}: {', '.join(columns)}" for (spec, row), columns in by_row.items())
 
 
-def _blocked(plan: Plan) -> list[str]:
-    blocked = [planned for planned in plan.cells if planned.blocked and not planned.idle]
-    if not blocked:
+def _list_blocked(plan: Plan) -> list[str]:
+    by_reason: dict[str, list[PlannedCell]] = {}
+    for planned in plan.cells:
+        if planned.blocked and not planned.idle:
+            by_reason.setdefault(planned.blocked, []).append(planned)
+    if not by_reason:
         return []
-    lines = ["", f"blocked: {len(blocked)} cells"]
-    reasons: dict[str, list[Planned]] = {}
-    for planned in blocked:
-        reasons.setdefault(planned.blocked, []).append(planned)
-    for reason, cells in reasons.items():
+    lines = ["", f"blocked: {sum(map(len, by_reason.values()))} cells"]
+    for reason, cells in by_reason.items():
         jobs = len({planned.job for planned in cells if planned.job})
         distinct = f"; distinct jobs: {jobs}" if jobs else ""
-        tables = Counter(planned.spec for planned in cells)
-        where = ", ".join(f"{count} in {name}" for name, count in tables.items())
-        lines.append(f"  {reason}: {where}{distinct}")
+        counts = Counter(planned.spec for planned in cells)
+        lines.append(f"  {reason}: {', '.join(f'{count} in {table}' for table, count in counts.items())}{distinct}")
     return lines
 
 
-def _assumptions(plan: Plan) -> list[str]:
-    """List on which settings that no publication gives the trainings rest."""
-    found = dict.fromkeys(one for planned in plan.cells for one in planned.assumed)
-    return ["", "the recipes assume", *(f"  {one}" for one in found)] if found else []
+def training_cost(trainings: Iterable[Job], plan: Plan) -> tuple[float, int]:
+    """Return the V100-hours of trainings, and how many of them have no published cost."""
+    hours = [plan.stages.hours(job) for job in trainings]
+    return sum(known for known in hours if known is not None), hours.count(None)
 
 
-def _cost(plan: Plan) -> list[str]:
-    """Sum what the trainings of a plan cost, each stage once; of those that are blocked if nothing is to be trained."""
-    trainings = [job for job in plan.jobs if job.kind == "train"]
-    told = trainings or [job for job in plan.all_jobs if job.kind == "train"]
-    if trainings and plan.stages.scale is not None:
-        return ["", f"training: {len(trainings)} at the {plan.stages.scale.name} scale ({plan.stages.scale.title})"]
-    known = [hours for job in told if (hours := plan.stages.hours(job)) is not None]
-    unknown = len(told) - len(known)
-    if not told:
+def _list_cost(plan: Plan) -> list[str]:
+    """Return the cost of the trainings, each stage once; of the blocked ones if nothing is to be trained."""
+    runnable = [job for job in plan.jobs if job.kind == "train"]
+    trainings = runnable or [job for job in plan.all_jobs if job.kind == "train"]
+    scale = plan.stages.scale
+    if runnable and scale is not None:
+        return ["", f"training: {len(runnable)} at the {scale.name} scale ({scale.title})"]
+    if not trainings:
         return []
+    hours, unknown = training_cost(trainings, plan)
     more = f"; {unknown} more whose cost was not published" if unknown else ""
-    notes = [] if trainings else [f"  {spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
-    return ["", f"training: {len(known)} of known cost, ≈ {sum(known):,.0f} V100-hours{more}", *notes]
+    notes = [] if runnable else [f"  {spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
+    return ["", f"training: {len(trainings) - unknown} of known cost, ≈ {hours:,.0f} V100-hours{more}", *notes]

@@ -2,76 +2,118 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from harness.cli.completion import complete_columns, complete_kinds, complete_rows, complete_tables
 from harness.errors import HarnessError, did_you_mean
-from harness.kinds import KINDS, RECIPE, parse_memory
-from harness.plan import Options
-from harness.progress import Inputs
-from harness.recipe.catalog import SCALES
-from harness.recipe.read import checked
-from harness.spec.catalog import EDITIONS
+from harness.plan.plan import Options, Plan
+from harness.specs.catalog import EDITIONS
+from harness.specs.checked import check
+from harness.specs.datasets import DATASETS
+from harness.specs.kinds import KINDS, RECIPE, parse_memory
+from harness.specs.recipe.catalog import SCALES
+from harness.store.store import Store
 
 SETTINGS_FILE = Path("harness.toml")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _words(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Split `a,b`; a list in harness.toml serves as well."""
-    if value is None:
-        return ()
-    return tuple(word for word in (part.strip() for part in value.split(",")) if word)
+# What options accept.
 
 
-def _kinds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    names = _words(context, parameter, value)
+class ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions
+    """A type whose values a function parses; its `HarnessError` becomes one about the option."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Return the parsed value."""
+        try:
+            return self._parse(str(value))
+        except HarnessError as error:
+            self.fail(str(error), param, ctx)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Split `a,b`."""
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _parse_kinds(text: str) -> tuple[str, ...]:
+    names = split_list(text)
     for name in names:
         if name not in KINDS:
-            raise click.BadParameter(f"unknown kind of job '{name}'{did_you_mean(name, KINDS)}")
+            hint = did_you_mean(name, KINDS) or f"; they are {', '.join(KINDS)}"
+            raise HarnessError(f"unknown kind of job '{name}'{hint}")
     return names
 
 
-def _batch(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
-    if value in (None, "auto", "largest"):
-        return value
-    if not str(value).isdigit() or int(str(value)) == 0:
-        raise click.BadParameter(f"'{value}' is not auto, largest or a number of images")
-    return int(str(value))
+def _parse_batch(text: str) -> int | str:
+    if text in ("auto", "largest"):
+        return text
+    if not text.isdigit() or int(text) == 0:
+        raise HarnessError(f"'{text}' is not auto, largest or a batch size")
+    return int(text)
 
 
-def _memory(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            parse_memory(value)
-        except HarnessError as error:
-            raise click.BadParameter(str(error)) from error
-    return value
+def _check_memory(text: str) -> str:
+    parse_memory(text)
+    return text
 
 
-def _data(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    return dict(_pair(value, "NAME=PATH, as imagenet=/data/imagenet") for value in values)
+def _parse_amount(text: str) -> int:
+    amount = parse_memory(text)
+    if amount is None:
+        raise HarnessError("memory 'all' is not an amount; write it as 32GiB")
+    return amount
 
 
-def _pair(value: str, form: str) -> tuple[str, str]:
-    name, _, told = value.partition("=")
-    if not name or not told:
-        raise click.BadParameter(f"'{value}' is not {form}")
-    return name, told
+def _split_pair(form: str, text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise HarnessError(f"'{text}' is not {form}")
+    return name, value
 
 
-def _folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a folder of weights that is not there, before results of other weights are shown in their place."""
+def _parse_change(text: str) -> tuple[str, Any]:
+    """Parse `NAME=VALUE` as a recipe file would have it."""
+    name, value = _split_pair("NAME=VALUE, as epochs=100", text)
+    if name not in RECIPE:
+        raise HarnessError(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a word needs no quotes
+    return name, check(name, parsed, RECIPE[name])
+
+
+PATH = click.Path(path_type=Path)
+GLOBS = ParsedType("glob,...", split_list)
+KIND_LIST = ParsedType("kind,...", _parse_kinds)
+
+
+def _check_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a missing folder of weights before results of other weights are shown instead."""
     if value is not None and not value.is_dir():
-        what = "is a file, not a folder; name the folder that it is in" if value.exists() else "there is no such folder"
-        raise HarnessError(f"--weights {value}: {what}")
+        file = "is a file, not a folder; name the folder that it is in"
+        raise HarnessError(f"--weights {value}: {file if value.exists() else 'there is no such folder'}")
     return value
 
 
-def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+# The options.
+
+
+def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Combine decorators into one; `--help` shows the options in this order."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -80,116 +122,95 @@ def _stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
+    """Make an option, with its default in the help."""
+    return click.option(*names, show_default=bool(settings.get("default")), **settings)
+
+
 def _option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
     """Make an option that HARNESS_NAME sets as well."""
-    variable = "HARNESS_" + names[-1].lstrip("-").upper().replace("-", "_")
-    return click.option(*names, envvar=variable, **settings)
+    return option(*names, envvar="HARNESS_" + names[-1].lstrip("-").upper().replace("-", "_"), **settings)
 
 
-tables = click.argument("tables", nargs=-1, required=True, metavar="TABLE...")
+def _pair_option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
+    """Make an option that is given once for each pair, and becomes a dictionary."""
+    return _option(*names, multiple=True, callback=lambda _context, _option, pairs: dict(pairs), **settings)
+
+
+tables = click.argument("tables", nargs=-1, required=True, metavar="TABLE...", shell_complete=complete_tables)
 
 edition = _option(
     "--edition",
     type=click.Choice(EDITIONS),
     default="arxiv",
-    show_default=True,
-    help="Whose numbering and values; ICML's table 6 is arXiv's 7.",
+    help="Edition for table numbers and published values; ICML's table 6 is arXiv's table 7.",
 )
 
-runs = _option(
-    "--runs",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder of the results.",
-)
+runs = _option("--runs", type=PATH, default=Path("runs"), help="Folder of the results.")
 
-device = _option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to measure.")
+device = _option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
 
 jobs = _option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Trainings side by side  [default: 1 at full scale, else one a GPU or core]",
+    help="Trainings in parallel  [default: 1 at full scale, else one per GPU or core]",
 )
 
-choice = _stack(
-    _option("--rows", callback=_words, metavar="GLOB,...", help="Only these rows."),
-    _option("--columns", callback=_words, metavar="GLOB,...", help="Only these columns."),
-    _option("--only", callback=_kinds, metavar="KIND,...", help="Only these kinds of job."),
-    _option("--throughput-only", is_flag=True, help="Only speeds: no weights, no data set."),
+selection = stack(
+    _option("--rows", type=GLOBS, default="", shell_complete=complete_rows, help="Only these rows."),
+    _option("--columns", type=GLOBS, default="", shell_complete=complete_columns, help="Only these columns."),
+    _option("--only", type=KIND_LIST, default="", shell_complete=complete_kinds, help="Only these kinds of jobs."),
+    _option("--throughput-only", is_flag=True, help="Same as --only throughput: needs no weights and no dataset."),
 )
 
-measuring = _stack(
+throughput = stack(
     _option(
-        "--protocol", type=click.Choice(("paper", "modern")), help="How speed is measured  [default: as the spec says]"
+        "--protocol", type=click.Choice(("paper", "modern")), help="Throughput protocol  [default: as in the spec]"
     ),
-    _option("--memory", callback=_memory, metavar="16GiB", help="Memory cap for the largest batch."),
-    _option("--batch", callback=_batch, metavar="auto|largest|N", help="Images a run."),
-    _option("--repeats", type=click.IntRange(min=2), help="Timed runs  [default: as the spec says, 30]"),
-)
-
-
-def _changes(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Read `NAME=VALUE` as a recipe file would have it."""
-    found = {}
-    for value in values:
-        name, text = _pair(value, "NAME=VALUE, as epochs=100")
-        if name not in RECIPE:
-            raise click.BadParameter(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
-        try:
-            told = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            told = text  # a word does without its quotes
-        try:
-            found[name] = checked(name, told)
-        except HarnessError as error:
-            raise click.BadParameter(str(error)) from error
-    return found
-
-
-training = _stack(
-    _option("--train", is_flag=True, help="Train what has no public weights."),
     _option(
-        "--scale",
-        type=click.Choice(SCALES),
-        default="full",
-        show_default=True,
-        help="As published, as a small stand-in that really trains, or a few steps.",
+        "--memory",
+        type=ParsedType("amount", _check_memory),
+        metavar="16GiB",
+        help="Memory cap for the largest batch size.",
     ),
-    _option("--seeds", type=click.IntRange(min=1), help="Trainings of each  [default: 1, or as the scale says]"),
-    _option("--retrain", is_flag=True, help="Train what has public weights as well."),
     _option(
-        "--set",
-        "changes",
-        callback=_changes,
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Change a setting of every recipe.",
+        "--batch", type=ParsedType("batch", _parse_batch), metavar="auto|largest|N", help="Batch size for throughput."
     ),
+    _option("--repeats", type=click.IntRange(min=2), help="Timed iterations  [default: as in the spec, 30]"),
 )
 
 
-def _amount(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value == "all":
-        raise click.BadParameter("memory 'all' is not an amount; write it as 32GiB")
-    return _memory(_context, _parameter, value)
+def _make_training(train: str, retrain: str) -> Callable[[F], F]:
+    """Return the options of training with the help of two: some commands train, others show what was trained."""
+    return stack(
+        _option("--train", is_flag=True, help=train),
+        _option(
+            "--scale",
+            type=click.Choice(SCALES),
+            default="full",
+            help="full: as published; proxy: a small stand-in that really trains; smoke: one or two epochs.",
+        ),
+        _option(
+            "--seeds", type=click.IntRange(min=1), help="Seeds of each training  [default: 1, or as the scale sets]"
+        ),
+        _option("--retrain", is_flag=True, help=retrain),
+        _pair_option(
+            "--set", "changes", type=ParsedType("name=value", _parse_change), help="Override a setting of every recipe."
+        ),
+    )
 
 
-def _pairs(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    return dict(_pair(value, "NAME=VALUE, as reservation=deit") for value in values)
-
-
-# The options below that mean nothing without a cluster, as parameters.
-OF_CLUSTER = (
-    *("detach", "partition", "account", "qos", "constraint", "container", "hours"),
-    *("gpus", "nodes", "cpus", "job_memory", "setup", "sbatch"),
+training = _make_training("Train models without public weights.", "Train models with public weights as well.")
+show_training = _make_training(
+    "Show results trained for rows without public weights.",
+    "Show results trained for rows with public weights as well.",
 )
-cluster = _stack(
+
+cluster = stack(
     _option(
         "--launcher",
         type=click.Choice(("local", "slurm")),
         default="local",
-        show_default=True,
         help="Measure on this machine, or on the nodes of a Slurm cluster.",
     ),
     _option("--detach", is_flag=True, help="Slurm: return when the jobs are submitted."),
@@ -197,95 +218,96 @@ cluster = _stack(
     _option("--account", metavar="NAME", help="Slurm: account."),
     _option("--qos", metavar="NAME", help="Slurm: quality of service."),
     _option("--constraint", metavar="FEATURE", help="Slurm: features that a node must have."),
-    _option("--container", metavar="IMAGE", help="Slurm: image to run in, where the cluster has pyxis."),
+    _option("--container", metavar="IMAGE", help="Slurm: container image, where the cluster has pyxis."),
     _option(
         "--hours",
         type=click.FloatRange(min=0, min_open=True),
-        help="Slurm: most hours at a time; training goes on after  [default: as estimated]",
+        help="Slurm: time limit of a job; a training continues in the next  [default: as estimated]",
     ),
-    _option("--gpus", type=click.IntRange(min=0), help="Slurm: GPUs of each node  [default: 1 with --device cuda]"),
-    _option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Slurm: nodes of a training."),
-    _option("--cpus", type=click.IntRange(min=1), help="Slurm: processor cores of a job  [default: 8 a GPU, else 1]"),
+    _option("--gpus", type=click.IntRange(min=0), help="Slurm: GPUs per node  [default: 1 with --device cuda]"),
+    _option("--nodes", type=click.IntRange(min=1), default=1, help="Slurm: nodes of a training."),
+    _option("--cpus", type=click.IntRange(min=1), help="Slurm: CPU cores of a job  [default: 8 per GPU, else 1]"),
     _option(
         "--job-memory",
-        callback=_amount,
+        type=ParsedType("amount", _parse_amount),
         metavar="32GiB",
-        help="Slurm: memory of each node  [default: 64GiB a GPU, else 3GiB]",
+        help="Slurm: memory per node  [default: 64GiB per GPU, else 3GiB]",
     ),
-    _option("--setup", multiple=True, metavar="COMMAND", help="Slurm: shell command before a job."),
-    _option("--sbatch", callback=_pairs, multiple=True, metavar="NAME=VALUE", help="Slurm: another option of sbatch."),
+    _option("--setup", multiple=True, metavar="COMMAND", help="Slurm: shell command to run before a job."),
+    _pair_option(
+        "--sbatch",
+        type=ParsedType("name=value", partial(_split_pair, "NAME=VALUE, as reservation=deit")),
+        help="Slurm: another option of sbatch.",
+    ),
 )
 
-data = _option(
+data = _pair_option(
     "--data",
-    callback=_data,
-    multiple=True,
-    metavar="NAME=PATH",
-    help="Where a data set is: a folder, a tar, or wds/…, hfds/…, tfds/…, torch/….",
+    type=ParsedType("name=path", partial(_split_pair, "NAME=PATH, as imagenet=/data/imagenet")),
+    help="Where a dataset is: a folder, a tar, or wds/…, hfds/…, tfds/…, torch/….",
 )
 
 weights = _option(
     "--weights",
-    callback=_folder,
-    type=click.Path(path_type=Path),
+    callback=_check_folder,
+    type=PATH,
     metavar="DIR",
     help="Folder of weights, files named after timm's models  [default: timm's hub]",
 )
 
-reading = _stack(
-    _option("--workers", type=click.IntRange(min=0), help="Processes that read images  [default: one a core]"),
-    _option("--skip-unreadable", is_flag=True, help="Count images that cannot be read as wrong."),
+loading = stack(
+    _option("--workers", type=click.IntRange(min=0), help="Data-loading processes  [default: one per core]"),
+    _option("--skip-unreadable", is_flag=True, help="Count unreadable images as wrong predictions."),
 )
 
-explaining = _stack(
-    _option("--explain", is_flag=True, help="Measure the other crops too, and show what each crop and head gives."),
-    _option("--allow-nearest", is_flag=True, help="Show the nearest public weights where the paper's are not public."),
+explaining = stack(
+    _option("--explain", is_flag=True, help="Include alternative crops; show the accuracy of each crop and head."),
+    _option("--allow-nearest", is_flag=True, help="Use the nearest public weights where the paper's are not public."),
 )
 
 
-def inputs_of(told: dict[str, Any], *, cores: int) -> Inputs:
-    """Make what a pass over images needs of what the command line told."""
-    return Inputs(
-        data=told.get("data") or {},
-        weights=told.get("weights"),
-        workers=cores if told.get("workers") is None else told["workers"],
-        skip_unreadable=bool(told.get("skip_unreadable")),
-    )
+# What the parameters of a command become.
 
 
-def options_of(told: dict[str, Any]) -> Options:
-    """Make the plan's options of what the command line told."""
-    only = told.get("only") or ()
-    if told.get("throughput_only"):
-        only = (*only, "throughput")
-    trains = told.get("train") or told.get("retrain")
-    for name, wanted in (
-        ("scale", told.get("scale") not in (None, "full")),
-        ("seeds", told.get("seeds")),
-        ("set", told.get("changes")),
-    ):
-        if wanted and not trains:
+def make_options(params: Mapping[str, Any]) -> Options:
+    """Make the options of a plan from the parameters of a command.
+
+    Raises `HarnessError` for an option of training without `--train`.
+    """
+    only = (*(params.get("only") or ()), *(("throughput",) if params.get("throughput_only") else ()))
+    train = bool(params.get("train") or params.get("retrain"))
+    scale = params.get("scale") or "full"
+    for name, value in (("scale", scale != "full"), ("seeds", params.get("seeds")), ("set", params.get("changes"))):
+        if value and not train:
             raise HarnessError(f"--{name} is about training; add --train")
-    return Options(
-        only=frozenset(only) if only else None,
-        rows=told.get("rows") or (),
-        columns=told.get("columns") or (),
-        protocol=told.get("protocol"),
-        repeats=told.get("repeats"),
-        batch=told.get("batch"),
-        memory=told.get("memory"),
-        data=frozenset(told.get("data") or ()),
-        explain=bool(told.get("explain")),
-        allow_nearest=bool(told.get("allow_nearest")),
-        train=bool(told.get("train") or told.get("retrain")),
-        retrain=bool(told.get("retrain")),
-        scale=told.get("scale") or "full",
-        seeds=told.get("seeds"),
-        changes=told.get("changes") or {},
-    )
+    same = {field.name: params[field.name] for field in fields(Options) if params.get(field.name)}
+    data = frozenset(params.get("data") or ())
+    return Options(**{**same, "only": frozenset(only) or None, "data": data, "train": train, "scale": scale})
 
 
-def settings_of_folder(commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:
+def open_store(runs: Path, option: str = "--runs", *, existing: bool = True) -> Store:
+    """Return the store of a folder; if its results are to be shown, a folder that was named must exist.
+
+    Raises `HarnessError` for a file, and for a folder that was named and does not exist.
+    """
+    parameter = option.removeprefix("--").replace("-", "_")
+    named = click.get_current_context().get_parameter_source(parameter) is not ParameterSource.DEFAULT
+    if existing and named and not runs.exists():
+        raise HarnessError(f"{option} {runs}: there is no such folder; name that of the results")
+    if runs.exists() and not runs.is_dir():
+        raise HarnessError(f"{option} {runs}: is a file, not a folder; name the folder of the results")
+    return Store(runs)
+
+
+def known_data_sets(plan: Plan) -> set[str]:
+    """Return the names of the datasets that ship with the program or that the cells of a plan name."""
+    return {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
+
+
+# The settings file.
+
+
+def load_settings(commands: Mapping[str, click.Command]) -> dict[str, dict[str, Any]]:
     """Read harness.toml of the working folder: defaults for the options of every command that has them.
 
     Raises `HarnessError` for what is not TOML or not an option.
@@ -305,12 +327,12 @@ def settings_of_folder(commands: Mapping[str, click.Command]) -> dict[str, dict[
             raise HarnessError(f"{SETTINGS_FILE}: unknown setting '{key}'{did_you_mean(name, known)}")
         for command, names in options.items():
             if name in names:
-                defaults[command][str(names[name].name)] = _plain(value, names[name])
+                defaults[command][str(names[name].name)] = _command_line_value(value, names[name])
     return defaults
 
 
-def _plain(value: object, option: click.Option) -> object:
-    """Write a value of the file as the command line would have it: a list is `a,b`, a table is `NAME=PATH` each."""
+def _command_line_value(value: object, option: click.Option) -> object:
+    """Convert a value of the file to the command line's form: a list to `a,b`, a table to a `NAME=PATH` each."""
     if option.multiple:
         pairs = [f"{key}={path}" for key, path in value.items()] if isinstance(value, dict) else value
         return [pairs] if isinstance(pairs, str) else pairs
@@ -318,7 +340,7 @@ def _plain(value: object, option: click.Option) -> object:
 
 
 def _options_by_name(command: click.Command) -> dict[str, click.Option]:
-    """Give the option behind each long name: `--format` fills `form`."""
+    """Return the option behind each long name: `--format` fills `form`."""
     return {
         max(parameter.opts, key=len).lstrip("-"): parameter
         for parameter in command.params

@@ -1,24 +1,23 @@
-"""How trainings went: accuracy or loss after each epoch, a panel a row of the table, from the results' own history."""
+"""Accuracy or loss of trainings after each epoch, a panel a row of the table, from the history in the results."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.errors import HarnessError
-from harness.figure.looks import COLORS, GREY, PALE, PAPER, Style, short, title_of
-from harness.result import Result
-from harness.spec import Row
-from harness.table import Table
+from harness.figure.style import COLORS, GREY, PALE, PAPER, Style, short, title_of
+from harness.judge.table import Table
+from harness.specs import Row
+from harness.store.result import Result
 
-# What a history holds of each epoch, and how an axis says it.
+# What a history holds of each epoch, and the label of its axis.
 TOP1, LOSS = "top1", "loss"
-_SAID = {TOP1: "top-1 on the test images (%)", LOSS: "loss over the training images"}
+_LABELS = {TOP1: "top-1 on the test images (%)", LOSS: "loss over the training images"}
 _ACROSS = 4  # panels side by side; more would be too narrow to read
 _PANEL = 1.55  # inches of height on a page
 
@@ -32,11 +31,11 @@ class Curve:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Take the mean over the seeds, epoch by epoch."""
+        """The mean over the seeds, epoch by epoch."""
         return tuple(fmean(values) for values in zip(*self.seeds, strict=True))
 
 
-def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figure:
+def curves_figure(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figure:
     """Build the figure: each seed thin, their mean bold, a colour a column, and the default row's means dotted.
 
     Raises `HarnessError` where nothing of the table was trained.
@@ -51,10 +50,10 @@ def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figur
         )
     columns = [column for column in table.spec.columns if any(column.key in curves[row.key] for row in rows)]
     colors = {column.key: COLORS[number % len(COLORS)] for number, column in enumerate(columns)}
-    alike = _alike(rows, curves)
-    figure, panels = _panels(len(alike), style)
+    groups = _groups(rows, curves)
+    figure, panels = _panels(len(groups), style)
     default = curves.get(table.spec.default or "", {})
-    for (row, *others), axes in zip(alike, panels, strict=True):
+    for (row, *others), axes in zip(groups, panels, strict=True):
         if row.key != table.spec.default:
             for key, curve in default.items():
                 axes.plot(curve.epochs, curve.mean, linestyle=":", linewidth=style.line, color=colors[key], zorder=2)
@@ -69,36 +68,36 @@ def curves_of(table: Table, style: Style = PAPER, quantity: str = TOP1) -> Figur
         more = f" + {len(others)} more" if others else ""
         axes.set_title(f"{short(row.label, 26 - len(more))}{more}", fontsize=style.small, loc="left")
     handles = [Line2D([], [], color=colors[column.key], label=short(column.label)) for column in columns]
-    if default and len(alike) > 1:
+    if default and len(groups) > 1:
         handles.append(Line2D([], [], color=GREY, linestyle=":", label="the default row"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=style.small)
-    figure.supylabel(_SAID[quantity], fontsize=style.font)
+    style.figure_legend(figure, handles)
+    figure.supylabel(_LABELS[quantity], fontsize=style.font)
     # In the title: the table's own says ImageNet, where a small scale has something else.
-    figure.suptitle(f"{title_of(table)}\n{_what_was_trained(table, rows)}", fontsize=style.title)
+    figure.suptitle(f"{title_of(table)}\n{_trained_on(table, rows)}", fontsize=style.title)
     return figure
 
 
-def _alike(rows: list[Row], curves: Mapping[str, Mapping[str, Curve]]) -> list[list[Row]]:
-    """Put rows together that rest on the same trainings: those of one network's heads, say."""
-    found: list[list[Row]] = []
+def _groups(rows: list[Row], curves: Mapping[str, Mapping[str, Curve]]) -> list[list[Row]]:
+    """Group the rows that rest on the same trainings, as those of the heads of one model."""
+    groups: list[list[Row]] = []
     for row in rows:
-        same = next((those for those in found if curves[those[0].key] == curves[row.key]), None)
-        if same is None:
-            found.append([row])
+        group = next((group for group in groups if curves[group[0].key] == curves[row.key]), None)
+        if group is None:
+            groups.append([row])
         else:
-            same.append(row)
-    return found
+            group.append(row)
+    return groups
 
 
 def _curves(table: Table, row: Row, quantity: str) -> Mapping[str, Curve]:
-    """Find the curve of each column of a row; columns that share a training share a curve, under the first's name."""
-    found: dict[tuple[str, ...], tuple[str, Curve]] = {}
+    """Return the curve of each column of a row; columns that share a training have one curve, that of the first."""
+    by_trainings: dict[tuple[str, ...], tuple[str, Curve]] = {}
     for column in table.spec.columns:
         trainings = table.cell(row.key, column.key).trainings
         curve = _curve(trainings, quantity)
         if curve:
-            found.setdefault(tuple(result.id for result in trainings), (column.key, curve))
-    return dict(found.values())
+            by_trainings.setdefault(tuple(result.id for result in trainings), (column.key, curve))
+    return dict(by_trainings.values())
 
 
 def _curve(trainings: Iterable[Result], quantity: str) -> Curve | None:
@@ -113,27 +112,25 @@ def _curve(trainings: Iterable[Result], quantity: str) -> Curve | None:
 def _panels(count: int, style: Style) -> tuple[Figure, list[Axes]]:
     across = min(_ACROSS, count)
     down = -(-count // across)
-    size = (style.width, 1.5 + _PANEL * down) if style.grows else (style.width, style.height)
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.empty_figure(height=1.5 + _PANEL * down)
     axes = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flatten().tolist()
     for unused in axes[count:]:
         unused.remove()
-    for number, one in enumerate(axes[:count]):
-        one.grid(visible=True, color=PALE, linewidth=0.6)
-        one.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    for number, panel in enumerate(axes[:count]):
+        panel.grid(visible=True, color=PALE, linewidth=0.6)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         if number + across >= count:  # the last of its column of panels
-            one.tick_params(labelbottom=True)
-            one.set_xlabel("epochs", fontsize=style.small)
-        one.tick_params(labelsize=style.label)
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel("epochs", fontsize=style.small)
+        panel.tick_params(labelsize=style.label)
     return figure, axes[:count]
 
 
-def _what_was_trained(table: Table, rows: list[Row]) -> str:
-    """Say at which scale and on which images, for curves of a stand-in are not the paper's."""
+def _trained_on(table: Table, rows: list[Row]) -> str:
+    """Return scale, images and seeds of the trainings: curves of a stand-in are not the paper's."""
     cells = [filled for (row, _), filled in table.cells.items() if filled.trainings and row in {r.key for r in rows}]
     images = dict.fromkeys(str(result.job["data"]) for filled in cells for result in filled.trainings)
-    scales = dict.fromkeys(filled.planned.scale for filled in cells if filled.planned.small)
+    scales = dict.fromkeys(filled.planned.scale for filled in cells if filled.planned.scaled_down)
     seeds = max(len(filled.trainings) for filled in cells)
-    at = f" at the {', '.join(scales)} scale" if scales else ""
-    return f"trained on {', '.join(images)}{at}{f', {seeds} seeds' if seeds > 1 else ''}"
+    scale = f" at the {', '.join(scales)} scale" if scales else ""
+    return f"trained on {', '.join(images)}{scale}{f', {seeds} seeds' if seeds > 1 else ''}"

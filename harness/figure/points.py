@@ -1,4 +1,4 @@
-"""One column against another, as figure 1 has it: our points over the published ones, or either alone."""
+"""One column against another, as in figure 1: our points over the published ones, or either alone."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,15 +7,15 @@ from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from harness.errors import HarnessError
-from harness.figure.looks import GREY, PAPER, Style, looks_of, remark, sheet, short, title_of, trace
-from harness.spec import Row
-from harness.table import Filled, Table
+from harness.figure.style import PAPER, Style, family_styles, short, title_of
+from harness.judge.table import Table
+from harness.report.formatting import borrowed_remark, measured_point
+from harness.specs import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,27 +28,26 @@ class Point:
     borrowed: bool = False
 
 
-def figure_of(table: Table, style: Style = PAPER, points: str = "both") -> Figure:
+def points_figure(table: Table, style: Style = PAPER, points: str = "both") -> Figure:
     """Build the figure: a line through each family, published points hollow under ours.
 
-    `points` is `both`, or `ours` or `published` for that alone, filled as the paper draws its own.  Raises
-    `HarnessError` where ours are wanted and none was measured.
+    `points` is `both`, or `ours` or `published` for that alone, filled as in the paper.  Raises `HarnessError` where
+    ours are requested and none was measured.
     """
     assert table.spec.axes
     x, y = table.spec.axes
     published = [] if points == "ours" else [p for row in table.spec.rows if (p := _published(table, row, x, y))]
     ours = [] if points == "published" else [p for row in table.spec.rows if (p := _measured(table, row, x, y))]
     if points == "ours" and not ours:
-        raise HarnessError(nothing_of_ours(table))
-    figure, axes = sheet(style)
+        raise HarnessError(nothing_measured(table))
+    figure, axes = style.one_panel()
     axes.set_xscale("log")
-    looks = looks_of(table)
+    styles = family_styles(table)
     for drawn, solid in ((published, points == "published"), (ours, True)):
         for family, members in _families(drawn).items():
-            color, marker = looks[family]
             # The order of the table is the order of size, and a line shows a family's curve.
-            line = trace(style, color, marker, solid=solid)
-            axes.plot([point.x for point in members], [point.y for point in members], **line)
+            properties = style.line_properties(*styles[family], solid=solid)
+            axes.plot([point.x for point in members], [point.y for point in members], **properties)
     column = {c.key: c for c in table.spec.columns}
     axes.set_xlabel(f"{column[x].label} ({column[x].unit}), log scale")
     axes.set_ylabel(f"{column[y].label} ({column[y].unit})")
@@ -58,20 +57,20 @@ def figure_of(table: Table, style: Style = PAPER, points: str = "both") -> Figur
     axes.margins(x=0.06, y=0.08)
     machine = f" ({column[x].machine})" if column[x].machine else ""
     here = f" ({short(table.machine.label)})" if table.machine else ""
-    whose = sources(
-        f"published{machine}" if points != "ours" else "",
-        f"measured{here}" if ours else "",
-        solid=points == "published",
-    )
-    _legend(axes, table, [*published, *ours], whose, style)
+    labels = (f"published{machine}" if points != "ours" else "", f"measured{here}" if ours else "")
+    handles = [
+        *style.family_handles(table, _families([*published, *ours]).keys() - {""}),
+        *style.source_handles(*labels, solid=points == "published"),
+    ]
+    style.legend_below(axes, handles, columns=4 if style.grows else 3)
     figure.suptitle(title_of(table), fontsize=style.title)
-    remark(figure, [_borrowed(ours)], style)
+    style.remark(figure, borrowed_remark("accuracy", [point.borrowed for point in ours]))
     _label(figure, axes, [*ours, *published], black=len(ours) or len(published), style=style)
     return figure
 
 
-def nothing_of_ours(table: Table) -> str:
-    """Say how to come by points of one's own."""
+def nothing_measured(table: Table) -> str:
+    """Return the message that there are no points of ours, and how to measure some."""
     name = table.spec.name
     return (
         f"nothing of '{name}' was measured yet, so there is nothing of ours to draw; "
@@ -79,82 +78,36 @@ def nothing_of_ours(table: Table) -> str:
     )
 
 
-def _borrowed(ours: Sequence[Point]) -> str:
-    borrowed = sum(point.borrowed for point in ours)
-    if not borrowed:
-        return ""
-    whose = "all our points" if borrowed == len(ours) else f"{borrowed} of our {len(ours)} points"
-    return f"The accuracy of {whose} is the published one: it was not measured."
+def _published(table: Table, row: Row, *axes: str) -> Point | None:
+    x, y = (table.cell(row.key, key).published_number for key in axes)
+    return None if x is None or y is None else Point(row=row, x=x, y=y)
 
 
-def _published(table: Table, row: Row, x: str, y: str) -> Point | None:
-    values = [_printed(table.cell(row.key, key)) for key in (x, y)]
-    return None if values[0] is None or values[1] is None else Point(row=row, x=values[0], y=values[1])
-
-
-def _printed(filled: Filled) -> float | None:
-    return filled.cell.printed.value if filled.cell.printed else None
-
-
-def _measured(table: Table, row: Row, x: str, y: str) -> Point | None:
-    across, up = (table.cell(row.key, key) for key in (x, y))
-    if across.measurement is None or isinstance(across.measurement.value, str):
-        return None
-    if up.measurement is not None and not isinstance(up.measurement.value, str) and up.of_all_images:
-        return Point(row=row, x=across.measurement.value, y=up.measurement.value)
-    published = _printed(up)
-    return None if published is None else Point(row=row, x=across.measurement.value, y=published, borrowed=True)
+def _measured(table: Table, row: Row, *axes: str) -> Point | None:
+    point = measured_point(*(table.cell(row.key, key) for key in axes))
+    return Point(row=row, x=point[0], y=point[1], borrowed=point[2]) if point else None
 
 
 def _families(points: Iterable[Point]) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {}
+    families: dict[str, list[Point]] = {}
     for point in points:
-        found.setdefault(point.row.family or "", []).append(point)
-    return found
-
-
-def _legend(axes: Axes, table: Table, drawn: Sequence[Point], whose: Sequence[Line2D], style: Style) -> None:
-    shown, looks = _families(drawn), looks_of(table)
-    handles = [
-        Line2D([], [], color=looks[key][0], marker=looks[key][1], linestyle="none", label=short(family.label))
-        for key, family in table.spec.families.items()
-        if key in shown
-    ]
-    handles += whose
-    for handle in handles:
-        handle.set_markersize(style.marker)
-    axes.legend(
-        handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.13),
-        ncols=4 if style.grows else 3,
-        frameon=False,
-        fontsize=style.small,
-    )
-
-
-def sources(of_paper: str, of_ours: str, *, solid: bool) -> list[Line2D]:
-    """Explain hollow and filled markers; an empty name leaves its own out, `solid` fills the published ones."""
-    hollow = {} if solid else {"markerfacecolor": "white", "linestyle": ":"}
-    grey = {"color": GREY, "marker": "o"}
-    paper = Line2D([], [], **{**grey, **hollow}, label=of_paper)  # type: ignore[arg-type]
-    ours = Line2D([], [], **grey, label=of_ours)  # type: ignore[arg-type]
-    return [handle for handle, name in ((paper, of_paper), (ours, of_ours)) if name]
+        families.setdefault(point.row.family or "", []).append(point)
+    return families
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point], *, black: int, style: Style) -> None:
-    """Name the points; the first `black` in black, the rest in grey.
+    """Label the points; the first `black` in black, the rest in grey.
 
-    Labels go where nothing is yet, nearest place first.  A point whose label finds no place stays without one, rather
-    than under another.
+    A label goes to the nearest free position.  A point without a free position has no label, rather than one under
+    another.
     """
     figure.draw_without_rendering()
     bounds = axes.get_window_extent()
-    taken = [_around(axes, point, style) for point in points]
-    taken += [*_along_lines(axes, points[:black]), *_along_lines(axes, points[black:])]
+    occupied = [_around(axes, point, style) for point in points]
+    occupied += [*_along_lines(axes, points[:black]), *_along_lines(axes, points[black:])]
     for number, point in enumerate(points):
         text = axes.annotate(
-            _short(point.row),
+            short(point.row.label.rpartition(": ")[2]),  # what is in the legend is left out: "EfficientNet: B0" is B0
             (point.x, point.y),
             textcoords="offset points",
             xytext=(0, 0),
@@ -162,17 +115,12 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point], *, black: int, s
             color="black" if number < black else "#666666",
             zorder=4,
         )
-        if not _place(text, taken, bounds, style.label / PAPER.label):
+        if not _move(text, occupied, bounds, style.label / PAPER.label):
             text.remove()
 
 
-def _short(row: Row) -> str:
-    """Leave out what the legend says already: "EfficientNet: B0" is B0."""
-    return short(row.label.rpartition(": ")[2])
-
-
-def _place(text: Annotation, taken: list[Bbox], bounds: Bbox, scale: float) -> bool:
-    """Move a label to the nearest free place around its point."""
+def _move(text: Annotation, occupied: list[Bbox], bounds: Bbox, scale: float) -> bool:
+    """Move a label to the nearest free position around its point."""
     for distance in (6 * scale, 10 * scale, 15 * scale, 21 * scale, 28 * scale):
         for step in range(16):
             angle = math.pi / 8 * step + math.pi / 4
@@ -182,24 +130,24 @@ def _place(text: Annotation, taken: list[Bbox], bounds: Bbox, scale: float) -> b
             text.set_verticalalignment("bottom" if up > 0.3 else "top" if up < -0.3 else "center")
             box = text.get_window_extent().padded(1)
             inside = bounds.x0 <= box.x0 and box.x1 <= bounds.x1 and bounds.y0 <= box.y0 and box.y1 <= bounds.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+            if inside and not any(box.overlaps(other) for other in occupied):
+                occupied.append(box)
                 return True
     return False
 
 
 def _around(axes: Axes, point: Point, style: Style) -> Bbox:
-    """Give the space that a marker takes, in pixels."""
+    """Return the space that a marker takes, in pixels."""
     x, y = axes.transData.transform((point.x, point.y))
     size = style.marker * 2 / 3 * axes.figure.dpi / 72
     return Bbox.from_extents(x - size, y - size, x + size, y + size)
 
 
 def _along_lines(axes: Axes, points: Sequence[Point]) -> Iterable[Bbox]:
-    """Give small boxes along each family's line, so that labels do not lie on it."""
+    """Yield small boxes along each family's line, so that no label is on it."""
     for members in _families(points).values():
-        places = [axes.transData.transform((p.x, p.y)) for p in members]
-        for (x0, y0), (x1, y1) in pairwise(places):
+        positions = [axes.transData.transform((p.x, p.y)) for p in members]
+        for (x0, y0), (x1, y1) in pairwise(positions):
             steps = max(1, int(math.hypot(x1 - x0, y1 - y0) // 6))
             for step in range(1, steps):
                 x, y = x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps

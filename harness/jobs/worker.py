@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,208 +14,187 @@ from typing import Any
 
 import torch
 
-from harness import predictions
 from harness.errors import HarnessError
-from harness.job import Job
-from harness.jobs import agreement, ceilings, count, dataset, evaluate, network, recipe, seen, throughput, tokens, train
-from harness.jobs.check import check as check_images
-from harness.jobs.fresh import die_with_parent, sentence
-from harness.jobs.images import open_images
-from harness.jobs.training.loop import Stopped
-from harness.progress import Batch, Checked, Inputs, Progress, Saved, Seen
-from harness.result import Measurement, Result, new_id
-from harness.store import Store
+from harness.jobs import Outcome, count, inventory, models, recipe, train
+from harness.jobs.data.check import check_images
+from harness.jobs.data.open import inspect_dataset, open_images
+from harness.jobs.evaluate import agreement, evaluate, tokens
+from harness.jobs.fresh import error_message, exit_with_parent
+from harness.jobs.speed import peaks, throughput
+from harness.jobs.training.process import follow
+from harness.jobs.training.trainer import TrainingStopped
+from harness.plan.job import Job
+from harness.run.messages import Batch, CheckReport, Inputs, Progress, Report, Saved
+from harness.store import predictions
+from harness.store.result import Result, new_id
+from harness.store.store import Store
 
-Outcome = tuple[dict[str, Measurement], dict[str, Any], list[str]]
+# Progress is reported at most this often, so that reporting never costs a measurement more.
+REPORT_SECONDS = 0.1
 
 
-def work(batch: Batch, pipe: Connection, log: str) -> None:
-    """Do the jobs one after the other; a failing job fails alone."""
-    # Ctrl-C reaches the whole group; what happens to this process is the parent's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    # NVML counts cards by their place; CUDA would count them by speed.
+@dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """What a job is run with; `result_id` is the id that its result will have."""
+
+    batch: Batch
+    store: Store
+    report: Report
+    result_id: str
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices that the job may use, at least one."""
+        return self.batch.devices or (self.batch.device,)
+
+    @property
+    def measured_on(self) -> dict[str, Any]:
+        """The one device of a measurement."""
+        return {"device": self.batch.device, "threads": self.batch.machine.threads}
+
+
+# Evaluations are not here: those over the same images share a pass.
+ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
+    "agreement": lambda job, context: agreement.measure_agreement(job, context.store),
+    "ceilings": lambda job, context: peaks.measure_peaks(job, context.report, **context.measured_on),
+    "count": lambda job, context: count.count_model(job, context.report),
+    "dataset": lambda job, context: inspect_dataset(job, context.batch.inputs, context.report),
+    "recipe": lambda job, _context: recipe.resolve_recipe(job),
+    "throughput": lambda job, context: throughput.measure_throughput(job, context.report, **context.measured_on),
+    "tokens": lambda job, context: tokens.measure_token_cosines(
+        job, context.batch.inputs, context.report, device=context.devices[0]
+    ),
+    "train": lambda job, context: train.train(
+        job,
+        context.batch.inputs,
+        context.report,
+        devices=context.devices,
+        cores=context.batch.cores,
+        runs=context.batch.runs,
+        weights=context.store.weights_for(job, context.result_id),
+    ),
+}
+
+# What the parent asks without running a job.
+QUESTIONS: Mapping[str, Callable[..., object]] = {
+    "unknown_models": models.unknown_model_messages,
+    "inspect": inventory.inspect_inputs,
+    "unfit_weights": inventory.unfit_weights,
+}
+
+
+def run_batch(batch: Batch, pipe: Connection) -> None:
+    """Run the jobs one after the other and save their results; a failing job fails alone."""
+    _start_child()
+    # NVML counts GPUs in the order of their bus; CUDA would count them by speed.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    _write_output_to(log)
+    _redirect_output(str(batch.runs / "worker.log"))
     store = Store(batch.runs)
-    report = _reporter(pipe)
-    with contextlib.suppress(Stopped):  # a training that was told to stop leaves a checkpoint, and the rest undone
-        for job, result in _results(batch, store, report):
+    with contextlib.suppress(TrainingStopped):  # a stopped training leaves a checkpoint, and the other jobs undone
+        for result in _run_jobs(batch, store, _throttled(pipe)):
             store.save(result)
-            pipe.send(Saved(job=job, id=result.id))
+            pipe.send(Saved(job=result.job, id=result.id))
     pipe.close()
 
 
-def unknown_models(names: tuple[str, ...], pipe: Connection) -> None:
-    """Answer which of these names timm does not know, with a sentence each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    unknown = {name: reason for name in names if (reason := network.unknown(name))}
-    with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
-        pipe.send(unknown)
+def answer(question: str, arguments: tuple[Any, ...], pipe: Connection) -> None:
+    """Send the answer to one of the `QUESTIONS`."""
+    _start_child()
+    value = QUESTIONS[question](*arguments)
+    with contextlib.suppress(BrokenPipeError):  # the parent was interrupted meanwhile
+        pipe.send(value)
     pipe.close()
 
 
-def look(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
-    """Answer what is there of the data and weights that these jobs need."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    found: Seen = seen.look(inputs, jobs)
-    with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
-        pipe.send(found)
-    pipe.close()
-
-
-def unfit(inputs: Inputs, jobs: tuple[Job, ...], pipe: Connection) -> None:
-    """Answer which weights of these jobs cannot be read or do not fit, with a sentence each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    found = seen.unfit(inputs, jobs)
-    with contextlib.suppress(BrokenPipeError):  # whoever asked was interrupted meanwhile
-        pipe.send(found)
-    pipe.close()
-
-
-def follow(folder: Path, count: int) -> None:
-    """Take part in a training that another node leads."""
-    train.follow(folder, count)
-
-
-def check(inputs: Inputs, data: str, pipe: Connection) -> None:
-    """Look at every image of a data set, and say what is found as it goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
-    last = 0.0
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if time.perf_counter() - last >= 0.1:
-            last = time.perf_counter()
-            pipe.send(Checked(done=done, total=total))
-
+def check_dataset(inputs: Inputs, data: str, pipe: Connection) -> None:
+    """Check every image of a dataset, sending reports of the progress and one of the outcome."""
+    _start_child()
+    report = _throttled(pipe)
     try:
-        found = check_images(open_images(data, inputs.where(data)), thorough=True, report=report)
-        last_word = Checked(lines=found.lines, notes=found.notes, problems=found.problems)
+        images = open_images(data, inputs.where(data))
+        outcome = check_images(
+            images, thorough=True, report=lambda done, total: report(CheckReport(done=done, total=total))
+        )
     except HarnessError as error:
-        last_word = Checked(problems=(str(error),))
-    pipe.send(last_word)
+        outcome = CheckReport(problems=(str(error),))
+    pipe.send(outcome)
     pipe.close()
 
 
-def _results(batch: Batch, store: Store, report: Callable[[Progress], None]) -> Iterator[tuple[Job, Result]]:
-    """Do the jobs: evaluations over the same images in one pass, all others one after the other."""
-    together: dict[str, list[Job]] = {}
-    for job in batch.jobs:
-        together.setdefault(str(job["data"]) if job.kind == "evaluate" else job.key, []).append(job)
-    for jobs in together.values():
-        if jobs[0].kind == "evaluate":
-            yield from _evaluated(jobs, batch, store, report)
-        else:
-            yield jobs[0], _run(jobs[0], batch, store, report)
+def join_training(folder: Path, count: int) -> None:
+    """Take part in a training that another node leads."""
+    follow(folder, count)
 
 
-def _evaluated(
-    jobs: list[Job], batch: Batch, store: Store, report: Callable[[Progress], None]
-) -> Iterator[tuple[Job, Result]]:
-    started, clock = datetime.now(tz=UTC), time.perf_counter()
-    left = list(jobs)
+def _run_jobs(batch: Batch, store: Store, report: Report) -> Iterator[Result]:
+    """Run evaluations, which a batch has only of the same images, in one pass, all other jobs one after the other."""
+    if batch.jobs[0].kind == "evaluate":
+        yield from _run_evaluations(batch, store, report)
+    else:
+        yield from (_run_job(job, batch, store, report) for job in batch.jobs)
 
-    def result(job: Job, **told: Any) -> Result:  # noqa: ANN401 -- what a `Result` takes
-        return _result(job, batch, started, time.perf_counter() - clock, **told)
 
+def _run_job(job: Job, batch: Batch, store: Store, report: Report) -> Result:
+    clock, result = time.perf_counter(), _empty_result(job, batch)
+    context = JobContext(batch=batch, store=store, report=report, result_id=result.id)
     try:
-        for job, found in evaluate.work(jobs, batch.inputs, _site(batch), report):
-            left.remove(job)
-            if isinstance(found, str):
-                yield job, result(job, error=found)
-                continue
-            one = result(job, metrics=found.metrics, facts=found.facts, warnings=tuple(found.warnings))
-            predictions.write(found.predictions, store.predictions_of(one))
-            yield job, one
-            found.parts.remove()
-    except Exception as problem:  # noqa: BLE001 -- a failure of the pass is the result of every job it leaves
-        for job in left:
-            yield job, result(job, error=sentence(problem))
-
-
-def _run(job: Job, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Result:
-    started, clock = datetime.now(tz=UTC), time.perf_counter()
-    name = new_id(started)
-    told: dict[str, Any] = {}
-    try:
-        metrics, facts, warnings = _do(job, name, batch, store, report)
-        told = {"metrics": metrics, "facts": facts, "warnings": tuple(warnings)}
-    except Stopped:
+        metrics, facts, warnings = ENTRY_FUNCTIONS[job.kind](job, context)
+        return _finish(result, clock, metrics=metrics, facts=facts, warnings=tuple(warnings))
+    except TrainingStopped:
         raise
-    except Exception as problem:  # noqa: BLE001 -- a job's failure is a result, whatever it is
-        told = {"error": sentence(problem)}
-    return _result(job, batch, started, time.perf_counter() - clock, name=name, **told)
+    except Exception as error:  # noqa: BLE001 -- a job's failure is a result, whatever it is
+        return _finish(result, clock, error=error_message(error))
 
 
-def _result(
-    job: Job,
-    batch: Batch,
-    started: datetime,
-    seconds: float,
-    name: str = "",
-    **told: Any,  # noqa: ANN401
-) -> Result:
+def _run_evaluations(batch: Batch, store: Store, report: Report) -> Iterator[Result]:
+    clock = time.perf_counter()
+    pending = {job: _empty_result(job, batch) for job in batch.jobs}
+    try:
+        for job, outcome in evaluate.evaluate_batch(batch, report):
+            if isinstance(outcome, str):
+                yield _finish(pending.pop(job), clock, error=outcome)
+                continue
+            result = _finish(
+                pending[job], clock, metrics=outcome.metrics, facts=outcome.facts, warnings=tuple(outcome.warnings)
+            )
+            predictions.write(outcome.predictions, store.predictions_of(result))
+            del pending[job]
+            yield result
+            outcome.partial.remove()
+    except Exception as error:  # noqa: BLE001 -- a failure of the pass is the result of every job that it leaves
+        yield from (_finish(result, clock, error=error_message(error)) for result in pending.values())
+
+
+def _empty_result(job: Job, batch: Batch) -> Result:
+    """Return the result of a job that starts now, with nothing measured yet."""
+    started = datetime.now(tz=UTC)
     return Result(
-        id=name or new_id(started),
-        job=job,
-        machine=batch.machine,
-        software={**batch.software, **_seen_from_here(batch.device)},
-        started=started,
-        seconds=seconds,
-        **told,
+        id=new_id(started), job=job, machine=batch.machine, software=batch.software, started=started, seconds=0.0
     )
 
 
-def _do(job: Job, name: str, batch: Batch, store: Store, report: Callable[[Progress], None]) -> Outcome:
-    if job.kind == "recipe":
-        return recipe.work(job)
-    if job.kind == "train":
-        return train.work(
-            job,
-            batch.inputs,
-            report,
-            devices=batch.devices or (batch.device,),
-            cores=batch.cores,
-            runs=batch.runs,
-            weights=store.weights_for(job, name),
-        )
-    if job.kind == "count":
-        return count.work(job, report)
-    if job.kind == "throughput":
-        return throughput.work(job, report, device=batch.device, threads=batch.machine.threads)
-    if job.kind == "ceilings":
-        return ceilings.work(job, report, device=batch.device, threads=batch.machine.threads)
-    if job.kind == "agreement":
-        return agreement.work(job, store)
-    if job.kind == "tokens":
-        return tokens.work(job, batch.inputs, _site(batch), report)
-    if job.kind == "dataset":
-        return dataset.work(job, batch.inputs, report)
-    raise NotImplementedError(f"no way to do {job.kind} jobs")
+def _finish(result: Result, clock: float, **outcome: Any) -> Result:  # noqa: ANN401 -- fields of a `Result`
+    software = dict(result.software)
+    if result.machine.device != "cpu":
+        # Only torch knows it, and only after the job: CUDA must not be initialised where processes are forked.
+        software["cudnn_seen"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return replace(result, software=software, seconds=time.perf_counter() - clock, **outcome)
 
 
-def _site(batch: Batch) -> evaluate.Site:
-    return evaluate.Site(devices=batch.devices or (batch.device,), memory=batch.machine.memory, runs=batch.runs)
+def _start_child() -> None:
+    # Ctrl-C reaches the whole group; the parent decides what happens to this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_with_parent()
 
 
-def _seen_from_here(device: str) -> dict[str, str]:
-    """Tell what only torch knows of the software, without making a CUDA context."""
-    if device == "cpu":
-        return {}
-    return {"cudnn_seen": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
-
-
-def _reporter(pipe: Connection) -> Callable[[Progress], None]:
-    """Make a way to report that never costs the measurement more than a message each tenth of a second."""
+def _throttled(pipe: Connection) -> Callable[[Progress | CheckReport], None]:
+    """Return a function that sends reports, but for those of unfinished steps that follow too soon."""
     last = 0.0
 
-    def report(progress: Progress) -> None:
+    def report(progress: Progress | CheckReport) -> None:
         nonlocal last
         now = time.perf_counter()
-        if progress.total and progress.done < progress.total and now - last < 0.1:
+        if progress.total and progress.done < progress.total and now - last < REPORT_SECONDS:
             return
         last = now
         pipe.send(progress)
@@ -222,11 +202,10 @@ def _reporter(pipe: Connection) -> Callable[[Progress], None]:
     return report
 
 
-def _write_output_to(log: str) -> None:
-    """Send what libraries print to a file: the terminal belongs to the table."""
+def _redirect_output(log: str) -> None:
+    """Write what libraries print to a file: the terminal belongs to the table."""
     sys.stdout.flush()
     sys.stderr.flush()
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
+    with open(log, "ab", buffering=0) as file:  # noqa: PTH123
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)

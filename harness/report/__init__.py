@@ -3,8 +3,8 @@
 from harness.report.data import render_csv, render_json
 from harness.report.latex import render_latex
 from harness.report.markdown import render_comment, render_markdown
-from harness.report.speeds import render_pytest_benchmark
-from harness.report.terminal import render_explanations, render_limits, render_terminal
+from harness.report.pytest_benchmark import render_pytest_benchmark
+from harness.report.terminal import render_explanations, render_roofline, render_terminal
 
 __all__ = [
     "render_comment",
@@ -12,8 +12,8 @@ __all__ = [
     "render_explanations",
     "render_json",
     "render_latex",
-    "render_limits",
     "render_markdown",
     "render_pytest_benchmark",
+    "render_roofline",
     "render_terminal",
 ]

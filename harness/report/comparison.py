@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
-from harness.compare import Comparison, Differing, Side
-from harness.report.words import number
-from harness.result import Measurement
+from harness.judge.compare import Comparison, DifferingImage, Side
+from harness.report.formatting import number, probability
 from harness.stats import Interval
+from harness.store.result import Measurement
 
 SCHEMA = 1
 
@@ -20,12 +20,12 @@ DIGITS = 12
 
 
 def render_comparison(comparison: Comparison, *, width: int, images: int) -> str:
-    """Write who is compared, the numbers, what they come to, and up to `images` images where the two differ."""
-    one, other = comparison.first, comparison.second
-    lines = [*_who("A", one, other, width), *_who("B", other, one, width), ""]
+    """Render who is compared, the numbers, the conclusion, and up to `images` images where the two differ."""
+    first, second = comparison.first, comparison.second
+    lines = [*_side_lines("A", first, second, width), *_side_lines("B", second, first, width), ""]
     lines += [*_table(comparison), ""]
     lines += wrap(_images_in_common(comparison), width)
-    lines += wrap(f"First guesses agree on {100 * comparison.agreement:.2f} % of them.", width)
+    lines += wrap(f"Top-1 predictions agree on {100 * comparison.agreement:.2f} % of them.", width)
     lines += wrap(f"{conclusion(comparison)}.", width)
     lines += wrap("[ ]: 95 % intervals, Wilson's and, of the difference, Tango's; p: McNemar's test, exact", width)
     lines += _where_they_differ(comparison, width=width, images=images)
@@ -33,23 +33,23 @@ def render_comparison(comparison: Comparison, *, width: int, images: int) -> str
 
 
 def conclusion(comparison: Comparison) -> str:
-    """Say in a sentence which one is better, or that chance would do."""
-    found, p = comparison.difference, _probability(comparison.p)
-    ahead, letter = (comparison.first, "A") if found.value >= 0 else (comparison.second, "B")
-    if found.value < 0:
-        found = Interval(value=-found.value, low=-found.high, high=-found.low)
-    name, by = f"{ahead.model} ({letter})", f"{_interval(found)} points"
+    """Return in a sentence which one is better, or that there is no difference beyond chance."""
+    difference, p = comparison.difference, probability(comparison.p)
+    ahead, letter = (comparison.first, "A") if difference.value >= 0 else (comparison.second, "B")
+    if difference.value < 0:
+        difference = Interval(value=-difference.value, low=-difference.high, high=-difference.low)
+    name, by = f"{ahead.result.job['model']} ({letter})", f"{_interval(difference)} points"
     if comparison.better:
         return f"{name} is {by} better; {p}"
     if comparison.borderline:
         return f"on the border of chance: {name} is {by} ahead, {p}; more images would tell"
-    if found.value == 0:
+    if difference.value == 0:
         return f"no difference beyond chance: both are right equally often, {by}, {p}"
     return f"no difference beyond chance: {name} is {by} ahead, {p}"
 
 
 def render_comparison_json(comparison: Comparison, *, images: int) -> str:
-    """Write all of it as an object; numbers are numbers, units are in `unit`."""
+    """Render everything as an object; numbers are numbers, units are in `unit`."""
     data = {
         "schema": SCHEMA,
         "first": _side(comparison.first),
@@ -62,8 +62,8 @@ def render_comparison_json(comparison: Comparison, *, images: int) -> str:
         "conclusion": conclusion(comparison),
         "differ": len(comparison.differing),
         "differing": [
-            {"image": one.name, "label": one.label, "first": one.first, "second": one.second}
-            for one in comparison.differing[:images]
+            {"image": image.name, "label": image.label, "first": image.first, "second": image.second}
+            for image in comparison.differing[:images]
         ],
     }
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -76,33 +76,35 @@ def _side(side: Side) -> dict[str, Any]:
         "settings": dict(side.result.job.settings),
         "weights": side.result.facts["weights"],
         "images": side.result.facts["images"],
-        "only_here": len(side.alone),
+        "only_here": len(side.unshared),
         "head": side.head,
         "top1": {"unit": "%", **_ends(side.top1)},
         "real": {"unit": "%", **_ends(side.real)} if side.real else None,
         "real_labels_agree": side.labels_agree,
-        "right_alone": side.right,
+        "right_alone": side.only_right,
     }
 
 
-def _ends(found: Interval | Measurement) -> dict[str, Any]:
-    return {"value": found.value, "low": found.low, "high": found.high}
+def _ends(interval: Interval | Measurement) -> dict[str, Any]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _who(letter: str, side: Side, other: Side, width: int) -> list[str]:
-    """Write the job of a run, what tells it from the other's, its weights and its images."""
+def _side_lines(letter: str, side: Side, other: Side, width: int) -> list[str]:
+    """The job of a run, how its settings differ from the other's, its weights and its images."""
     result, weights = side.result, side.result.facts["weights"]
     theirs = dict(other.result.job.settings)
-    said = ("model", "data", "res", "crop", "weights")
-    apart = [f"{name} {value}" for name, value in result.job.settings if theirs.get(name) != value and name not in said]
+    in_title = ("model", "data", "res", "crop", "weights")
+    settings = [
+        f"{name} {value}" for name, value in result.job.settings if theirs.get(name) != value and name not in in_title
+    ]
     parts = [
         str(result.job),
-        ", ".join([f"run {result.id}", f"head {side.head}", *apart]),
+        ", ".join([f"run {result.id}", f"head {side.head}", *settings]),
         f"weights {result.job['weights']}: {weights['file']}, SHA-256 {weights['sha256'][:DIGITS]}…",
         str(result.facts["images"]["said"]),
     ]
-    found = [line for part in parts for line in wrap(part, width - 3)]
-    return [f"{' ' if place else letter}  {line}" for place, line in enumerate(found)]
+    lines = [line for part in parts for line in wrap(part, width - 3)]
+    return [f"{' ' if number else letter}  {line}" for number, line in enumerate(lines)]
 
 
 def _table(comparison: Comparison) -> list[str]:
@@ -110,18 +112,19 @@ def _table(comparison: Comparison) -> list[str]:
     rows = [
         ["", "A", "B"],
         ["top-1, %", *(_interval(side.top1) for side in sides)],
-        ["right alone, images", *(f"{side.right:,}" for side in sides)],
+        ["right alone, images", *(f"{side.only_right:,}" for side in sides)],
     ]
     if all(side.real for side in sides):
-        whole = " of all its images" if any(side.alone for side in sides) else ""
+        whole = " of all its images" if any(side.unshared for side in sides) else ""
         rows.append([f"ReaL{whole}, %", *(_interval(side.real) for side in sides if side.real)])
     if any(side.labels_agree is not None for side in sides):
-        rows.append(["label is one of ReaL's, %", *(_percent(side.labels_agree) for side in sides)])
+        shares = ("" if side.labels_agree is None else f"{100 * side.labels_agree:.2f}" for side in sides)
+        rows.append(["label is one of ReaL's, %", *shares])
     return _aligned(rows)
 
 
 def _images_in_common(comparison: Comparison) -> str:
-    first, second = comparison.first.alone, comparison.second.alone
+    first, second = comparison.first.unshared, comparison.second.unshared
     if not first and not second:
         return f"Both were shown the same {comparison.common:,} images."
     return f"Compared are the {comparison.common:,} images in common; only A has {_few(first)}, only B {_few(second)}."
@@ -134,23 +137,23 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _where_they_differ(comparison: Comparison, *, width: int, images: int) -> list[str]:
-    found = comparison.differing[:images]
-    if not found:
+    shown = comparison.differing[:images]
+    if not shown:
         return []
-    guesses = [[str(one.label), _guess(one, one.first), _guess(one, one.second)] for one in found]
-    beside = _aligned([["label", "A", "B"], *guesses])
-    room = width - 2 - max(map(len, beside))
-    names = ["", *(_shortened(one.name, room) for one in found)]
-    heading = f"{len(found):,} of the {len(comparison.differing):,} images where first guesses differ, ✓ the right one:"
-    return ["", *wrap(heading, width), *_aligned(list(zip(names, beside, strict=True)))]
+    rows = [[str(image.label), *(_prediction(image, p) for p in (image.first, image.second))] for image in shown]
+    predictions = _aligned([["label", "A", "B"], *rows])
+    room = width - 2 - max(map(len, predictions))
+    names = ["", *(_shortened(image.name, room) for image in shown)]
+    heading = f"{len(shown):,} of the {len(comparison.differing):,} images where predictions differ, ✓ the right one:"
+    return ["", *wrap(heading, width), *_aligned(list(zip(names, predictions, strict=True)))]
 
 
-def _guess(image: Differing, guess: int) -> str:
-    return f"{'not read' if guess < 0 else guess}{' ✓' if guess == image.label else ''}"
+def _prediction(image: DifferingImage, prediction: int) -> str:
+    return f"{'not read' if prediction < 0 else prediction}{' ✓' if prediction == image.label else ''}"
 
 
 def _shortened(name: str, room: int) -> str:
-    """Cut a name on the left: what tells images apart stands on the right."""
+    """Cut a name on the left: what tells images apart is on the right."""
     return name if len(name) <= room else f"…{name[len(name) - max(room - 1, 8) :]}"
 
 
@@ -159,16 +162,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _interval(found: Interval | Measurement) -> str:
-    """Write `75.42 [73.11, 77.60]`; only the value where there is no interval."""
-    value, low, high = (None if n is None else number(float(n), 2) for n in (found.value, found.low, found.high))
+def _interval(interval: Interval | Measurement) -> str:
+    """Return `75.42 [73.11, 77.60]`; only the value where there is no interval."""
+    value, low, high = (None if n is None else number(float(n), 2) for n in _ends(interval).values())
     return f"{value} [{low}, {high}]" if low is not None and high is not None else f"{value}"
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def _probability(p: float) -> str:
-    """Write a probability with two digits that count."""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"

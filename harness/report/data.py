@@ -1,32 +1,33 @@
 """`Diff` -> CSV and JSON for other programs."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from harness.diff import Diff, Finding, readings
-from harness.report.effects import as_data
+from harness.judge.verdict import Diff, JudgedCell, head_variants
+from harness.report.ablation import as_data
 
 SCHEMA = 1
 
 
-def render_json(diffs: list[Diff], *, explain: bool = False) -> str:
-    """Write one table as an object, several as a list of them; `explain` adds what each crop and head gives."""
+def render_json(diffs: Sequence[Diff], *, explain: bool = False) -> str:
+    """Return one table as an object, several as a list of them; `explain` adds what each crop and head gives."""
     tables = [_table(diff) | ({"explanations": _explanations(diff)} if explain else {}) for diff in diffs]
     return json.dumps(tables[0] if len(tables) == 1 else tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def render_csv(diffs: list[Diff]) -> str:
-    """Write a line for each cell of each table."""
+def render_csv(diffs: Sequence[Diff]) -> str:
+    """Return a line for each cell of each table."""
     import pandas as pd  # noqa: PLC0415 -- 0.3 s to import, and only this format needs it
 
     lines = []
     for diff in diffs:
-        for finding in diff.findings.values():
-            cell = _cell(finding)
+        for judged in diff.judged_cells.values():
+            cell = _cell(judged)
             references = cell.pop("references")
-            shown = references if not finding.filled.stands_in else []
+            shown = references if not judged.filled.at_small_scale else []
             first = shown[0] if shown else {"value": None, "source": None}
-            batch = finding.filled.result.facts.get("batch") if finding.filled.result else None
+            batch = judged.filled.result.facts.get("batch") if judged.filled.result else None
             lines.append(
                 {
                     "table": diff.spec.name,
@@ -34,7 +35,7 @@ def render_csv(diffs: list[Diff]) -> str:
                     **cell,
                     "published": first["value"],
                     "source": first["source"],
-                    "batch": batch if finding.filled.cell.kind == "throughput" else None,
+                    "batch": batch if judged.filled.cell.kind == "throughput" else None,
                 }
             )
     frame = pd.DataFrame(lines)
@@ -50,7 +51,7 @@ def _table(diff: Diff) -> dict[str, Any]:
         "table": diff.spec.name,
         "edition": diff.spec.edition,
         "machine": diff.table.machine.label if diff.table.machine else None,
-        "cells": [_cell(finding) for finding in diff.findings.values()],
+        "cells": [_cell(judged) for judged in diff.judged_cells.values()],
         "shapes": [
             {
                 "column": shape.column.key,
@@ -64,26 +65,26 @@ def _table(diff: Diff) -> dict[str, Any]:
             }
             for shape in diff.shapes
         ],
-        "effects": [as_data(effects) for effects in diff.effects],
+        "effects": [as_data(column) for column in diff.ablations],
     }
 
 
 def _explanations(diff: Diff) -> list[dict[str, Any]]:
     return [
         {
-            "row": finding.filled.cell.row.key,
-            "column": finding.filled.cell.column.key,
-            "crop": one.crop,
-            "head": one.head or None,
-            "value": one.value,
+            "row": judged.filled.cell.row.key,
+            "column": judged.filled.cell.column.key,
+            "crop": variant.crop,
+            "head": variant.head or None,
+            "value": variant.value,
         }
-        for finding in diff.findings.values()
-        for one in readings(finding.filled)
+        for judged in diff.judged_cells.values()
+        for variant in head_variants(judged.filled)
     ]
 
 
-def _cell(finding: Finding) -> dict[str, Any]:
-    cell, measurement, result = finding.filled.cell, finding.filled.measurement, finding.filled.result
+def _cell(judged: JudgedCell) -> dict[str, Any]:
+    cell, measurement, result = judged.filled.cell, judged.filled.measurement, judged.filled.result
     return {
         "row": cell.row.key,
         "column": cell.column.key,
@@ -94,14 +95,14 @@ def _cell(finding: Finding) -> dict[str, Any]:
         "references": [
             {
                 "kind": reference.source.kind,
-                "value": reference.printed.text if cell.text else reference.printed.value,
+                "value": reference.published.text if cell.text else reference.published.value,
                 "source": reference.source.cite,
             }
             for reference in cell.references
         ],
-        "delta": finding.delta,
-        "verdict": str(finding.verdict),
-        "reason": finding.reason,
+        "delta": judged.delta,
+        "verdict": str(judged.verdict),
+        "reason": judged.reason,
         "run": result.id if result else None,
     }
 

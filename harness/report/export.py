@@ -8,11 +8,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from harness import atomic
 from harness.errors import HarnessError
-from harness.result import Measurement, Result
+from harness.store.result import Measurement, Result
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Field:
     """One column: its type (`text`, `number`, `count`, `time`, `numbers` or `texts`) and what it holds."""
 
@@ -22,91 +23,77 @@ class Field:
 
 
 def _setting(name: str) -> Callable[[Result, str, Measurement | None], object]:
-    return lambda result, _name, _found: dict(result.job.settings).get(name)
+    return lambda r, _n, _m: dict(r.job.settings).get(name)
 
 
 def _version(name: str) -> Callable[[Result, str, Measurement | None], object]:
-    return lambda result, _name, _found: result.software.get(name)
+    return lambda r, _n, _m: r.software.get(name)
 
 
-def _value(_result: Result, _name: str, found: Measurement | None) -> float | None:
-    return float(found.value) if found and not isinstance(found.value, str) else None
+def _value(_result: Result, _name: str, metric: Measurement | None) -> float | None:
+    return float(metric.value) if metric and not isinstance(metric.value, str) else None
 
 
-def _words(_result: Result, _name: str, found: Measurement | None) -> str | None:
-    return found.value if found and isinstance(found.value, str) else None
+def _text(_result: Result, _name: str, metric: Measurement | None) -> str | None:
+    return metric.value if metric and isinstance(metric.value, str) else None
 
 
 FIELDS: Mapping[str, Field] = {
-    "run": Field(type="text", holds="id of the run; a run has a line for each metric", of=lambda r, _n, _m: r.id),
-    "started": Field(type="time", holds="when the run began, UTC", of=lambda r, _n, _m: r.started),
-    "seconds": Field(type="number", holds="how long the whole run took, s", of=lambda r, _n, _m: r.seconds),
-    "job": Field(type="text", holds="key of the job: the same work has the same key", of=lambda r, _n, _m: r.job.key),
-    "kind": Field(type="text", holds="kind of job: count, throughput, evaluate, …", of=lambda r, _n, _m: r.job.kind),
-    "revision": Field(
-        type="count", holds="revision of the way of measuring that kind", of=lambda r, _n, _m: r.job.revision
-    ),
-    "model": Field(type="text", holds="timm's name of the network", of=_setting("model")),
-    "weights": Field(type="text", holds="tag of the weights", of=_setting("weights")),
-    "res": Field(type="count", holds="size of the images, pixels", of=_setting("res")),
-    "data": Field(type="text", holds="name of the data set", of=_setting("data")),
-    "protocol": Field(type="text", holds="how a speed is measured: paper or modern", of=_setting("protocol")),
-    "settings": Field(
-        type="text", holds="all settings of the job, JSON", of=lambda r, _n, _m: _json(dict(r.job.settings))
-    ),
-    "metric": Field(
-        type="text", holds="name of the metric; empty for a run that failed", of=lambda _r, name, _m: name or None
-    ),
-    "unit": Field(type="text", holds="unit of value, low and high", of=lambda _r, _n, m: m.unit if m else None),
-    "value": Field(type="number", holds="what was measured", of=_value),
-    "words": Field(type="text", holds="what was found, where that is no number", of=_words),
-    "low": Field(type="number", holds="lower end of the 95 % interval", of=lambda _r, _n, m: m.low if m else None),
-    "high": Field(type="number", holds="upper end of the 95 % interval", of=lambda _r, _n, m: m.high if m else None),
+    "run": Field("text", "id of the run; a run has a line for each metric", lambda r, _n, _m: r.id),
+    "started": Field("time", "when the run began, UTC", lambda r, _n, _m: r.started),
+    "seconds": Field("number", "how long the whole run took, s", lambda r, _n, _m: r.seconds),
+    "job": Field("text", "key of the job: the same work has the same key", lambda r, _n, _m: r.job.key),
+    "kind": Field("text", "kind of job: count, throughput, evaluate, …", lambda r, _n, _m: r.job.kind),
+    "revision": Field("count", "revision of the way of measuring that kind", lambda r, _n, _m: r.job.revision),
+    "model": Field("text", "timm's name of the model", _setting("model")),
+    "weights": Field("text", "tag of the weights", _setting("weights")),
+    "res": Field("count", "size of the images, pixels", _setting("res")),
+    "data": Field("text", "name of the dataset", _setting("data")),
+    "protocol": Field("text", "how throughput is measured: paper or modern", _setting("protocol")),
+    "settings": Field("text", "all settings of the job, JSON", lambda r, _n, _m: _json(dict(r.job.settings))),
+    "metric": Field("text", "name of the metric; empty for a run that failed", lambda _r, name, _m: name or None),
+    "unit": Field("text", "unit of value, low and high", lambda _r, _n, m: m.unit if m else None),
+    "value": Field("number", "what was measured", _value),
+    "words": Field("text", "the value, where it is text", _text),
+    "low": Field("number", "lower end of the 95 % interval", lambda _r, _n, m: m.low if m else None),
+    "high": Field("number", "upper end of the 95 % interval", lambda _r, _n, m: m.high if m else None),
     "samples": Field(
-        type="numbers",
-        holds="raw samples behind the value, in their order; JSON in CSV",
-        of=lambda _r, _n, m: list(m.samples) if m and m.samples else None,
+        "numbers",
+        "raw samples behind the value, in their order; JSON in CSV",
+        lambda _r, _n, m: list(m.samples) if m and m.samples else None,
     ),
-    "sample_unit": Field(
-        type="text", holds="unit of the samples", of=lambda _r, _n, m: (m.sample_unit or None) if m else None
-    ),
-    "batch": Field(type="count", holds="images a run of a speed", of=lambda r, _n, _m: r.facts.get("batch")),
-    "device": Field(type="text", holds="cpu or cuda", of=lambda r, _n, _m: r.machine.device),
-    "machine": Field(type="text", holds="model of the processor or card", of=lambda r, _n, _m: r.machine.name),
-    "memory": Field(type="count", holds="its memory, bytes", of=lambda r, _n, _m: r.machine.memory),
-    "cores": Field(type="count", holds="its cores; 0 for a card", of=lambda r, _n, _m: r.machine.cores),
-    "torch": Field(type="text", holds="version of torch", of=_version("torch")),
-    "timm": Field(type="text", holds="version of timm", of=_version("timm")),
-    "software": Field(type="text", holds="all versions, JSON", of=lambda r, _n, _m: _json(dict(r.software))),
+    "sample_unit": Field("text", "unit of the samples", lambda _r, _n, m: (m.sample_unit or None) if m else None),
+    "batch": Field("count", "batch size of a throughput", lambda r, _n, _m: r.facts.get("batch")),
+    "device": Field("text", "cpu or cuda", lambda r, _n, _m: r.machine.device),
+    "machine": Field("text", "model of the CPU or GPU", lambda r, _n, _m: r.machine.name),
+    "memory": Field("count", "its memory, bytes", lambda r, _n, _m: r.machine.memory),
+    "cores": Field("count", "its cores; 0 for a GPU", lambda r, _n, _m: r.machine.cores),
+    "torch": Field("text", "version of torch", _version("torch")),
+    "timm": Field("text", "version of timm", _version("timm")),
+    "software": Field("text", "all versions, JSON", lambda r, _n, _m: _json(dict(r.software))),
     "weights_sha256": Field(
-        type="text",
-        holds="SHA-256 of the file of weights",
-        of=lambda r, _n, _m: (r.facts.get("weights") or {}).get("sha256"),
+        "text", "SHA-256 of the file of weights", lambda r, _n, _m: (r.facts.get("weights") or {}).get("sha256")
     ),
-    "images": Field(
-        type="text", holds="which images these were", of=lambda r, _n, _m: (r.facts.get("images") or {}).get("said")
-    ),
-    "warnings": Field(
-        type="texts", holds="what the run doubts about itself; JSON in CSV", of=lambda r, _n, _m: list(r.warnings)
-    ),
-    "error": Field(type="text", holds="why the run failed; empty for one that did not", of=lambda r, _n, _m: r.error),
+    "images": Field("text", "which images these were", lambda r, _n, _m: (r.facts.get("images") or {}).get("said")),
+    "warnings": Field("texts", "warnings about the measurements; JSON in CSV", lambda r, _n, _m: list(r.warnings)),
+    "error": Field("text", "why the run failed; empty for one that did not", lambda r, _n, _m: r.error),
 }
 
 
-def lines_of(results: Iterable[Result]) -> Iterator[dict[str, object]]:
-    """Give a line for each metric of each result, and one for each failure."""
+def records(results: Iterable[Result]) -> Iterator[dict[str, object]]:
+    """Yield a line for each metric of each result, and one for each failure."""
     for result in results:
         metrics: Mapping[str, Measurement | None] = result.metrics or {"": None}
-        for name, found in metrics.items():
-            yield {field: one.of(result, name, found) for field, one in FIELDS.items()}
+        for name, metric in metrics.items():
+            yield {key: field.of(result, name, metric) for key, field in FIELDS.items()}
 
 
 def render_results_csv(results: Iterable[Result]) -> str:
-    """Write all that is known of some runs as CSV; lists are JSON."""
+    """Render all that is known of some runs as CSV; lists are JSON."""
     text = StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    for line in lines_of(results):
+    for line in records(results):
         writer.writerow({name: _in_csv(FIELDS[name], value) for name, value in line.items()})
     return text.getvalue()
 
@@ -141,13 +128,9 @@ def write_parquet(results: Iterable[Result], path: Path) -> None:
     schema = pa.schema(
         [pa.field(name, types[field.type], metadata={"holds": field.holds}) for name, field in FIELDS.items()]
     )
-    table = pa.Table.from_pylist(list(lines_of(results)), schema=schema)
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        parquet.write_table(table, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    table = pa.Table.from_pylist(list(records(results)), schema=schema)
+    with atomic.replacing(path) as temporary:
+        parquet.write_table(table, temporary)
 
 
 def _json(value: object) -> str:

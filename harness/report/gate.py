@@ -3,14 +3,14 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from html import escape
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from harness.gate import Evidence, Gate, Judged, Outcome
-from harness.report.words import number
+from harness.gate.gate import Evidence, Gate, GatedCell, Outcome
+from harness.report.formatting import number, probability
+from harness.report.markdown import collapsed, escaped, table
 
 SCHEMA = 1
 
@@ -35,277 +35,234 @@ MOST_REASONS = 10
 
 
 def headline(gate: Gate) -> str:
-    """Say in a line whether the gate is open, and how many cells came to what."""
-    counts = Counter(one.outcome for one in gate.judged)
-    said = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+    """Return in a line whether the gate is open, and how many cells came to what."""
+    outcomes = Counter(cell.outcome for cell in gate.cells)
+    counts = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in Outcome if outcomes[outcome])
     if gate.failing:
-        return f"fails: {said}"
+        return f"fails: {counts}"
     if gate.empty:
-        held = counts[Outcome.HELD]
-        what = "baseline, only with the paper" if held else "baseline"
-        return f"nothing to compare with the {what if gate.with_baseline else 'paper'}: {said or 'no cell'}"
-    return f"passes: {said}"
+        baseline = "baseline, only with the paper" if outcomes[Outcome.HELD] else "baseline"
+        return f"nothing to compare with the {baseline if gate.with_baseline else 'paper'}: {counts or 'no cell'}"
+    return f"passes: {counts}"
 
 
-def sentence(judged: Judged) -> str:
-    """Say what happened to a cell: which, from what to what, by how much, and what would have been allowed."""
-    return f"{_named(judged)}: {_what(judged)}"
+def sentence(cell: GatedCell) -> str:
+    """Return what happened to a cell: which, from what to what, by how much, and what would have been allowed."""
+    return f"{_name(cell)}: {_change(cell)}"
 
 
 def render_gate(gate: Gate, *, renew: str = "", verbose: bool = False) -> str:
-    """Write what fails, what improved and how to keep it, and why cells were not judged; the answer comes first."""
-    lines = [headline(gate)]
-    worst = sorted(gate.judged, key=lambda one: list(Outcome).index(one.outcome))
-    shown = [one for one in worst if one.outcome.fails or one.outcome is Outcome.IMPROVED]
-    lines += [f"{SIGNS[one.outcome]} {one.outcome}: {sentence(one)}" for one in shown]
+    """Render what fails, what improved and how to keep it, and why cells were not judged; the answer comes first."""
+
+    def line(cell: GatedCell) -> str:
+        return f"{SIGNS[cell.outcome]} {cell.outcome}: {sentence(cell)}"
+
+    order = list(Outcome)
+    cells = sorted(gate.cells, key=lambda cell: order.index(cell.outcome))
+    shown = [cell for cell in cells if cell.outcome.fails or cell.outcome is Outcome.IMPROVED]
+    lines = [headline(gate), *map(line, shown)]
     if verbose:
-        rest = [one for one in worst if one not in shown]
-        lines += [f"{SIGNS[one.outcome]} {one.outcome}: {sentence(one)}" for one in rest]
+        lines += [line(cell) for cell in cells if cell not in shown]
     else:
         reasons = _reasons(gate)
         lines += [f"{SIGNS[Outcome.NOT_JUDGED]} not judged: {reason}" for reason in reasons[:MOST_REASONS]]
         if len(reasons) > MOST_REASONS:
             lines.append(f"  and {len(reasons) - MOST_REASONS} reasons more, -v shows all")
+    remedy = f"; `{renew}` renews it" if renew else ""
     if gate.new:
-        lines.append(f"{gate.new} measured {_cells(gate.new)} not in the baseline{_renewing(renew)}")
-    elif any(one.outcome is Outcome.IMPROVED for one in gate.judged):
-        lines.append(f"to hold what improved{_renewing(renew)}")
-    return "\n".join(map(_one_line, lines)) + "\n"
+        lines.append(f"{gate.new} measured {'cell is' if gate.new == 1 else 'cells are'} not in the baseline{remedy}")
+    elif _improved(gate):
+        lines.append(f"to hold what improved{remedy}")
+    # Labels and errors may hold line breaks; a log's line is a cell.
+    return "".join(re.sub(r"\s*[\r\n]+\s*", " ", line) + "\n" for line in lines)
 
 
 def render_gate_json(gate: Gate) -> str:
-    """Write every cell with its evidence; numbers are numbers, units are in `unit`."""
+    """Render every cell with its evidence; numbers are numbers, units are in `unit`."""
     data = {
         "schema": SCHEMA,
         "passes": not gate.failing and not gate.empty,
         "headline": headline(gate),
         "not_in_baseline": gate.new if gate.with_baseline else None,
-        "cells": [_object(one) for one in gate.judged],
+        "cells": [_as_data(cell) for cell in gate.cells],
     }
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def render_junit(gate: Gate) -> str:
-    """Write a test case for each cell and what it was held against: failed, skipped where not judged, or passed."""
-    suites = ET.Element("testsuites", {"name": "harness check", **_tally(gate.judged)})
-    for table in dict.fromkeys(one.table for one in gate.judged):
-        of_table = [one for one in gate.judged if one.table == table]
-        suite = ET.SubElement(suites, "testsuite", {"name": _legal(table), **_tally(of_table)})
-        for one in of_table:
-            name = f"{one.cell.row.label}: {one.cell.column.label}"
-            case = ET.SubElement(suite, "testcase", classname=_legal(f"{table}.{one.against}"), name=_legal(name))
-            if one.outcome.fails:
-                failure = ET.SubElement(case, "failure", type=str(one.outcome), message=_legal(sentence(one)))
-                failure.text = _legal(sentence(one))
-            elif not one.outcome.judges:
-                ET.SubElement(case, "skipped", message=_legal(_what(one)))
+    """Render a test case for each cell and what it was compared with: failed, skipped where not judged, or passed."""
+    suites = ET.Element("testsuites", {"name": "harness check", **_tally(gate.cells)})
+    for name in dict.fromkeys(cell.table for cell in gate.cells):
+        cells = [cell for cell in gate.cells if cell.table == name]
+        suite = ET.SubElement(suites, "testsuite", {"name": _legal(name), **_tally(cells)})
+        for cell in cells:
+            names = {"classname": f"{name}.{cell.against}", "name": f"{cell.cell.row.label}: {cell.cell.column.label}"}
+            case = ET.SubElement(suite, "testcase", {key: _legal(text) for key, text in names.items()})
+            if cell.outcome.fails:
+                text = _legal(sentence(cell))
+                ET.SubElement(case, "failure", type=str(cell.outcome), message=text).text = text
+            elif cell.outcome is Outcome.NOT_JUDGED:
+                ET.SubElement(case, "skipped", message=_legal(_change(cell)))
             else:
-                ET.SubElement(case, "system-out").text = _legal(_what(one))
+                ET.SubElement(case, "system-out").text = _legal(_change(cell))
     ET.indent(suites, " ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
 
 
 def render_annotations(gate: Gate) -> str:
-    """Write GitHub's workflow commands: an error for each failing cell, a notice for each that improved."""
-    lines = [*_annotations("error", gate.failing)]
-    lines += _annotations("notice", [one for one in gate.judged if one.outcome is Outcome.IMPROVED])
+    """Render GitHub's workflow commands: an error for each failing cell, a notice for each that improved."""
+    lines = [*_annotations("error", gate.failing), *_annotations("notice", _improved(gate))]
     if gate.empty and not gate.failing:
-        lines.append(f"::error title=harness check::{_data(headline(gate))}")
+        lines.append(f"::error title=harness check::{_command_data(headline(gate))}")
     return "".join(f"{line}\n" for line in lines)
 
 
 def render_summary(gate: Gate, *, renew: str = "") -> str:
-    """Write GitHub's job summary in Markdown: what fails as a table, the rest folded away."""
-    lines = [f"### harness check {_escaped(headline(gate))}", ""]
-    lines += _rows(gate.failing)
-    lines += _rows([one for one in gate.judged if one.outcome is Outcome.IMPROVED])
-    if renew and (gate.new or any(one.outcome is Outcome.IMPROVED for one in gate.judged)):
+    """Render GitHub's job summary in Markdown: what fails as a table, the rest collapsed."""
+    improved = _improved(gate)
+    lines = [f"### harness check {escaped(headline(gate))}", "", *_rows(gate.failing), *_rows(improved)]
+    if renew and (gate.new or improved):
         lines += [f"`{renew}` renews the baseline.", ""]
-    rest = [one for one in gate.judged if not one.outcome.fails and one.outcome is not Outcome.IMPROVED]
-    folded = _folded(f"{len(rest)} other cells", _rows(rest)) if rest else []
-    if len("\n".join([*lines, *folded]).encode()) > MOST_BYTES:
-        folded = [f"{len(rest)} other cells are left out here, they would not fit; `--junit` has them.", ""]
-    return "\n".join([*lines, *folded]) + "\n"
+    rest = [cell for cell in gate.cells if not cell.outcome.fails and cell.outcome is not Outcome.IMPROVED]
+    details = collapsed(f"{len(rest)} other cells", _rows(rest))
+    if len("\n".join([*lines, *details]).encode()) > MOST_BYTES:
+        details = [f"{len(rest)} other cells are left out here, they would not fit; `--junit` has them.", ""]
+    return "\n".join([*lines, *details]) + "\n"
+
+
+def _improved(gate: Gate) -> list[GatedCell]:
+    return [cell for cell in gate.cells if cell.outcome is Outcome.IMPROVED]
 
 
 # Sentences.
 
 
-def _named(judged: Judged) -> str:
-    return f"{judged.table}, {judged.cell.column.label} of {judged.cell.row.label}"
+def _name(cell: GatedCell) -> str:
+    return f"{cell.table}, {cell.cell.column.label} of {cell.cell.row.label}"
 
 
-def _what(judged: Judged) -> str:
-    evidence = judged.found.evidence
+def _change(cell: GatedCell) -> str:
+    """Return what changed in a cell, by how much, and what would be allowed."""
+    evidence, unit = cell.evidence, cell.cell.unit
     if evidence is None:
-        return judged.found.why
-    if evidence.processes:
-        return _speed(evidence, judged.cell.unit)
-    said = f"{_value(evidence.now, judged.cell.unit)}, was {_value(evidence.before, judged.cell.unit)}"
+        return cell.reason
+    values = f"{_value(evidence.now, unit)}, was {_value(evidence.before, unit)}"
     if evidence.difference is None or evidence.allowed is None:
-        return said
-    return f"{said}{_difference(judged, evidence)}"
-
-
-def _speed(evidence: Evidence, unit: str) -> str:
-    assert evidence.difference is not None
-    assert evidence.allowed is not None
-    assert evidence.processes is not None
-    change = evidence.difference.value
-    now, before = evidence.processes
-    return (
-        f"{_value(evidence.now, unit)}, was {_value(evidence.before, unit)}: {abs(change):.1%} "
-        f"{'slower' if change < 0 else 'faster'}, of which {evidence.allowed:.1%} may be noise on this machine; "
-        f"{_probability(evidence.p)} by ranks, {now} runs against {before}"
-    )
-
-
-def _difference(judged: Judged, evidence: Evidence) -> str:
-    """Say how much it differs and what would be allowed."""
-    found, allowed = evidence.difference, evidence.allowed
-    assert found is not None
-    assert allowed is not None
-    if found.value == 0:
-        return ""
-    points = judged.cell.unit.startswith("%")
-    unit = " points" if points else f" {judged.cell.unit}".rstrip()
-    way = _way(judged, found.value)
+        return values
+    difference, allowed = evidence.difference, evidence.allowed
+    if evidence.processes:
+        now, before = evidence.processes
+        return (
+            f"{values}: {100 * abs(difference.value):.1f} % {'slower' if difference.value < 0 else 'faster'}, "
+            f"of which {100 * allowed:.1f} % may be noise on this machine; "
+            f"{probability(evidence.p)} by ranks, {now} runs against {before}"
+        )
+    if difference.value == 0:
+        return values
+    direction = _direction(cell, difference.value)
     if evidence.images is None:
+        unit = " points" if unit.startswith("%") else f" {unit}".rstrip()
         limit = f", {number(allowed, None, significant=2)} allowed" if allowed else ""
-        return f": {number(abs(found.value), None, significant=3)}{unit} {way}{limit}"
-    low, high = (found.low, found.high) if found.value > 0 else (-found.high, -found.low)
-    chance = "" if judged.outcome is not Outcome.HELD or abs(found.value) <= allowed else ", which may be chance"
+        return f"{values}: {number(abs(difference.value), None, significant=3)}{unit} {direction}{limit}"
+    return f"{values}: {_paired_change(cell, evidence, direction)}"
+
+
+def _paired_change(cell: GatedCell, evidence: Evidence, direction: str) -> str:
+    difference, allowed = evidence.difference, evidence.allowed
+    assert difference is not None
+    assert allowed is not None
+    low, high = (difference.low, difference.high) if difference.value > 0 else (-difference.high, -difference.low)
+    chance = ", which may be chance" if cell.outcome is Outcome.HELD and abs(difference.value) > allowed else ""
     return (
-        f": {abs(found.value):.2f} [{low:.2f}, {high:.2f}] points {way}{chance}; {_probability(evidence.p)} on the "
-        f"same {evidence.images:,} images, {allowed:g} allowed"
+        f"{abs(difference.value):.2f} [{low:.2f}, {high:.2f}] points {direction}{chance}; "
+        f"{probability(evidence.p)} on the same {evidence.images:,} images, {allowed:g} allowed"
     )
 
 
-def _way(judged: Judged, difference: float) -> str:
-    if judged.cell.better is None:
+def _direction(cell: GatedCell, difference: float) -> str:
+    if cell.cell.better is None:
         return "more" if difference > 0 else "less"
-    return "better" if (difference > 0) == (judged.cell.better == "higher") else "worse"
+    return "better" if (difference > 0) == (cell.cell.better == "higher") else "worse"
 
 
 def _value(value: float | str, unit: str) -> str:
     if isinstance(value, str):
         return value
-    if unit.startswith("%"):
-        return f"{value:.2f} %"
-    return f"{number(value, None)} {unit}".rstrip()
-
-
-def _probability(p: float | None) -> str:
-    if p is None:
-        return ""
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
+    return f"{value:.2f} %" if unit.startswith("%") else f"{number(value, None)} {unit}".rstrip()
 
 
 def _reasons(gate: Gate) -> list[str]:
-    """Group what was not judged by reason; what the paper's side leaves out is not news where there is a baseline."""
-    grouped: dict[str, list[Judged]] = {}
-    for one in gate.judged:
-        if one.outcome is Outcome.NOT_JUDGED and (one.against == "baseline" or not gate.with_baseline):
-            grouped.setdefault(one.found.why, []).append(one)
-    return [f"{_some(cells)}: {reason}" for reason, cells in grouped.items()]
-
-
-def _some(cells: Sequence[Judged]) -> str:
-    return _named(cells[0]) + (f" and {len(cells) - 1} more" if len(cells) > 1 else "")
-
-
-def _cells(count: int) -> str:
-    return "cell is" if count == 1 else "cells are"
-
-
-def _renewing(renew: str) -> str:
-    return f"; `{renew}` renews it" if renew else ""
-
-
-def _one_line(text: str) -> str:
-    """Labels and errors may hold line breaks; a log's line is a cell."""
-    return re.sub(r"\s*[\r\n]+\s*", " ", text)
+    """Group what was not judged by reason; where there is a baseline, what the paper leaves out is left out."""
+    groups: dict[str, list[GatedCell]] = {}
+    for cell in gate.cells:
+        if cell.outcome is Outcome.NOT_JUDGED and (cell.against == "baseline" or not gate.with_baseline):
+            groups.setdefault(cell.reason, []).append(cell)
+    return [
+        f"{_name(first)}{f' and {len(others)} more' if others else ''}: {reason}"
+        for reason, (first, *others) in groups.items()
+    ]
 
 
 # JSON.
 
 
-def _object(judged: Judged) -> dict[str, Any]:
-    evidence = asdict(judged.found.evidence) if judged.found.evidence else {}
-    processes = evidence.pop("processes", None)
-    difference = evidence.pop("difference", None) or {}
+def _as_data(cell: GatedCell) -> dict[str, Any]:
+    evidence = asdict(cell.evidence) if cell.evidence else {}
+    processes = evidence.get("processes") or (None, None)
+    difference = evidence.get("difference") or {}
     return {
-        "table": judged.table,
-        "row": judged.cell.row.key,
-        "column": judged.cell.column.key,
-        "unit": judged.cell.unit,
-        "against": judged.against,
-        "outcome": str(judged.outcome),
-        "fails": judged.outcome.fails,
-        "reason": _what(judged),
-        "now": evidence.get("now"),
-        "before": evidence.get("before"),
+        "table": cell.table,
+        "row": cell.cell.row.key,
+        "column": cell.cell.column.key,
+        "unit": cell.cell.unit,
+        "against": cell.against,
+        "outcome": str(cell.outcome),
+        "fails": cell.outcome.fails,
+        "reason": _change(cell),
+        **{key: evidence.get(key) for key in ("now", "before")},
         "difference": difference.get("value"),
-        "low": difference.get("low"),
-        "high": difference.get("high"),
-        "allowed": evidence.get("allowed"),
-        "relative": evidence.get("relative"),
-        "p": evidence.get("p"),
-        "images": evidence.get("images"),
-        "runs_now": processes[0] if processes else None,
-        "runs_before": processes[1] if processes else None,
+        **{key: difference.get(key) for key in ("low", "high")},
+        **{key: evidence.get(key) for key in ("allowed", "relative", "p", "images")},
+        "runs_now": processes[0],
+        "runs_before": processes[1],
     }
 
 
 # JUnit.
 
 
-def _tally(judged: Sequence[Judged]) -> dict[str, str]:
+def _tally(cells: Sequence[GatedCell]) -> dict[str, str]:
     return {
-        "tests": str(len(judged)),
-        "failures": str(sum(one.outcome.fails for one in judged)),
-        "skipped": str(sum(not one.outcome.judges for one in judged)),
+        "tests": str(len(cells)),
+        "failures": str(sum(cell.outcome.fails for cell in cells)),
+        "skipped": str(sum(cell.outcome is Outcome.NOT_JUDGED for cell in cells)),
     }
 
 
 def _legal(text: str) -> str:
-    """Leave out what XML has no way to write."""
+    """Replace what XML cannot hold."""
     return re.sub(r"[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 # GitHub.
 
 
-def _annotations(level: str, judged: Sequence[Judged]) -> Iterable[str]:
-    room = MOST_ANNOTATIONS if len(judged) <= MOST_ANNOTATIONS else MOST_ANNOTATIONS - 1
-    for one in judged[:room]:
-        yield f"::{level} title={_property(f'{one.table} {one.outcome}')}::{_data(sentence(one))}"
-    if len(judged) > room:
-        yield f"::{level} title=harness check::{len(judged) - room} more, which the job summary lists"
+def _annotations(level: str, cells: Sequence[GatedCell]) -> Iterator[str]:
+    room = MOST_ANNOTATIONS if len(cells) <= MOST_ANNOTATIONS else MOST_ANNOTATIONS - 1
+    for cell in cells[:room]:
+        title = _command_data(f"{cell.table} {cell.outcome}").replace(":", "%3A").replace(",", "%2C")
+        yield f"::{level} title={title}::{_command_data(sentence(cell))}"
+    if len(cells) > room:
+        yield f"::{level} title=harness check::{len(cells) - room} more, which the job summary lists"
 
 
-def _data(text: str) -> str:
+def _command_data(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _rows(judged: Sequence[Judged]) -> list[str]:
-    if not judged:
-        return []
-    lines = ["| | cell | against | |", "|---|---|---|---|"]
-    for one in judged:
-        outcome = f"{SIGNS[one.outcome]} {one.outcome}"
-        lines.append(f"| {outcome} | {_escaped(_named(one))} | {one.against} | {_escaped(_what(one))} |")
-    return [*lines, ""]
-
-
-def _folded(title: str, lines: list[str]) -> list[str]:
-    return [f"<details><summary>{escape(title)}</summary>", "", *lines, "</details>", ""]
-
-
-def _escaped(text: str) -> str:
-    """Keep a name from breaking the table, becoming a link, or being HTML."""
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", escape(_one_line(text), quote=False))
+def _rows(cells: Sequence[GatedCell]) -> list[str]:
+    rows = [
+        (f"{SIGNS[cell.outcome]} {cell.outcome}", escaped(_name(cell)), cell.against, escaped(_change(cell)))
+        for cell in cells
+    ]
+    return table(("", "cell", "against", ""), rows, text_columns=range(4)) if rows else []

@@ -4,15 +4,14 @@ What is written compiles as it stands, and goes into a paper by \input.  It is p
 """
 
 import math
-import unicodedata
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from harness.diff import Diff, Finding, Verdict
-from harness.report import effects, words
-from harness.spec import Column, Footnote, Row
+from pylatexenc.latexencode import RULE_CALLABLE, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-# How the published value stands by ours.
-PLACES = ("beside", "below")
+from harness.judge.verdict import Diff, JudgedCell, Verdict
+from harness.report import ablation, formatting
+from harness.specs import Column, Footnote, Row
 
 # A float that is longer than this is set in such small type that nobody can read it.
 MOST_LINES = 60
@@ -40,7 +39,7 @@ BEGIN = r"""% Compiles as it stands.  In a paper, \input this file; the preamble
 \else
   \def\harnessend{}
 \fi
-% The alembic of distilled networks; define \alembic before to have your own.
+% The alembic of distilled models; define \alembic before to have your own.
 \providecommand{\alembic}{{\setlength{\unitlength}{.1ex}\linethickness{.35pt}\begin{picture}(19,17)
   \put(6,5){\circle{10}}\put(6,10){\line(0,1){6}}\qbezier(6,16)(12,15)(18,4)
   \end{picture}}}
@@ -65,31 +64,31 @@ END = "\\harnessend\n"
 
 
 def render_latex(diffs: Sequence[Diff], published: str | None = None) -> str:
-    """Write tables as LaTeX.
+    """Render tables as LaTeX.
 
     `published` sets the published values in grey `beside` or `below` ours, with difference and verdict; without it a
-    table holds only what was measured.  Of a small scale the effects of each change are set beside the published ones.
+    table holds only what was measured.  Of a small scale, the ablation is set with the published differences.
     """
-    tables = [text for diff in diffs for text in ([_effects(diff)] if diff.effects else _floats(diff, published))]
+    tables = [text for diff in diffs for text in ([_ablation(diff)] if diff.ablations else _floats(diff, published))]
     return "\n".join([BEGIN, *tables, END])
 
 
-def _effects(diff: Diff) -> str:
-    """Write what each change does: ours, its interval, the paper's, and whether the signs agree."""
+def _ablation(diff: Diff) -> str:
+    """A line for each change: measured difference, its interval, the published one, and whether the signs agree."""
     heading = _line(["change", "here", "95\\,\\% interval", "paper", "same sign"])
     lines = ["\\begin{tabular}{@{}lrlrc@{}}", "\\toprule", heading]
-    for column in diff.effects:
-        lines += ["\\midrule", f"\\multicolumn{{5}}{{@{{}}l}}{{\\textit{{{escaped(effects.heading(column))}}}}} \\\\"]
-        for row, ours, interval, paper, sign in effects.lines(column):
+    for column in diff.ablations:
+        lines += ["\\midrule", f"\\multicolumn{{5}}{{@{{}}l}}{{\\textit{{{escaped(ablation.heading(column))}}}}} \\\\"]
+        for row, ours, interval, paper, sign in map(ablation.line, column.rows):
             lines.append(_line([*map(escaped, (row, ours, interval)), _marked(paper), escaped(sign)]))
-    said = [effects.introduction(diff)]
-    said += [f"{one.column.label}: {effects.signs_sentence(one)}." for one in diff.effects]
-    notes = [*map(escaped, said), *map(_note, words.footnotes(diff, measured_only=True))]
+    sentences = [ablation.introduction(diff)]
+    sentences += [f"{column.column.label}: {ablation.signs_sentence(column)}." for column in diff.ablations]
+    notes = [*map(escaped, sentences), *map(_note, formatting.footnotes(diff, measured_only=True))]
     return _float(diff, [*lines, "\\bottomrule", "\\end{tabular}%"], notes)
 
 
 def _floats(diff: Diff, published: str | None) -> Iterator[str]:
-    """Write a table, in as many parts as can be read."""
+    """A table in as many parts as it takes to be readable."""
     parts = _parts(diff.spec.rows, MOST_LINES // (2 if published == "below" else 1))
     for number, rows in enumerate(parts, start=1):
         notes = _notes(diff, published) if number == len(parts) else []
@@ -98,11 +97,11 @@ def _floats(diff: Diff, published: str | None) -> Iterator[str]:
 
 def _float(diff: Diff, tabular: Sequence[str], notes: Sequence[str], part: int = 1) -> str:
     caption = f"\\caption{{{_caption(diff)}{' (continued)' if part > 1 else ''}}}"
-    label = "" if part > 1 else f"\\label{{tab:{_key(diff.spec.name)}}}"
-    again = "\\addtocounter{table}{-1}\n" if part > 1 else ""
+    label = "" if part > 1 else f"\\label{{tab:{re.sub('[^A-Za-z0-9]', '-', diff.spec.name)}}}"
+    counter = "\\addtocounter{table}{-1}\n" if part > 1 else ""
     return "\n".join(
         [
-            f"{again}\\begin{{table}}[htbp]",
+            f"{counter}\\begin{{table}}[htbp]",
             "\\centering",
             caption + label,
             "\\harnesstable{%",
@@ -117,7 +116,7 @@ def _float(diff: Diff, tabular: Sequence[str], notes: Sequence[str], part: int =
 
 
 def _parts(rows: Sequence[Row], most: int) -> list[Sequence[Row]]:
-    """Cut a table into as few parts as can be read, of about the same length."""
+    """Split a table into as few readable parts as possible, of about the same length."""
     count = max(1, math.ceil(len(rows) / most))
     size = max(1, math.ceil(len(rows) / count))
     return [rows[start : start + size] for start in range(0, len(rows), size)] or [()]
@@ -125,10 +124,8 @@ def _parts(rows: Sequence[Row], most: int) -> list[Sequence[Row]]:
 
 def _caption(diff: Diff) -> str:
     name = diff.spec.numbers.get(diff.spec.edition, "")
-    said = [escaped(diff.spec.title) + (f" ({escaped(name)} of the paper)" if name else "") + "."]
-    if diff.table.machine:
-        said.append(f"Speeds measured on {escaped(diff.table.machine.label)}.")
-    return " ".join(said)
+    caption = f"{escaped(diff.spec.title)}{f' ({escaped(name)} of the paper)' if name else ''}."
+    return caption + (f" Throughput measured on {escaped(diff.table.machine.label)}." if diff.table.machine else "")
 
 
 def _tabular(diff: Diff, rows: Sequence[Row], published: str | None) -> list[str]:
@@ -137,44 +134,38 @@ def _tabular(diff: Diff, rows: Sequence[Row], published: str | None) -> list[str
     layout = "".join(_layout(diff, column, twice=twice) for column in columns)
     width = 1 + len(columns) * (2 if twice else 1)
     lines = [f"\\begin{{tabular}}{{@{{}}l{layout}@{{}}}}", "\\toprule", *_headings(diff, twice=twice)]
-    group = None
-    for row in rows:
-        if row.group != group:
-            group = row.group
-            if group and group != row.label:
-                lines += ["\\midrule", f"\\multicolumn{{{width}}}{{c}}{{{escaped(group)}}} \\\\", "\\midrule"]
-        elif row is rows[0]:
+    for number, (heading, members) in enumerate(formatting.row_groups(rows)):
+        if heading:
+            lines += ["\\midrule", f"\\multicolumn{{{width}}}{{c}}{{{escaped(heading)}}} \\\\"]
+        if heading or number == 0:
             lines.append("\\midrule")
-        lines += _lines(diff, row, published)
+        for row in members:
+            lines += _lines(diff, row, published)
     return [*lines, "\\bottomrule", "\\end{tabular}%"]
 
 
 def _layout(diff: Diff, column: Column, *, twice: bool) -> str:
-    """Align numbers to the right, words to the left; long ones are broken into lines."""
-    texts = [text for row in diff.spec.rows for text in _plain(diff.findings[row.key, column.key])]
+    """Align numbers to the right and text to the left; long texts are broken into lines."""
+    cells = [diff.judged_cells[row.key, column.key] for row in diff.spec.rows]
+    texts = [text for cell in cells for text in (formatting.cell_text(cell).measured, _published(cell))]
     if any(len(text) > LONG for text in texts):
         return BROKEN * 2 if twice else BROKEN
-    if any(diff.findings[row.key, column.key].filled.cell.text for row in diff.spec.rows):
+    if any(cell.filled.cell.text for cell in cells):
         return "ll" if twice else "l"
     return "r@{\\hspace{.4em}}l" if twice else "r"
 
 
-def _plain(finding: Finding) -> tuple[str, str]:
-    return words.written(finding).measured, _printed(finding)
-
-
-def _printed(finding: Finding) -> str:
-    """Give what the paper prints; of a statement that nothing measures, what its own source says."""
-    references = finding.filled.cell.references if finding.filled.planned.idle else ()
-    return words.written(finding).published or (references[0].printed.text if references else "")
+def _published(judged: JudgedCell) -> str:
+    """Return the published value; for a statement that nothing measures, what its own source says."""
+    references = judged.filled.cell.references if judged.filled.planned.idle else ()
+    return formatting.cell_text(judged).published or (references[0].published.text if references else "")
 
 
 def _headings(diff: Diff, *, twice: bool) -> list[str]:
-    """Write names over units, as the paper does."""
+    """Column labels above their units, as in the paper."""
     names, units = [], []
     for column in diff.spec.columns:
-        shown = {diff.findings[row.key, column.key].filled.cell.unit for row in diff.spec.rows}
-        unit = shown.pop() if len(shown) == 1 else ""
+        unit = formatting.column_unit(diff, column)
         name, below = escaped(column.label), f"({escaped(unit)})" if unit and unit not in column.label else ""
         names.append(f"\\multicolumn{{2}}{{c}}{{{name}}}" if twice else name)
         units.append(f"\\multicolumn{{2}}{{c}}{{{below}}}" if twice else below)
@@ -183,45 +174,45 @@ def _headings(diff: Diff, *, twice: bool) -> list[str]:
 
 
 def _lines(diff: Diff, row: Row, published: str | None) -> list[str]:
-    findings = [diff.findings[row.key, column.key] for column in diff.spec.columns]
+    judged_cells = [diff.judged_cells[row.key, column.key] for column in diff.spec.columns]
     label = escaped(row.label)
     if published is None:
-        return [_line([label, *(_alone(finding) for finding in findings)])]
-    if all(finding.filled.planned.idle for finding in findings) and published == "below":
-        return [_line([label, *map(_theirs, findings)])]
+        return [_line([label, *(_measured_only(judged) for judged in judged_cells)])]
+    if all(judged.filled.planned.idle for judged in judged_cells) and published == "below":
+        return [_line([label, *map(_published_cell, judged_cells)])]
     if published == "beside":
-        return [_line([label, *(part for f in findings for part in (_ours(f), _theirs(f)))])]
-    return [_line([label, *map(_ours, findings)]), _line(["", *map(_theirs, findings)])]
+        return [_line([label, *(part for f in judged_cells for part in (_measured_cell(f), _published_cell(f)))])]
+    return [_line([label, *map(_measured_cell, judged_cells)]), _line(["", *map(_published_cell, judged_cells)])]
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
 
 
-def _alone(finding: Finding) -> str:
-    """Write what was measured; what is only printed for the reader stands as it was printed."""
-    cell = words.written(finding)
-    if finding.filled.planned.idle:
-        return escaped(_printed(finding).partition("[")[0])
+def _measured_only(judged: JudgedCell) -> str:
+    """The measured value; a text that nothing measures is shown as published."""
+    cell = formatting.cell_text(judged)
+    if judged.filled.planned.idle:
+        return escaped(_published(judged).partition("[")[0])
     return _measured(cell.measured) or "--"
 
 
-def _ours(finding: Finding) -> str:
-    if finding.filled.planned.idle:
+def _measured_cell(judged: JudgedCell) -> str:
+    if judged.filled.planned.idle:
         return ""
-    measured, sign = _measured(words.written(finding).measured), SIGNS[finding.verdict]
-    said = f"{measured} {sign}" if measured else sign
-    return f"\\deviates{{{said}}}" if finding.verdict is Verdict.DEVIATES else said
+    measured, sign = _measured(formatting.cell_text(judged).measured), SIGNS[judged.verdict]
+    text = f"{measured} {sign}" if measured else sign
+    return f"\\deviates{{{text}}}" if judged.verdict is Verdict.DEVIATES else text
 
 
-def _theirs(finding: Finding) -> str:
-    cell = words.written(finding)
-    said = " ".join(filter(None, (_marked(_printed(finding)), escaped(cell.difference))))
-    return f"\\published{{{said}}}" if said else ""
+def _published_cell(judged: JudgedCell) -> str:
+    cell = formatting.cell_text(judged)
+    text = " ".join(filter(None, (_marked(_published(judged)), escaped(cell.difference))))
+    return f"\\published{{{text}}}" if text else ""
 
 
 def _marked(text: str) -> str:
-    """Set the footnotes' marks behind a published value as they are printed, raised."""
+    """Raise the marks of the footnotes behind a published value."""
     value, *marks = text.replace("]", "").split("[")
     return escaped(value) + (f"\\textsuperscript{{{escaped(', '.join(marks))}}}" if marks else "")
 
@@ -232,118 +223,62 @@ def _measured(text: str) -> str:
 
 
 def _notes(diff: Diff, published: str | None) -> list[str]:
-    """Say below a table with verdicts what they mean and what the footnotes are."""
+    """The legend of a table with verdicts, and its footnotes."""
     if published is None:
         return []
     signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict])
-    lines = [f"\\published{{Grey: as published.}} {escaped(words.counts(diff))}{f': {signs}' if signs else ''}."]
-    lines += [f"{escaped(s.column.label)}: {escaped(words.shape_sentence(s))}." for s in diff.shapes]
-    return [*lines, *map(_note, words.footnotes(diff))]
+    lines = [f"\\published{{Grey: as published.}} {escaped(formatting.counts(diff))}{f': {signs}' if signs else ''}."]
+    lines += [f"{escaped(s.column.label)}: {escaped(formatting.shape_sentence(s))}." for s in diff.shapes]
+    return [*lines, *map(_note, formatting.footnotes(diff))]
 
 
 def _note(note: Footnote) -> str:
     return f"\\textsuperscript{{{escaped(note.mark)}}} {escaped(note.text)}"
 
 
-def _key(name: str) -> str:
-    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
-
-
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
-    '"': "''",
+# What pylatexenc does not know, or sets by commands or in letters that need more packages.
+_OWN_RULES = {
+    "|": r"\textbar",
+    "`": r"\textasciigrave",
+    "<": r"\textless",
+    ">": r"\textgreater",
     "−": "$-$",
-    "±": r"$\pm$",
     "×": r"$\times$",
     "·": r"$\cdot$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "→": r"$\rightarrow$",
-    "≈": r"$\approx$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≠": r"$\neq$",
-    "µ": r"$\mu$",
-    "°": r"$^\circ$",
-    "²": r"\textsuperscript{2}",
-    "³": r"\textsuperscript{3}",
-    "⋆": r"$\star$",
     "★": r"$\star$",
-    "†": r"\dag{}",
-    "‡": r"\ddag{}",
-    "§": r"\S{}",
-    "✓": r"\checkmark{}",
+    "✓": r"\checkmark",
     "✗": r"$\times$",
     "✻": r"$\ast$",
-    "⚗": r"\alembic{}",
-    "–": r"\textendash{}",
-    "—": r"\textemdash{}",
-    "…": r"\ldots{}",
-    "‘": "`",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-    "ß": r"\ss{}",
-    "æ": r"\ae{}",
-    "Æ": r"\AE{}",
-    "ø": r"\o{}",
-    "Ø": r"\O{}",
-    "å": r"\aa{}",
-    "Å": r"\AA{}",
-    "ł": r"\l{}",
-    "Ł": r"\L{}",
-    "ı": r"\i{}",
-    "\u00a0": "~",
+    "⚗": r"\alembic",
 }
-_GREEK = {
-    letter: unicodedata.name(letter).split()[-1].lower().replace("lamda", "lambda")
-    for letter in "αβγδζηθικλμνξπρστυχψω"
-}
-_GREEK |= {"ε": "varepsilon", "φ": "varphi"}
-_ACCENTS = {
-    "\u0300": r"\`",
-    "\u0301": r"\'",
-    "\u0302": r"\^",
-    "\u0303": r"\~",
-    "\u0308": r"\"",
-    "\u0304": r"\=",
-    "\u0306": r"\u",
-    "\u0307": r"\.",
-    "\u030a": r"\r",
-    "\u030b": r"\H",
-    "\u030c": r"\v",
-    "\u0327": r"\c",
-    "\u0328": r"\k",
-}
+# Letters of the blocks below that only other encodings of fonts have.
+_MISSING = "«»ÐÞðþĄąĐđĘęĮįŉŊŋŲųΐϒ"
+_BLOCKS = ("\u00a0-\u017f", "\u0391-\u03c9", "\u2013-\u2019\u201c\u201d\u2020-\u2022\u2026", "−⋆≈≠≤≥")
+
+
+def _encode_letter(text: str, position: int) -> tuple[int, str] | None:
+    """Apply our own rules before those of pylatexenc; a letter that plain TeX cannot set is named by its number."""
+    letter = text[position]
+    if letter in _OWN_RULES:
+        return 1, _OWN_RULES[letter]
+    if letter.isascii():
+        return None if letter.isprintable() else (1, "")
+    supported = letter not in _MISSING and re.match(f"[{''.join(_BLOCKS)}]", letter)
+    return None if supported else (1, f"[U+{ord(letter):04X}]")
+
+
+_ENCODER = UnicodeToLatexEncoder(
+    conversion_rules=[UnicodeToLatexConversionRule(RULE_CALLABLE, _encode_letter), "defaults"],
+    replacement_latex_protection="braces-after-macro",
+    unknown_char_policy=lambda letter: f"[U+{ord(letter):04X}]",
+    unknown_char_warning=False,
+)
 
 
 def escaped(text: str) -> str:
-    """Write any text so that TeX sets it; a letter that plain TeX has no way to set is named by its number."""
+    """Return any text in a form that TeX sets as it is."""
     # Two hyphens would become a dash, and an option of ours another word.
-    return "".join(map(_escaped, " ".join(text.split()))).replace("--", "-{}-")
-
-
-def _escaped(letter: str) -> str:
-    if letter in _SPECIAL:
-        return _SPECIAL[letter]
-    if letter in _GREEK:
-        return f"$\\{_GREEK[letter]}$"
-    if letter.isascii():
-        return letter if letter.isprintable() else ""
-    base, accent = (f"{unicodedata.normalize('NFD', letter)} "[place] for place in (0, 1))
-    if base.isascii() and accent in _ACCENTS:
-        return f"{_ACCENTS[accent]}{{{base}}}"
-    return f"[U+{ord(letter):04X}]"
+    return str(_ENCODER.unicode_to_latex(" ".join(text.split()))).replace("--", "-{}-")

@@ -4,24 +4,24 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from harness.diff import Diff, Finding, Shape, Verdict, readings
-from harness.report import effects, words
+from harness.judge.verdict import Diff, JudgedCell, Shape, Verdict, head_variants
+from harness.report import ablation, formatting
 
 # What GitHub takes as one comment, in characters.
 LONGEST_COMMENT = 65_536
 
 
 def render_comment(diffs: Sequence[Diff], *, longest: int = LONGEST_COMMENT, explain: bool = False) -> str:
-    """Write tables so that they fit into one comment of a pull request: several begin with an overview and fold away.
+    """Render tables so that they fit into one comment of a pull request: several are collapsed under an overview.
 
-    What would not fit is left out and named: first what folds away within each table, then whole tables, last first.
+    What would not fit is left out and named: first the collapsed details of each table, then whole tables, last first.
     """
     whole = _together(diffs, [render_markdown(diff, explain=explain) for diff in diffs])
     if len(whole) <= longest:
         return whole
     short = [render_markdown(diff, details=False) for diff in diffs]
-    for kept in range(len(diffs), -1, -1):
-        text = f"{_together(diffs, short[:kept])}\n{_left_out(diffs[kept:], longest)}\n"
+    for count in range(len(diffs), -1, -1):
+        text = f"{_together(diffs, short[:count])}\n{_left_out(diffs[count:], longest)}\n"
         if len(text) <= longest:
             return text
     return f"{_left_out(diffs, longest)}\n"
@@ -31,129 +31,127 @@ def _together(diffs: Sequence[Diff], texts: Sequence[str]) -> str:
     if len(diffs) == 1:
         return "".join(texts)
     verdicts = [verdict for verdict in Verdict if any(diff.counts[verdict] for diff in diffs)]
-    lines = [f"| table | {' | '.join(f'{words.SIGNS[v]} {v}' for v in verdicts)} |", f"|---|{'--:|' * len(verdicts)}"]
-    for diff in diffs:
-        found = " | ".join(str(diff.counts[verdict] or "") for verdict in verdicts)
-        lines.append(f"| {_escaped(words.title(diff))} | {found} |")
-    folded = [
-        line
-        for diff, text in zip(diffs, texts, strict=False)
-        for line in _folded(f"{words.title(diff)}: {words.counts(diff)}", [text.rstrip()])
-    ]
-    return "\n".join([*lines, "", *folded]).rstrip() + "\n"
+    overview = [[escaped(formatting.title(diff)), *(str(diff.counts[v] or "") for v in verdicts)] for diff in diffs]
+    lines = table(["table", *(f"{formatting.SIGNS[v]} {v}" for v in verdicts)], overview)
+    for diff, text in zip(diffs, texts, strict=False):
+        lines += collapsed(f"{formatting.title(diff)}: {formatting.counts(diff)}", [text.rstrip()])
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _left_out(diffs: Sequence[Diff], longest: int) -> str:
     names = " ".join(diff.spec.name for diff in diffs)
     tables = f" and the tables {names}" if diffs else ""
-    said = f"Reasons, footnotes and doubts{tables} are left out: a comment takes {longest:,} characters"
-    return f"{said}; `harness report {names or 'TABLE'}` prints them."
+    return (
+        f"Reasons, footnotes and warnings{tables} are left out: a comment takes {longest:,} characters; "
+        f"`harness report {names or 'TABLE'}` prints them."
+    )
 
 
 def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False) -> str:
-    """Write the table and what its order says; ratios, reasons, notes and doubts fold away below.
+    """Render the table and what its order says; ratios, reasons, notes and warnings are collapsed below.
 
     `explain` adds what each crop and head gives.
     """
-    lines = [f"### {_escaped(words.title(diff))}", ""]
+    lines = [f"### {escaped(formatting.title(diff))}", ""]
     if diff.table.machine:
-        lines += [f"Speeds measured on {_escaped(diff.table.machine.label)}.", ""]
-    if diff.effects:
-        lines += _effects(diff)
+        lines += [f"Throughput measured on {escaped(diff.table.machine.label)}.", ""]
+    if diff.ablations:
+        lines += _ablation(diff)
     else:
-        lines += [*_table(diff), "", f"{words.counts(diff)}. Signs: {words.legend(diff)}.", ""]
+        lines += [*_cells(diff), f"{formatting.counts(diff)}. Signs: {formatting.legend(diff)}.", ""]
     for shape in diff.shapes:
-        lines += [f"**{_escaped(shape.column.label)}**: {words.shape_sentence(shape)}.", ""]
-        if not details:
-            continue
-        lines += _folded(f"{shape.column.label} relative to one network of the family", _ratios(shape))
-    if not details:
-        return "\n".join(lines).rstrip() + "\n"
-    reasons = [
-        f"- {words.SIGNS[verdict]} **{verdict}**: {_escaped(cells)}: {_escaped(reason)}"
-        for verdict, reason, cells in words.reasons(diff)
-    ]
-    notes = [f"- \\[{note.mark}\\] {_escaped(note.text)}" for note in words.footnotes(diff, measured_only=True)]
-    lines += _folded("why cells are not plain matches", reasons)
-    lines += _folded("what each crop and head gives", _explanations(diff)) if explain else []
-    lines += _folded("footnotes", notes)
-    lines += _folded("doubts", [f"- {_escaped(doubt)}" for doubt in words.doubts_in_short(diff)])
+        lines += [f"**{escaped(shape.column.label)}**: {formatting.shape_sentence(shape)}.", ""]
+        if details:
+            lines += collapsed(f"{shape.column.label} relative to one model of the family", _ratios(shape))
+    if details:
+        reasons = [
+            f"- {formatting.SIGNS[verdict]} **{verdict}**: {escaped(cells)}: {escaped(reason)}"
+            for verdict, reason, cells in formatting.reasons(diff)
+        ]
+        notes = [f"- \\[{note.mark}\\] {escaped(note.text)}" for note in formatting.footnotes(diff, measured_only=True)]
+        lines += collapsed("why cells are not plain matches", reasons)
+        lines += collapsed("what each crop and head gives", _explanations(diff)) if explain else []
+        lines += collapsed("footnotes", notes)
+        lines += collapsed("warnings", [f"- {escaped(warning)}" for warning in formatting.merged_warnings(diff)])
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _effects(diff: Diff) -> list[str]:
-    lines = [effects.introduction(diff), ""]
-    for column in diff.effects:
-        lines += [f"**{_escaped(effects.heading(column))}**", ""]
-        lines += ["| | here | 95 % interval | paper | |", "|---|--:|--:|--:|---|"]
-        lines += [f"| {' | '.join(_escaped(part) for part in line)} |" for line in effects.lines(column)]
-        lines += ["", f"{effects.signs_sentence(column)}.", ""]
-    return lines
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Sequence[int] = (0,)) -> list[str]:
+    """Return a table and an empty line; numbers are aligned to the right, `text_columns` to the left."""
+    rule = "|".join("---" if number in text_columns else "--:" for number in range(len(heading)))
+    return [_line(heading), f"|{rule}|", *map(_line, rows), ""]
 
 
-def _folded(title: str, lines: list[str]) -> list[str]:
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def collapsed(title: str, lines: Sequence[str]) -> list[str]:
+    """Return lines that are shown at a click on the title; nothing where there are none."""
     if not lines:
         return []
     # HTML, where backslashes would show.
-    return [f"<details><summary>{escape(title)}</summary>", "", *lines, "", "</details>", ""]
+    return [f"<details><summary>{escape(title)}</summary>", "", *lines, *([""] if lines[-1] else []), "</details>", ""]
+
+
+def escaped(text: str) -> str:
+    """Keep a label from breaking the table, becoming a link or another type, or calling somebody by name."""
+    plain = re.sub(r"([\\|\[\]*]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.splitlines()))
+    return re.sub(r"@(?=\w)|#(?=\d)", "\\g<0>\u200b", plain).replace("<", "&lt;")
+
+
+def _ablation(diff: Diff) -> list[str]:
+    lines = [ablation.introduction(diff), ""]
+    for column in diff.ablations:
+        rows = [[escaped(text) for text in line] for line in map(ablation.line, column.rows)]
+        lines += [f"**{escaped(ablation.heading(column))}**", ""]
+        lines += table(("", "here", "95 % interval", "paper", ""), rows, text_columns=(0, 4))
+        lines += [f"{ablation.signs_sentence(column)}.", ""]
+    return lines
 
 
 def _ratios(shape: Shape) -> list[str]:
-    lines = ["| network | relative to | measured | published |", "|---|---|--:|--:|"]
-    for reference, ratios in words.ratios_by_reference(shape):
-        lines += [
-            f"| {_escaped(r.row.label)} | {_escaped(reference.label)} "
-            f"| {words.number(r.measured, None, significant=3)} "
-            f"| {words.number(r.published, None, significant=3)} |"
-            for r in ratios
+    rows = [
+        [
+            *(escaped(row.label) for row in (ratio.row, reference)),
+            *(formatting.number(value, None, significant=3) for value in (ratio.measured, ratio.published)),
         ]
-    return lines
+        for reference, ratios in formatting.ratios_by_reference(shape)
+        for ratio in ratios
+    ]
+    return table(("model", "relative to", "measured", "published"), rows, text_columns=(0, 1)) if rows else []
 
 
 def _explanations(diff: Diff) -> list[str]:
     lines: list[str] = []
-    for finding in diff.findings.values():
-        found = readings(finding.filled)
-        if found:
-            title, (heading, *rows) = words.readings_lines(finding, found)
-            lines += [*([""] if lines else []), f"**{_escaped(title)}**", ""]
-            lines += [_line(heading), f"|---|{'--:|' * (len(heading) - 1)}", *map(_line, rows)]
-    return [*lines, "", words.READINGS_LEGEND] if lines else []
+    for judged in diff.judged_cells.values():
+        variants = head_variants(judged.filled)
+        if variants:
+            title, texts = formatting.head_table(judged, variants)
+            heading, *rows = ([escaped(text.strip()) for text in line] for line in texts)
+            lines += [f"**{escaped(title)}**", "", *table(heading, rows)]
+    return [*lines, formatting.HEAD_LEGEND] if lines else []
 
 
-def _line(parts: Iterable[str]) -> str:
-    return f"| {' | '.join(_escaped(part.strip()) for part in parts)} |"
+def _cells(diff: Diff) -> list[str]:
+    columns = diff.spec.columns
+    rows: list[list[str]] = []
+    for heading, members in formatting.row_groups(diff.spec.rows):
+        if heading:
+            rows.append([f"*{escaped(heading)}*", *("" for _ in columns)])
+        rows += [[escaped(row.label), *(_cell(diff.judged_cells[row.key, c.key]) for c in columns)] for row in members]
+    return table(["", *(escaped(formatting.heading(c.label, c.unit)) for c in columns)], rows)
 
 
-def _table(diff: Diff) -> list[str]:
-    headings = ["", *(_escaped(words.heading(c.label, c.unit)) for c in diff.spec.columns)]
-    lines = [f"| {' | '.join(headings)} |", f"|---|{'--:|' * len(diff.spec.columns)}"]
-    group = None
-    for row in diff.spec.rows:
-        if row.group != group:
-            group = row.group
-            if group and group != row.label:
-                lines.append(f"| *{_escaped(group)}* |{' |' * len(diff.spec.columns)}")
-        cells = [_cell(diff.findings[row.key, column.key]) for column in diff.spec.columns]
-        lines.append(f"| {_escaped(row.label)} | {' | '.join(cells)} |")
-    return lines
-
-
-def _cell(finding: Finding) -> str:
-    cell = words.written(finding)
-    if finding.filled.planned.idle:
-        return _escaped(cell.published)
-    beside = ", ".join(filter(None, (_escaped(cell.published), cell.difference)))
+def _cell(judged: JudgedCell) -> str:
+    text = formatting.cell_text(judged)
+    if judged.filled.planned.idle:
+        return escaped(text.published)
+    published = ", ".join(filter(None, (escaped(text.published), text.difference)))
     parts = (
-        f"**{_escaped(cell.measured)}**" if cell.measured else "",
-        cell.batch and f"`{cell.batch}`",
-        cell.sign,
-        f"({beside})" if beside else "",
+        f"**{escaped(text.measured)}**" if text.measured else "",
+        text.batch and f"`{text.batch}`",
+        text.sign,
+        f"({published})" if published else "",
     )
     return " ".join(filter(None, parts))
-
-
-def _escaped(text: str) -> str:
-    """Keep a label from breaking the table, becoming a link or another type, or calling somebody by name."""
-    plain = re.sub(r"([\\|\[\]*]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.splitlines()))
-    return re.sub(r"@(?=\w)|#(?=\d)", "\\g<0>\u200b", plain).replace("<", "&lt;")

@@ -1,7 +1,8 @@
-"""`Diff` -> the table as a terminal shows it: answer first, then reasons, then doubts."""
+"""`Diff` -> the table as a terminal shows it: answer first, then reasons, then warnings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
+from itertools import chain
 
 from rich import box
 from rich.cells import cell_len
@@ -9,10 +10,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.diff import Diff, Finding, Verdict, readings
-from harness.limits import Limits
-from harness.report import effects, words
-from harness.spec import Column
+from harness.judge.roofline import Roofline
+from harness.judge.verdict import Diff, JudgedCell, Verdict, head_variants
+from harness.report import ablation, formatting
+from harness.specs import Column
 
 STYLES = {
     Verdict.MATCH: "green",
@@ -26,102 +27,101 @@ STYLES = {
 
 
 def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = False) -> str:
-    """Draw a table into `width` columns: cells on one line where they fit, else on two, else row by row."""
+    """Render a table in `width` columns: cells on one line where they fit, else on two, else row by row."""
     console = _console(width=width, color=color)
-    console.print(Text(words.title(diff), style="bold"))
+    console.print(Text(formatting.title(diff), style="bold"))
     if diff.table.machine:
-        console.print(Text(f"speeds measured on {diff.table.machine.label}", style="dim"))
-    if diff.effects:
-        _print_effects(console, diff)
+        console.print(Text(f"throughput measured on {diff.table.machine.label}", style="dim"))
+    if diff.ablations:
+        _print_ablation(console, diff)
     else:
         _print_cells(console, diff, width)
-        console.print(Text(words.legend(diff), style="dim"))
+        console.print(Text(formatting.legend(diff), style="dim"))
     _print_shapes(console, diff)
     _print_reasons(console, diff, verbose=verbose)
-    for note in words.footnotes(diff, measured_only=not verbose):
+    for note in formatting.footnotes(diff, measured_only=not verbose):
         _hanging(console, f"[{note.mark}]", note.text, "dim")
     if diff.spec.note and verbose:
         _hanging(console, "note:", diff.spec.note, "dim")
-    for doubt in words.doubts(diff) if verbose else words.doubts_in_short(diff, hint=", -v shows all"):
-        _hanging(console, "doubt:", doubt, "yellow")
-    console.print(Text(f"{words.counts(diff)}."))
+    for warning in formatting.warnings(diff) if verbose else formatting.merged_warnings(diff, hint=", -v shows all"):
+        _hanging(console, "warning:", warning, "yellow")
+    console.print(Text(f"{formatting.counts(diff)}."))
     return _text(console)
 
 
-def _print_effects(console: Console, diff: Diff) -> None:
-    """Print what each row's change does at a small scale, a block for each column."""
-    console.print(Text(effects.introduction(diff)))
-    for column in diff.effects:
+def _print_ablation(console: Console, diff: Diff) -> None:
+    """Print the ablation at a small scale, a block for each column."""
+    console.print(Text(ablation.introduction(diff)))
+    for column in diff.ablations:
         console.print()
-        console.print(Text(effects.heading(column), style="bold"))
-        grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        grid.add_column("")
+        console.print(Text(ablation.heading(column), style="bold"))
+        grid = _grid("")
         for name in ("here", "95 % interval", "paper"):
             grid.add_column(name, justify="right", no_wrap=True)
         grid.add_column("", no_wrap=True)
-        for label, measured, interval, published, sign in effects.lines(column):
-            style = {effects.SAME: "green", effects.OTHER: "red"}.get(sign, "")
+        for label, measured, interval, published, sign in map(ablation.line, column.rows):
+            style = {ablation.SAME: "green", ablation.OTHER: "red"}.get(sign, "")
             grid.add_row(label, measured, Text(interval, style="dim"), published, Text(sign, style=style))
         console.print(grid)
-        console.print(Text(f"{effects.signs_sentence(column)}."))
-    legend = f"{effects.SAME} the sign in print, {effects.OTHER} the other one, {effects.NEITHER} none in print"
+        console.print(Text(f"{ablation.signs_sentence(column)}."))
+    legend = (
+        f"{ablation.SAME} same sign as published, {ablation.OTHER} opposite sign, {ablation.NEITHER} no published sign"
+    )
     console.print(Text(legend, style="dim"))
 
 
 def _print_cells(console: Console, diff: Diff, width: int) -> None:
-    for lines in (1, 2):
-        grid = _grid(diff, two_lines=lines == 2)
+    for two_lines in (False, True):
+        grid = _cells(diff, two_lines=two_lines)
         if console.measure(grid, options=console.options.update(width=10_000)).maximum <= width:
             console.print(grid)
             return
     _print_row_by_row(console, diff, width)
 
 
-def _grid(diff: Diff, *, two_lines: bool) -> Grid:
-    """Draw the paper's layout; on one line, what was measured and what was published stand in columns of their own."""
+def _grid(*headings: str, right: bool = False) -> Grid:
+    """A table with a rule below its heading; `right` aligns all columns but the first to the right."""
     grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for number, heading in enumerate(headings):
+        grid.add_column(heading, justify="right" if right and number else "left")
+    return grid
+
+
+def _cells(diff: Diff, *, two_lines: bool) -> Grid:
+    """The paper's layout; on one line, measured and published values have columns of their own."""
+    grid = _grid()
     grid.add_column("", no_wrap=True)
     for column in diff.spec.columns:
-        unit = _unit(diff, column.key)
+        unit = formatting.column_unit(diff, column)
         header = (
-            f"{column.label}\n{words.unit_beside(column.label, unit)}"
+            f"{column.label}\n{formatting.remaining_unit(column.label, unit)}"
             if two_lines
-            else words.heading(column.label, unit)
+            else formatting.heading(column.label, unit)
         )
         grid.add_column(header, justify="right", no_wrap=True)
         if not two_lines:
             grid.add_column(Text("published", style="dim"), no_wrap=True)
-    group = None
-    for row in diff.spec.rows:
-        if row.group != group:
-            group = row.group
-            if group and group != row.label:
-                grid.add_row(Text(group, style="italic"))
-        cells = [diff.findings[row.key, column.key] for column in diff.spec.columns]
-        if two_lines:
-            grid.add_row(Text(row.label), *(Text("\n").join(_parts(cell)) for cell in cells))
-        else:
-            grid.add_row(Text(row.label), *(part for cell in cells for part in _parts(cell)))
+    for heading, rows in formatting.row_groups(diff.spec.rows):
+        if heading:
+            grid.add_row(Text(heading, style="italic"))
+        for row in rows:
+            cells = [_parts(diff.judged_cells[row.key, column.key]) for column in diff.spec.columns]
+            texts = [Text("\n").join(parts) for parts in cells] if two_lines else chain.from_iterable(cells)
+            grid.add_row(Text(row.label), *texts)
     return grid
 
 
-def _unit(diff: Diff, column: str) -> str:
-    """Give the unit of a column, or nothing where its rows have several."""
-    units = {diff.findings[row.key, column].filled.cell.unit for row in diff.spec.rows}
-    return units.pop() if len(units) == 1 else ""
-
-
-def _parts(finding: Finding) -> tuple[Text, Text]:
-    """Write what was measured, and what was published with the difference."""
-    cell = words.written(finding)
+def _parts(judged: JudgedCell) -> tuple[Text, Text]:
+    """The measured value, and the published one with the difference."""
+    cell = formatting.cell_text(judged)
     measured = " ".join(filter(None, (cell.measured, cell.batch, cell.sign)))
     published = " ".join(filter(None, (cell.published, cell.difference)))
-    return Text(measured, style=STYLES[finding.verdict]), Text(published, style="dim")
+    return Text(measured, style=STYLES[judged.verdict]), Text(published, style="dim")
 
 
 def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
     """For narrow windows and wide tables: a line a cell, under the row's name."""
-    labels = [f" {words.heading(c.label, _unit(diff, c.key))}" for c in diff.spec.columns]
+    labels = [f" {formatting.heading(c.label, formatting.column_unit(diff, c))}" for c in diff.spec.columns]
     indent = min(max(map(cell_len, labels), default=0), max(12, width // 2))
     for row in diff.spec.rows:
         console.print(Text(" / ".join(filter(None, (row.group, row.label))), style="bold"))
@@ -129,31 +129,31 @@ def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
             line = Grid.grid(padding=(0, 1))
             line.add_column(width=indent)
             line.add_column(ratio=1)
-            cell = Text("  ").join(part for part in _parts(diff.findings[row.key, column.key]) if part)
+            cell = Text("  ").join(part for part in _parts(diff.judged_cells[row.key, column.key]) if part)
             line.add_row(Text(label, style="dim"), cell)
             console.print(line)
 
 
 def _print_shapes(console: Console, diff: Diff) -> None:
     for shape in diff.shapes:
-        _hanging(console, f"{shape.column.label}:", words.shape_sentence(shape), "")
-        for reference, ratios in words.ratios_by_reference(shape):
-            said = ", ".join(
-                f"{r.row.label} {words.number(r.measured, None, significant=3)} "
-                f"({words.number(r.published, None, significant=3)})"
+        _hanging(console, f"{shape.column.label}:", formatting.shape_sentence(shape), "")
+        for reference, ratios in formatting.ratios_by_reference(shape):
+            text = ", ".join(
+                f"{r.row.label} {formatting.number(r.measured, None, significant=3)} "
+                f"({formatting.number(r.published, None, significant=3)})"
                 for r in ratios
             )
-            _hanging(console, f"  × {reference.label} (published):", said, "")
+            _hanging(console, f"  × {reference.label} (published):", text, "")
 
 
 def _print_reasons(console: Console, diff: Diff, *, verbose: bool) -> None:
-    for verdict, reason, cells in words.reasons(diff) if verbose else words.reasons_in_short(diff):
-        _hanging(console, f"{words.SIGNS[verdict]} {verdict}:", f"{cells}: {reason}", STYLES[verdict])
+    for verdict, reason, cells in formatting.reasons(diff, merged=not verbose):
+        _hanging(console, f"{formatting.SIGNS[verdict]} {verdict}:", f"{cells}: {reason}", STYLES[verdict])
     if verbose:
-        for finding in diff.findings.values():
-            if finding.verdict is Verdict.MATCH:
-                cell = finding.filled.cell
-                _hanging(console, "✓ match:", f"{cell.column.label} of {cell.row.label}: {finding.reason}", "dim")
+        for judged in diff.judged_cells.values():
+            if judged.verdict is Verdict.MATCH:
+                cell = judged.filled.cell
+                _hanging(console, "✓ match:", f"{cell.column.label} of {cell.row.label}: {judged.reason}", "dim")
 
 
 def _hanging(console: Console, head: str, body: str, style: str) -> None:
@@ -168,42 +168,35 @@ def _hanging(console: Console, head: str, body: str, style: str) -> None:
     console.print(line)
 
 
-def render_limits(limits: Mapping[Column, list[Limits]], *, width: int, color: bool) -> str:
-    """Draw how close each network comes to what its machine can do."""
+def render_roofline(rooflines: Mapping[Column, list[Roofline]], *, width: int, color: bool) -> str:
+    """Render how close each model comes to the peak of its machine."""
     console = _console(width=width, color=color)
-    for column, rows in limits.items():
-        console.print(Text(f"{column.label}: how close to the limit", style="bold"))
-        heading, *lines = words.limits_lines(rows)
-        grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for name in heading:
-            grid.add_column(name, justify="right" if name else "left")
-        for line in lines:
-            grid.add_row(*(Text(part) for part in line))
-        console.print(grid)
+    for column, rows in rooflines.items():
+        console.print(Text(f"{column.label}: roofline", style="bold"))
+        heading, *lines = formatting.roofline_table(column, rows)
+        _print_lines(console, _grid(*heading, right=True), lines)
         if any(row.measured.share is None for row in rows):
-            console.print(Text("?: `harness doctor --ceilings` measures what this machine can do", style="dim"))
+            console.print(Text("?: `harness doctor --peaks` measures the peaks of this machine", style="dim"))
     return _text(console)
 
 
 def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
-    """Draw what each crop and each way to read the heads gives for the accuracies of a table."""
+    """Render what each crop and each way to read the heads gives for the accuracies of a table."""
     console = _console(width=width, color=color)
-    for finding in diff.findings.values():
-        found = readings(finding.filled)
-        if not found:
-            continue
-        heading, lines = words.readings_lines(finding, found)
-        console.print(Text(f"\n{heading}", style="bold"))
-        grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for name in lines[0]:
-            grid.add_column(name)
-        for line in lines[1:]:
-            grid.add_row(*(Text(part) for part in line))
-        console.print(grid)
+    for judged in diff.judged_cells.values():
+        variants = head_variants(judged.filled)
+        if variants:
+            title, (heading, *lines) = formatting.head_table(judged, variants)
+            console.print(Text(f"\n{title}", style="bold"))
+            _print_lines(console, _grid(*heading), lines)
     text = _text(console)
-    if not text.strip():
-        return ""
-    return f"{text}{words.READINGS_LEGEND}\n"
+    return f"{text}{formatting.HEAD_LEGEND}\n" if text.strip() else ""
+
+
+def _print_lines(console: Console, grid: Grid, lines: Iterable[Iterable[str]]) -> None:
+    for line in lines:
+        grid.add_row(*map(Text, line))
+    console.print(grid)
 
 
 def _console(*, width: int, color: bool) -> Console:

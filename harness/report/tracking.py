@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from harness.errors import HarnessError
-from harness.result import Result, to_json
+from harness.store.result import Result, to_json
 
 EXPERIMENT = "harness"
 ID = "harness.run"  # the tag by which a run is known that was exported before
@@ -18,10 +18,10 @@ MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 250
 
 
 def export_to_mlflow(results: Iterable[Result], path: Path) -> int:
-    """Write runs that are not there yet, and give their number.
+    """Write runs that are not there yet, and return their number.
 
-    `path` is a folder, MLflow's file store, or a `.db` file, its SQLite database, whose files lie beside it.  Raises
-    `HarnessError` where MLflow is not installed or refuses the place.
+    `path` is a folder, MLflow's file store, or a `.db` file, its SQLite database, whose files are next to it.  Raises
+    `HarnessError` where MLflow is not installed or refuses the path.
     """
     try:
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 -- an extra
@@ -31,7 +31,8 @@ def export_to_mlflow(results: Iterable[Result], path: Path) -> int:
         raise HarnessError(
             f"-o {path}: MLflow is not installed; `pip install 'deit-harness[mlflow]'`, or write a .csv"
         ) from error
-    with _file_store_allowed():
+    # MLflow 3 wants this variable set for a folder; earlier versions do not read it.
+    with patch.dict(os.environ, MLFLOW_ALLOW_FILE_STORE="true"):
         try:
             client = MlflowClient(tracking_uri=_uri(path))
             experiment = _experiment(client, path)
@@ -41,38 +42,22 @@ def export_to_mlflow(results: Iterable[Result], path: Path) -> int:
                 if result.id in known:
                     continue
                 began = int(result.started.timestamp() * 1000)
-                run = client.create_run(experiment, start_time=began, run_name=str(result.job))
-                number = run.info.run_id
+                run = client.create_run(experiment, start_time=began, run_name=str(result.job)).info.run_id
                 metrics = [Metric(name, value, began, step) for name, value, step in _metrics(result)]
-                for start in range(0, len(metrics), MOST_METRICS):
-                    client.log_batch(number, metrics=metrics[start : start + MOST_METRICS])
                 parameters = [Param(name, value) for name, value in _parameters(result).items()]
+                for start in range(0, len(metrics), MOST_METRICS):
+                    client.log_batch(run, metrics=metrics[start : start + MOST_METRICS])
                 for start in range(0, len(parameters), MOST_PARAMETERS):
-                    client.log_batch(number, params=parameters[start : start + MOST_PARAMETERS])
-                client.log_text(number, to_json(result), "result.json")
-                # Last: a run that was interrupted before is written again, not taken for whole.
-                client.log_batch(number, tags=[RunTag(name, value) for name, value in _tags(result).items()])
+                    client.log_batch(run, params=parameters[start : start + MOST_PARAMETERS])
+                client.log_text(run, to_json(result), "result.json")
+                # Last: a run that was interrupted before is written again, not taken for complete.
+                client.log_batch(run, tags=[RunTag(name, value) for name, value in _tags(result).items()])
                 ended = result.started + timedelta(seconds=result.seconds)
-                client.set_terminated(number, "FAILED" if result.error else "FINISHED", int(ended.timestamp() * 1000))
+                client.set_terminated(run, "FAILED" if result.error else "FINISHED", int(ended.timestamp() * 1000))
                 added += 1
         except MlflowException as error:
             raise HarnessError(f"-o {path}: MLflow refuses it: {' '.join(str(error).split())}") from error
     return added
-
-
-@contextmanager
-def _file_store_allowed() -> Iterator[None]:
-    """MLflow 3 wants to be told that a folder is meant; earlier versions do not look."""
-    name = "MLFLOW_ALLOW_FILE_STORE"
-    before = os.environ.get(name)
-    os.environ[name] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _uri(path: Path) -> str:
@@ -84,9 +69,9 @@ def _uri(path: Path) -> str:
 
 
 def _experiment(client: Any, path: Path) -> str:  # noqa: ANN401 -- MLflow has no types where it is not installed
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     files = path.absolute().with_suffix(".files").as_uri() if path.suffix == ".db" else None
     return str(client.create_experiment(EXPERIMENT, artifact_location=files))
 
@@ -102,31 +87,29 @@ def _known(client: Any, experiment: str) -> Iterator[str]:  # noqa: ANN401
 
 
 def _metrics(result: Result) -> Iterator[tuple[str, float, int]]:
-    """Give each number, the ends of its interval, and its samples as steps."""
-    for name, found in result.metrics.items():
-        if isinstance(found.value, str):
+    """Yield each number, the ends of its interval, and its samples as steps."""
+    for name, metric in result.metrics.items():
+        if isinstance(metric.value, str):
             continue
-        yield name, float(found.value), 0
-        ends = {"low": found.low, "high": found.high}
+        yield name, float(metric.value), 0
+        ends = {"low": metric.low, "high": metric.high}
         yield from ((f"{name}.{end}", value, 0) for end, value in ends.items() if value is not None)
-        yield from ((f"{name}.samples", sample, step) for step, sample in enumerate(found.samples))
+        yield from ((f"{name}.samples", sample, step) for step, sample in enumerate(metric.samples))
     yield "seconds", result.seconds, 0
 
 
 def _parameters(result: Result) -> Mapping[str, str]:
-    told = {"kind": result.job.kind, "revision": result.job.revision, **dict(result.job.settings)}
-    return {name: str(value)[:LONGEST] for name, value in told.items()}
+    settings = {"kind": result.job.kind, "revision": result.job.revision, **dict(result.job.settings)}
+    return {name: str(value)[:LONGEST] for name, value in settings.items()}
 
 
 def _tags(result: Result) -> Mapping[str, str]:
-    tags = {
+    return {
         ID: result.id,
         "harness.job": result.job.key,
         "harness.machine": result.machine.label,
         **{f"harness.{name}": version for name, version in result.software.items()},
-        **{f"harness.unit.{name}": found.unit for name, found in result.metrics.items() if found.unit},
+        **{f"harness.unit.{name}": metric.unit for name, metric in result.metrics.items() if metric.unit},
         **{f"harness.words.{n}": m.value for n, m in result.metrics.items() if isinstance(m.value, str)},
+        **({} if result.error is None else {"harness.error": result.error[:LONGEST]}),
     }
-    if result.error is not None:
-        tags["harness.error"] = result.error[:LONGEST]
-    return tags

@@ -1,48 +1,54 @@
-"""A training job and what is known of its images -> what is impossible about it, before anything is allocated."""
+"""A training job and the facts of its images -> why it cannot be done, before anything is allocated."""
 
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from harness.errors import JobError
-from harness.job import Job
-from harness.jobs import network
+from harness.jobs import models
 from harness.jobs.training.hyperparameters import Hyperparameters, shape_of
-from harness.jobs.training.networks import other_classes, published_classes
-from harness.progress import train_split
+from harness.jobs.training.student import teacher_message
+from harness.jobs.weights import published_classes
+from harness.plan.job import Job
+from harness.run.messages import train_split
 
-# Repeated augmentation sees this many images' worth of an epoch, or a multiple: the released sampler rounds so.
-ROUND = 256
+# An epoch with repeated augmentation has a multiple of this many images: the released sampler rounds so.
+SAMPLER_MULTIPLE = 256
 
 
-def impossible(job: Job, images: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say what keeps a training from being done; empty if nothing does.
+def find_problem(job: Job, images: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the reason why a training cannot be done; empty if there is none.
 
-    `images` are facts of the data sets by name, as `Seen` has them.
+    `images` are facts of the datasets by name, as `Inventory` has them.
     """
     hyper = Hyperparameters.of(job)
-    reason = _of_network(hyper.model, hyper.res, tuple(sorted(shape_of(job).items())), hyper.distillation == "token")
+    shape = tuple(sorted(shape_of(job).items()))
+    reason = _problem_of_model(hyper.model, hyper.res, shape, token=hyper.distillation == "token")
     train = images.get(train_split(hyper.data))
     if not reason and train is not None:
-        reason = _of_images(job, hyper, train, images.get(hyper.data))
+        reason = _problem_of_images(job, hyper, train, images.get(hyper.data))
     return f"{job}: {reason}" if reason else ""
 
 
 @cache
-def _of_network(model: str, res: int, shape: tuple[tuple[str, int], ...], token: bool) -> str:  # noqa: FBT001
+def _problem_of_model(model: str, res: int, shape: tuple[tuple[str, int], ...], *, token: bool) -> str:
     try:
-        built = network.skeleton(model, res, shape=dict(shape))
+        built = models.build_on_meta(model, res, shape=dict(shape))
     except JobError as error:
         return str(error)
     if token and not hasattr(built, "head_dist"):
-        return f"'{model}' has no distillation token; choose distillation hard or soft, or a network with the token"
+        return f"'{model}' has no distillation token; choose distillation hard or soft, or a model with the token"
     return ""
 
 
-def _of_images(job: Job, hyper: Hyperparameters, train: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
-    seen = train["images"] // ROUND * ROUND if hyper.repeated_aug and train["images"] >= ROUND else train["images"]
-    if seen < hyper.batch_size:
-        rounded = f" ({seen} an epoch with repeated augmentation)" if hyper.repeated_aug else ""
+def _problem_of_images(
+    job: Job, hyper: Hyperparameters, train: Mapping[str, Any], test: Mapping[str, Any] | None
+) -> str:
+    count = train["images"]
+    if hyper.repeated_aug and count >= SAMPLER_MULTIPLE:
+        count = count // SAMPLER_MULTIPLE * SAMPLER_MULTIPLE
+    if count < hyper.batch_size:
+        rounded = f" ({count} an epoch with repeated augmentation)" if hyper.repeated_aug else ""
         return (
             f"{train['images']} images to train with{rounded} are fewer than the batch of {hyper.batch_size}; "
             "give more images, or a smaller batch with --set batch_size=N"
@@ -50,7 +56,7 @@ def _of_images(job: Job, hyper: Hyperparameters, train: Mapping[str, Any], test:
     if test is not None and test["classes_of"] != train["classes_of"]:
         return f"{train['classes_of']} classes to train with, {test['classes_of']} to test with; give both splits whole"
     if hyper.distilled and job.need("teacher") is None:
-        knows = published_classes(hyper.teacher)
-        if knows != train["classes_of"]:
-            return other_classes(hyper.teacher, knows, train["classes_of"])
+        classes = published_classes(hyper.teacher)
+        if classes != train["classes_of"]:
+            return teacher_message(hyper.teacher, classes, train["classes_of"])
     return ""

@@ -1,13 +1,11 @@
-"""Where a training stands <-> one safetensors file, so that it goes on exactly there.
+"""The state of a training <-> one safetensors file, so that it resumes exactly there.
 
-A file holds the tensors of the network, of its average and of the optimizer; its header holds the rest as JSON: the
-job, the epoch, the step, the scaler, and what was counted.  Random states are not in it: see `chance`.
+A file holds the tensors of the student, of its average and of the optimizer; its header holds the rest as JSON: the
+job, the epoch, the step, the scaler, and what was counted.  Random states are not in it: see `seeding`.
 """
 
-import contextlib
 import errno
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,10 +16,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from harness import atomic
 from harness.errors import JobError
-from harness.job import Job
+from harness.plan.job import Job
 
-KEPT = 2
+CHECKPOINTS_KEPT = 2
 
 _NAME = re.compile(r"checkpoint-(?P<step>\d{9})\.safetensors")
 
@@ -29,11 +28,11 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(kw_only=True)
-class Standing:
-    """How far a training is: `step` of `epoch`, both counted from 0, is the next one.
+class TrainingState:
+    """The progress of a training: `step` of `epoch`, both counted from 0, is the next one.
 
-    `history` has a row for each finished epoch, `counted` what was summed over the steps of the unfinished one.
-    `seconds` is what it took so far, `resumed` how often it went on.
+    `history` has a row for each finished epoch, `counted` the sums over the steps of the unfinished one.  `seconds` is
+    the time so far, `resumed` how often the training was resumed.
     """
 
     epoch: int = 0
@@ -51,113 +50,98 @@ class Checkpoints:
 
     def __init__(self, folder: Path, job: Job) -> None:
         self.folder = folder
-        self._job = described(job)
+        self._identity = _identity(job)
 
-    def save(self, standing: Standing, tensors: Tensors) -> Path:
-        """Write where it stands beside, and rename it last; then let go of all but the last two.
+    def save(self, state: TrainingState, tensors: Tensors) -> Path:
+        """Write a checkpoint, then remove all but the last two.
 
         Raises `JobError` if the disk is full; the checkpoints before stay as they are.
         """
-        path = self.folder / f"checkpoint-{standing.steps_done:09d}.safetensors"
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        header = {"job": json.dumps(self._job), "standing": json.dumps(asdict(standing))}
+        path = self.folder / f"checkpoint-{state.steps_done:09d}.safetensors"
+        header = {"job": json.dumps(self._identity), "standing": json.dumps(asdict(state))}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.detach().contiguous() for name, value in tensors.items()}, beside, metadata=header)
-            _sync(beside)
-            beside.replace(path)
+            with atomic.replacing(path) as temporary:
+                contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
+                save_file(contiguous, temporary, metadata=header)
         except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
-            raise JobError(_not_written(path, error, self.newest())) from error
-        for old in self._there()[:-KEPT]:
+            raise JobError(_write_error(path, error, self.newest())) from error
+        for old in self._paths()[:-CHECKPOINTS_KEPT]:
             old.unlink(missing_ok=True)
         return path
 
     def newest(self) -> Path | None:
-        """Give the last one."""
-        return next(reversed(self._there()), None)
+        """Return the last one."""
+        return next(reversed(self._paths()), None)
 
-    def load(self, device: str = "cpu") -> tuple[Standing, Tensors] | None:
-        """Read the last one that can be read; nothing where there is none.
+    def load(self, device: str = "cpu") -> tuple[TrainingState, Tensors] | None:
+        """Read the last one that can be read; None where there is none.
 
         Raises `JobError` for one of another job, naming the first difference.
         """
-        for path in reversed(self._there()):
+        for path in reversed(self._paths()):
             try:
                 with safe_open(path, framework="pt", device=device) as file:
                     header = file.metadata()
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dictionary
-                standing = Standing(**json.loads(header["standing"]))
-                theirs = json.loads(header["job"])
+                state = TrainingState(**json.loads(header["standing"]))
+                identity = json.loads(header["job"])
             except (SafetensorError, OSError, KeyError, TypeError, ValueError):
                 path.replace(path.with_suffix(".damaged"))
                 continue
-            if theirs != self._job:
-                raise JobError(_of_another(path, theirs, self._job))
-            return standing, tensors
+            ours = self._identity
+            for name in sorted(identity.keys() | ours.keys()):
+                if identity.get(name) != ours.get(name):
+                    raise JobError(
+                        f"{path}: is a checkpoint of another recipe ({name} = {identity.get(name)} there, "
+                        f"{ours.get(name)} here); move it away or ask for that recipe"
+                    )
+            return state, tensors
         return None
 
     def remove(self) -> None:
-        """Let go of all: the training is done."""
-        for path in self._there():
+        """Remove all: the training is done."""
+        for path in self._paths():
             path.unlink(missing_ok=True)
 
-    def _there(self) -> list[Path]:
+    def _paths(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
 
 
-def described(job: Job) -> dict[str, Any]:
-    """Give what a checkpoint must agree with."""
-    return {**dict(job.settings), "revision": job.revision, **{part: one.key for part, one in job.needs}}
+def _identity(job: Job) -> dict[str, Any]:
+    """Return what a checkpoint must agree with."""
+    return {**dict(job.settings), "revision": job.revision, **{part: need.key for part, need in job.needs}}
 
 
-def _of_another(path: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    name = next(name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name))
-    return (
-        f"{path}: is a checkpoint of another recipe ({name} = {theirs.get(name)} there, {ours.get(name)} here); "
-        "move it away or ask for that recipe"
-    )
-
-
-def _not_written(path: Path, error: Exception, last: Path | None) -> str:
+def _write_error(path: Path, error: Exception, last: Path | None) -> str:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors writes through its own library and tells of the system's error in its text alone.
+    # safetensors writes through its own library and reports the system's error in its text alone.
     full = full or f"os error {errno.ENOSPC}" in str(error) or "No space left" in str(error)
-    why = "the disk is full; free some space" if full else f"cannot be written ({error}); mend that"
-    return f"{path}: {why} and run the same command, which goes on from {last.name if last else 'the beginning'}"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    reason = "the disk is full; free some space" if full else f"cannot be written ({error}); fix that"
+    return f"{path}: {reason} and run the same command, which resumes from {last.name if last else 'the beginning'}"
 
 
 def pack(
-    network: Mapping[str, torch.Tensor], average: Mapping[str, torch.Tensor] | None, optimizer: torch.optim.Optimizer
+    student: Mapping[str, torch.Tensor], average: Mapping[str, torch.Tensor] | None, optimizer: torch.optim.Optimizer
 ) -> Tensors:
-    """Put the tensors of a training under one roof."""
-    found = {f"network.{name}": value for name, value in network.items()}
-    found |= {f"average.{name}": value for name, value in (average or {}).items()}
+    """Put the tensors of a training into one mapping."""
+    tensors = {f"network.{name}": value for name, value in student.items()}
+    tensors |= {f"average.{name}": value for name, value in (average or {}).items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:  # SGD without its first step has no momentum yet
-                found[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-    return found
+                tensors[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
+    return tensors
 
 
-def part(tensors: Tensors, name: str) -> Tensors:
-    """Take one part out again: `network` or `average`."""
+def unpack(tensors: Tensors, name: str) -> Tensors:
+    """Return one part of them: `network` (the student), `average` or `optimizer`."""
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Give an optimizer its state back; rates and decays come from the recipe."""
+    """Restore the state of an optimizer; rates and decays come from the recipe."""
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in part(tensors, "optimizer").items():
+    for key, value in unpack(tensors, "optimizer").items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,4 +1,4 @@
-"""Training images -> batches of an epoch, augmented by timm, in an order that does not depend on who reads them."""
+"""Training images -> batches of an epoch, augmented by timm, in an order that does not depend on the readers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
-from harness.jobs.images import Images
-from harness.jobs.training import chance
+from harness.jobs.data.images import Images
+from harness.jobs.training import seeding
+from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
-from harness.jobs.training.world import World
 
 Pixels = NDArray[np.uint8]
 Transform = Callable[[Any], Pixels]
 
 
-def transform_of(hyper: Hyperparameters) -> Transform:
-    """Make timm's training transform up to the pixels: image -> uint8 of shape (3, res, res).
+def build_transform(hyper: Hyperparameters) -> Transform:
+    """Build timm's training transform up to the pixels: image -> uint8 of shape (3, res, res).
 
-    What is done to a whole batch, normalising and erasing, is done on the device: bytes are a quarter of what floats
-    would cost to pass on.
+    What is done to a whole batch, normalising and erasing, is done on the device: bytes cost a quarter of what floats
+    would to pass on.
     """
     policy = hyper.rand_augment_policy if hyper.rand_augment else None
     policy = hyper.auto_augment_policy if hyper.auto_augment else policy
-    found: Any = create_transform(
+    transform: Any = create_transform(
         input_size=(3, hyper.res, hyper.res),
         is_training=True,
         scale=(hyper.crop_area, 1.0),
@@ -40,12 +40,13 @@ def transform_of(hyper: Hyperparameters) -> Transform:
         interpolation=hyper.interpolation,
         use_prefetcher=True,
     )
-    for op in _operations(found):
+    for op in operations(transform):
         _keep_a_bit(op)
-    return cast("Transform", found)
+    return cast("Transform", transform)
 
 
-def _operations(transform: Any) -> Iterator[AugmentOp]:  # noqa: ANN401 -- torchvision's composition has no types
+def operations(transform: Any) -> Iterator[AugmentOp]:  # noqa: ANN401 -- torchvision's composition has no types
+    """Yield the operations that RandAugment chooses from; none where the transform is without."""
     for step in transform.transforms:
         if isinstance(step, RandAugment):
             yield from step.ops
@@ -58,13 +59,13 @@ def _keep_a_bit(op: AugmentOp) -> None:
         op.level_fn = lambda magnitude, hparams: (max(1, level(magnitude, hparams)[0]),)
 
 
-def erasing_of(hyper: Hyperparameters, device: str) -> RandomErasing | None:
-    """Make timm's random erasing for normalised batches: noise in a rectangle of each image that is hit."""
+def build_erasing(hyper: Hyperparameters, device: str) -> RandomErasing | None:
+    """Build timm's random erasing for normalised batches: noise in a rectangle of each image that is drawn."""
     return RandomErasing(hyper.erasing, mode="pixel", max_count=1, device=device) if hyper.erasing else None
 
 
-def mixing_of(hyper: Hyperparameters, classes: int) -> Mixup | None:
-    """Make timm's mixup and cutmix, which also smooth the labels; nothing where both are off."""
+def build_mixing(hyper: Hyperparameters, classes: int) -> Mixup | None:
+    """Build timm's mixup and cutmix, which also smooth the labels; None where both are off."""
     if not hyper.mixup and not hyper.cutmix:
         return None
     return Mixup(
@@ -78,63 +79,63 @@ def mixing_of(hyper: Hyperparameters, classes: int) -> Mixup | None:
     )
 
 
-def sampler_of(hyper: Hyperparameters, images: int, world: World, epoch: int) -> Sampler[int]:
-    """Make the order of an epoch for one process, `rank`, `rank + size`, … of the order of all.
+def build_sampler(hyper: Hyperparameters, images: int, world: World, epoch: int) -> Sampler[int]:
+    """Build the order of an epoch for one process: `rank`, `rank + size`, … of the order of all.
 
     With repeated augmentation an epoch sees floor(N / 256) × 256 images, their repeats counted.
     """
-    told: dict[str, Any] = {"num_replicas": world.size, "rank": world.rank, "shuffle": True}
-    places = range(images)
+    options: dict[str, Any] = {"num_replicas": world.size, "rank": world.rank, "shuffle": True}
+    indices = range(images)
     if hyper.repeated_aug:
-        sampler: Any = RepeatAugSampler(places, num_repeats=hyper.repeats_of_image, **told)
+        sampler: Any = RepeatAugSampler(indices, num_repeats=hyper.repeats_of_image, **options)
     else:
-        sampler = DistributedSampler(places, **told)  # type: ignore[arg-type]
-    sampler.set_epoch(chance.order(hyper.seed, epoch))
+        sampler = DistributedSampler(indices, **options)  # type: ignore[arg-type]
+    sampler.set_epoch(seeding.order_seed(hyper.seed, epoch))
     return cast("Sampler[int]", sampler)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The batches of one epoch for one process: `batches[k]` are pairs of place in the epoch and image."""
+    """The batches of one epoch for one process: `batches[k]` are pairs of position in the epoch and image."""
 
     number: int
     batches: Sequence[Sequence[tuple[int, int]]]
 
     @classmethod
     def of(cls, hyper: Hyperparameters, images: int, world: World, number: int) -> "Epoch":
-        """Cut the order of an epoch into whole batches; what is left over is dropped."""
-        order = list(sampler_of(hyper, images, world, number))
-        each = hyper.batch_size // world.size
-        numbered = [(world.rank + world.size * place, image) for place, image in enumerate(order)]
-        whole = len(numbered) // each * each
-        return cls(number=number, batches=[numbered[i : i + each] for i in range(0, whole, each)])
+        """Split the order of an epoch into whole batches; what is left over is dropped."""
+        order = list(build_sampler(hyper, images, world, number))
+        size = hyper.batch_size // world.size
+        pairs = [(world.rank + world.size * index, image) for index, image in enumerate(order)]
+        whole = len(pairs) // size * size
+        return cls(number=number, batches=[pairs[i : i + size] for i in range(0, whole, size)])
 
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+LabelledImages = tuple[torch.Tensor, torch.Tensor]
 
 
-class Augmented(Dataset[tuple[Pixels, int]]):
-    """Images as an epoch sees them: what is drawn for each depends on its place alone."""
+class AugmentedImages(Dataset[tuple[Pixels, int]]):
+    """The images of an epoch, augmented: what is drawn for each depends on its position alone."""
 
     def __init__(self, images: Images, transform: Transform, *, seed: int, epoch: int) -> None:
         self._images, self._transform, self._seed, self._epoch = images, transform, seed, epoch
 
-    def __getitem__(self, at: tuple[int, int]) -> tuple[Pixels, int]:
-        """Read and augment the image for a place."""
-        place, image = at
-        chance.of_image(self._seed, self._epoch, place)
+    def __getitem__(self, pair: tuple[int, int]) -> tuple[Pixels, int]:
+        """Read and augment the image for a position."""
+        position, image = pair
+        seeding.seed_image(self._seed, self._epoch, position)
         return self._transform(self._images.image(image)), int(self._images.labels[image])
 
 
-def batches_of(  # noqa: PLR0913 -- what a loader needs to know
+def read_batches(  # noqa: PLR0913 -- what a loader needs to know
     images: Images, transform: Transform, epoch: Epoch, *, seed: int, first: int, workers: int, pin: bool
-) -> Iterator[Batch]:
+) -> Iterator[LabelledImages]:
     """Read the batches of an epoch from the `first` on: uint8 of shape (n, 3, res, res), and n class indices."""
-    found = DataLoader(
-        Augmented(images, transform, seed=seed, epoch=epoch.number),
+    loader = DataLoader(
+        AugmentedImages(images, transform, seed=seed, epoch=epoch.number),
         batch_sampler=cast("Any", epoch.batches[first:]),
         num_workers=workers,
         pin_memory=pin,
         multiprocessing_context="fork" if workers else None,
     )
-    return iter(found)
+    return iter(loader)

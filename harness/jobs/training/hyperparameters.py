@@ -3,15 +3,15 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from harness.job import Job
-from harness.kinds import SHAPE
+from harness.plan.job import Job
+from harness.specs.kinds import SHAPE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """What decides a training; `harness.kinds.RECIPE` and tables/README.md say what each means.
+    """The settings of a training; `harness.specs.kinds.RECIPE` and tables/README.md say what each means.
 
-    Sides are pixels, lengths epochs, `batch_size` images a step over all processes.
+    Sides are in pixels, lengths in epochs; `batch_size` is over all processes.
     """
 
     model: str
@@ -66,14 +66,20 @@ class Hyperparameters:
 
     @classmethod
     def of(cls, job: Job) -> "Hyperparameters":
-        """Take them from a job that says all of them; a recipe job needs no data and no seed."""
-        told: dict[str, Any] = {"data": "", "seed": 1, **dict(job.settings)}
-        return cls(**{one.name: told[one.name] for one in fields(cls) if one.name in told})
+        """Take them from a job that has all of them; a recipe job needs no data and no seed."""
+        settings: dict[str, Any] = {"data": "", "seed": 1, **dict(job.settings)}
+        return cls(**{field.name: settings[field.name] for field in fields(cls) if field.name in settings})
 
     @property
     def scaled_rate(self) -> float:
-        """Give the learning rate for this batch: in proportion to it, as section 6 of the paper has it."""
+        """The learning rate for this batch size: in proportion to it, as section 6 of the paper has it."""
         return self.learning_rate * self.batch_size / self.lr_batch if self.lr_batch else self.learning_rate
+
+    @property
+    def drop_rates(self) -> dict[str, float]:
+        """The rates of dropout and stochastic depth, as timm calls them; a model without either takes none."""
+        rates = {"drop_rate": self.dropout, "drop_path_rate": self.drop_path}
+        return {name: rate for name, rate in rates.items() if rate}
 
     @property
     def distilled(self) -> bool:
@@ -82,5 +88,5 @@ class Hyperparameters:
 
 
 def shape_of(job: Job) -> dict[str, int]:
-    """Give what makes a network other than its name says."""
+    """Return the settings that change the architecture from what the model's name says."""
     return {name: int(value) for name, value in job.settings if name in SHAPE}

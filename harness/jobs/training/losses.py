@@ -1,25 +1,29 @@
-"""What the student says, the labels and what the teacher says -> the loss: equations 2 and 3 of the paper."""
+"""The student's logits, the labels and the teacher's logits -> the loss: equations 2 and 3 of the paper."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch.nn import functional
+
+from harness.jobs.training.hyperparameters import Hyperparameters
 
 # (logits of shape (n, classes), targets) -> a number: cross-entropy against class indices or soft targets.
 LabelLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads:
+class HeadLogits:
     """The logits of a batch, each of shape (n, classes); `distil` only where there is a distillation token."""
 
     label: torch.Tensor
     distil: torch.Tensor | None = None
 
     @property
-    def fused(self) -> torch.Tensor:
-        """Give the mean of both, as the released code trains where there is no teacher."""
+    def mean(self) -> torch.Tensor:
+        """The mean of both heads, as the released code trains where there is no teacher."""
         return self.label if self.distil is None else (self.label + self.distil) / 2
 
 
@@ -38,21 +42,33 @@ class Objective:
     temperature: float = 3.0
     scaling: str = "paper"
 
-    def __call__(self, said: Heads, targets: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
-        """Give the loss of a batch; `teacher` are logits of shape (n, classes), which learn nothing from it."""
+    def __call__(self, logits: HeadLogits, targets: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
+        """Return the loss of a batch; `teacher` are logits of shape (n, classes), without gradient."""
         if teacher is None:
-            return self.label_loss(said.fused, targets)
-        label = self.label_loss(said.label, targets)
-        # The head that listens to the teacher: the distillation token's where there is one.
-        listens = said.label if said.distil is None else said.distil
+            return self.label_loss(logits.mean, targets)
+        label = self.label_loss(logits.label, targets)
+        # The head that learns from the teacher: the distillation token's where there is one.
+        distilled = logits.label if logits.distil is None else logits.distil
         if self.distillation == "soft":
-            soft = divergence(listens, teacher, temperature=self.temperature, scaling=self.scaling)
+            soft = divergence(distilled, teacher, temperature=self.temperature, scaling=self.scaling)
             return (1 - self.weight) * label + self.weight * self.temperature**2 * soft
-        return label / 2 + functional.cross_entropy(listens, teacher.argmax(dim=1)) / 2
+        return label / 2 + functional.cross_entropy(distilled, teacher.argmax(dim=1)) / 2
+
+
+def build_objective(hyper: Hyperparameters, *, mixed: bool) -> Objective:
+    """Build the loss of a recipe; where images are mixed, their labels are smoothed already."""
+    label_loss: Any = SoftTargetCrossEntropy() if mixed else LabelSmoothingCrossEntropy(hyper.label_smoothing)
+    return Objective(
+        label_loss=label_loss,
+        distillation=hyper.distillation,
+        weight=hyper.soft_weight,
+        temperature=hyper.temperature,
+        scaling=hyper.soft_scaling,
+    )
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor, *, temperature: float, scaling: str) -> torch.Tensor:
-    """Give the Kullback-Leibler divergence of the student's softmax from the teacher's, both at a temperature.
+    """Return the Kullback-Leibler divergence of the student's softmax from the teacher's, both at a temperature.
 
     Both are logits of shape (n, classes).  The sum over all is divided by n, or by n × classes where `scaling` is
     `released`.

@@ -1,103 +1,187 @@
-"""One process of a training that torchrun started: `python -m harness.jobs.training.process WORK`.
+"""A training on several processes <-> `python -m harness.jobs.training.process WORK`, which torchrun starts.
 
-WORK is a JSON file that says what to do.  The leading process writes how far it is into `progress.jsonl` beside it, and
-what came out into `outcome.json`, or its error.
+WORK is a JSON file with the job, its context and the file of the weights.  The leading process writes its progress and
+its facts, whichever process fails its error, into files in the same folder.  Nothing here is a pickle: the folder may
+lie on a disk that others write to.
 """
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.errors import HarnessError
-from harness.job import Job
-from harness.jobs.fresh import sentence
-from harness.jobs.training.assembly import Place
-from harness.jobs.training.loop import Stopped
-from harness.jobs.training.run import train
-from harness.jobs.training.world import World
-from harness.progress import Inputs, Progress
-from harness.result import job_from, job_to
+from harness import atomic
+from harness.errors import HarnessError, JobError
+from harness.jobs.fresh import error_message
+from harness.jobs.training.distributed import World
+from harness.jobs.training.run import ProcessContext, signal_handler, stop_signals, train_in_process
+from harness.jobs.training.trainer import TrainingStopped
+from harness.plan.job import Job
+from harness.run.messages import Inputs, Progress, Report
+from harness.store.result import job_from_data, job_to_data
 
-OUTCOME, PROGRESS = "outcome.json", "progress.jsonl"
+WORK, OUTCOME, PROGRESS = "work.json", "outcome.json", "progress.json"
 
-# What a process that was told to stop ends with: its checkpoint is written.
+# The variable that names the folder of these files where several nodes share a training.
+SHARED = "HARNESS_SHARED_WORK"
+
+# The exit code of a process that was told to stop: its checkpoint is written.
 STOPPED = 75
 
 
-def described(job: Job, inputs: Inputs, place: Place, weights: Path) -> dict[str, Any]:
-    """Write down work for other processes."""
-    return {
-        "job": job_to(job),
-        "data": dict(inputs.data),
-        "workers": place.workers,
-        "cores": place.cores,
-        "device": place.device,
-        "folder": str(place.weights or ""),
-        "runs": str(place.runs),
-        "weights": str(weights),
-    }
+# The process that starts the others.
 
 
-def main(path: Path) -> int:
-    """Do the work of a file."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    kind = str(told["device"]).partition(":")[0]
-    world = World.joined(kind)
+def node_count() -> int:
+    """Return the number of nodes that share the training."""
+    shared = os.environ.get(SHARED)
+    if not shared:
+        return 1
+    return int(json.loads((Path(shared) / "rendezvous.json").read_text(encoding="utf-8"))["nodes"])
+
+
+def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: int, report: Report) -> dict[str, Any]:
+    """Train on `count` processes of this node, and on those of other nodes that follow; return the facts.
+
+    Raises as `train_in_process` does.
+    """
+    shared = os.environ.get(SHARED)
+    with contextlib.nullcontext(shared) if shared else tempfile.TemporaryDirectory(prefix="harness-train-") as folder:
+        work = Path(folder) / WORK
+        # Other nodes wait for it.
+        content = {"job": job_to_data(job), "context": asdict(context), "path": path}
+        atomic.write(work, json.dumps(content, default=str), sync=False)
+        torchrun = _start_torchrun(work, count)
+        with stop_signals() as stop_requested:
+            try:
+                for progress in _progress_of(work.with_name(PROGRESS), job, torchrun, stop_requested):
+                    report(progress)
+            finally:
+                if torchrun.poll() is None:
+                    torchrun.terminate()
+                code = torchrun.wait()
+        outcome = work.with_name(OUTCOME)
+        if not outcome.exists():
+            raise JobError(
+                f"the processes of the training ended with exit code {code}; worker.log in the runs folder says why"
+            )
+        facts: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
+        if "stopped" in facts:
+            raise TrainingStopped
+        if "error" in facts:
+            raise JobError(facts["error"])
+        return facts
+
+
+def follow(folder: Path, count: int) -> None:
+    """Take part in a training that another node leads, once it has described the work."""
+    while not (folder / WORK).exists():
+        if (folder / "over").exists():
+            return
+        time.sleep(0.2)
+    _start_torchrun(folder / WORK, count).wait()
+
+
+def _start_torchrun(work: Path, count: int) -> "subprocess.Popen[bytes]":
+    """Start `count` processes on this node, which join those of the other nodes if there are any."""
+    rendezvous, options = work.with_name("rendezvous.json"), ["--standalone"]
+    if rendezvous.exists():
+        meeting = json.loads(rendezvous.read_text(encoding="utf-8"))
+        options = [f"--nnodes={meeting['nodes']}", "--rdzv-backend=c10d"]
+        options += [f"--rdzv-endpoint={meeting['endpoint']}", f"--rdzv-id={meeting['id']}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, f"--nproc-per-node={count}"]
+    command += ["-m", "harness.jobs.training.process", str(work)]
+    # torchrun would die of a signal that its processes handle; it inherits that this one ignores it.
+    with signal_handler([signal.SIGUSR2], signal.SIG_IGN):
+        return subprocess.Popen(command, env=_environment())  # noqa: S603 -- our own command
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment in which the processes import this very package, and share the cores."""
+    package = str(Path(__file__).resolve().parents[3])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    # Without the variable a restart with gloo fails now and then (pytorch issue 135712).
+    stable = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    return {**os.environ, **stable, "PYTHONPATH": path, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+
+
+def _progress_of(
+    path: Path, job: Job, torchrun: "subprocess.Popen[bytes]", stop_requested: Callable[[], bool]
+) -> Iterator[Progress]:
+    """Yield what the leading process reports until all have ended, or until this one is asked to stop."""
+    last = b""
+    while torchrun.poll() is None and not stop_requested():
+        time.sleep(0.2)
+        if path.exists() and (content := path.read_bytes()) != last:
+            last = content
+            yield Progress(job=job, **json.loads(content))
+
+
+# One of the processes that torchrun starts.
+
+
+def main(work: Path) -> int:
+    """Take part in the training that a file describes, and return the exit code."""
+    content = json.loads(work.read_text(encoding="utf-8"))
+    device, inputs = content["context"]["device"], content["context"]["inputs"]
+    kind = device.partition(":")[0]
+    world = World.join(kind)
     if kind == "cuda":
         torch.cuda.set_device(world.local)
-    folder = Path(told["folder"]) if told["folder"] else None
-    place = Place(
-        device=f"cuda:{world.local}" if kind == "cuda" else "cpu",
-        workers=int(told["workers"]),
-        cores=int(told["cores"]),
-        weights=folder,
-        runs=Path(told["runs"]),
+        device = f"cuda:{world.local}"
+    context = ProcessContext(
+        device=device,
+        cores=content["context"]["cores"],
+        inputs=Inputs(**{**inputs, "weights": Path(inputs["weights"]) if inputs["weights"] else None}),
+        runs=Path(content["context"]["runs"]),
     )
-    inputs = Inputs(data=told["data"], weights=folder, workers=place.workers)
-    told_progress = _Progress(path.with_name(PROGRESS)) if world.leads else None
+    outcome = work.with_name(OUTCOME)
     try:
-        found = train(
-            job_from(told["job"]),
-            inputs,
-            place=place,
+        facts = train_in_process(
+            job_from_data(content["job"]),
+            context=context,
             world=world,
-            path=Path(told["weights"]),
-            report=told_progress or (lambda _: None),
+            path=Path(content["path"]),
+            report=_reporter(work.with_name(PROGRESS)) if world.leads else lambda _: None,
         )
-    except Stopped:
+    except TrainingStopped:
         if world.leads:
-            path.with_name(OUTCOME).write_text(json.dumps({"stopped": True}), encoding="utf-8")
+            outcome.write_text(json.dumps({"stopped": True}), encoding="utf-8")
         return STOPPED
     except HarnessError as error:
         # Whichever process fails says why; the others end with it.
-        path.with_name(OUTCOME).write_text(json.dumps({"error": sentence(error)}), encoding="utf-8")
+        outcome.write_text(json.dumps({"error": error_message(error)}), encoding="utf-8")
         return 1
     if world.leads:
-        path.with_name(OUTCOME).write_text(json.dumps(found), encoding="utf-8")
+        outcome.write_text(json.dumps(facts), encoding="utf-8")
     world.leave()
     return 0
 
 
-class _Progress:
-    """Writes how far a training is, a line at most each half second."""
+def _reporter(path: Path) -> Report:
+    """Return what writes the newest progress to a file, at most each half second."""
+    last = 0.0
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
-        self._last = 0.0
-
-    def __call__(self, progress: Progress) -> None:
+    def report(progress: Progress) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - self._last < 0.5:
+        if now - last < 0.5:
             return
-        self._last = now
-        told = {name: value for name, value in asdict(progress).items() if name != "job"}
-        self._file.write(json.dumps(told) + "\n")
-        self._file.flush()
+        last = now
+        fields = {name: value for name, value in asdict(progress).items() if name != "job"}
+        atomic.write(path, json.dumps(fields), sync=False)
+
+    return report
 
 
 if __name__ == "__main__":

@@ -1,127 +1,222 @@
-"""A training job on this process, or on those that torchrun started -> weights in a file, and what they cost."""
+"""A training job on this process, or on those that torchrun started -> weights in a file, and the facts of them."""
 
 import hashlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from harness import atomic
 from harness.errors import JobError
-from harness.job import Job
-from harness.jobs import trained, weights
-from harness.jobs.images import Images, facts_of, open_images
-from harness.jobs.training.assembly import Place, assembled
-from harness.jobs.training.checkpoint import Standing
+from harness.jobs.data.images import Images, image_facts
+from harness.jobs.data.open import open_images
+from harness.jobs.precision import PRECISIONS
+from harness.jobs.training.checkpoint import Checkpoints, TrainingState
+from harness.jobs.training.data import build_erasing, build_mixing
+from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
-from harness.jobs.training.logs import CSV_NAME, EVENTS_NAME
-from harness.jobs.training.loop import Report, Training
-from harness.jobs.training.world import World
-from harness.progress import Inputs, Progress
+from harness.jobs.training.losses import build_objective
+from harness.jobs.training.monitoring import CSV_NAME, EVENTS_NAME
+from harness.jobs.training.optimization import build_optimizer, build_schedule
+from harness.jobs.training.step import Step
+from harness.jobs.training.student import Student, build_student, build_teacher
+from harness.jobs.training.trained_weights import find_input
+from harness.jobs.training.trainer import Trainer
+from harness.plan.job import Job
+from harness.run.messages import Inputs, Progress, Report
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
-def train(  # noqa: PLR0913 -- what a training needs
-    job: Job, inputs: Inputs, *, place: Place, world: World, path: Path, report: Report
-) -> dict[str, Any]:
-    """Train, write the weights to a file, and give what is to be known of them.
+@dataclass(frozen=True, kw_only=True)
+class ProcessContext:
+    """Where one process of a training runs.
 
-    Raises `Stopped` if a signal asked for that, with all that was done in a checkpoint, and `JobError` if it cannot be
-    done.
+    `device` is torch's, `cores` are the CPU cores of the whole training, `inputs` the user's, with the loader processes
+    of this process alone, `runs` is the folder of our results.
+    """
+
+    device: str
+    cores: int
+    inputs: Inputs
+    runs: Path
+
+
+def train_in_process(job: Job, *, context: ProcessContext, world: World, path: Path, report: Report) -> dict[str, Any]:
+    """Train, write the weights to a file, and return the facts of the training.
+
+    Raises `TrainingStopped` if a signal asked for that, with all that was done in a checkpoint, and `JobError` if it
+    cannot be done.
+    """
+    data = str(job["data"])
+    report(Progress(job=job, phase=f"listing the images of {data}"))
+    images, tests = (open_split(data, context.inputs, split) for split in ("train", "test"))
+    if context.device == "cpu":
+        # The processes of a machine and their loader processes share its cores.
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+        torch.set_num_threads(max(1, context.cores // processes - context.inputs.workers))
+    with stop_signals() as stop_requested:
+        trainer = assemble_trainer(
+            job, images, tests, context=context, world=world, report=report, stop_requested=stop_requested
+        )
+        state = trainer.run()
+    digest = _save_weights(trainer, path) if world.leads else ""
+    world.wait()
+    trainer.checkpoints.remove()
+    return _facts(trainer, state, digest, context)
+
+
+def open_split(data: str, inputs: Inputs, split: str) -> Images:
+    """Open the images of a split, of what the user gave or of what a package brings along."""
+    images = open_images(data, inputs.where(data), split=split)
+    if images.streamed:
+        raise JobError(f"--data {data}={inputs.where(data)}: a stream cannot be shuffled; give a folder, tar or hfds/…")
+    return images
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Handle the signals that ask to stop; what is yielded tells between two steps whether one came."""
+    stop = threading.Event()
+    with signal_handler(STOP_SIGNALS, lambda *_: stop.set()):
+        yield stop.is_set
+
+
+@contextmanager
+def signal_handler(numbers: Iterable[signal.Signals], handler: Any) -> Iterator[None]:  # noqa: ANN401 -- signal's own
+    """Handle signals in the block; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)
+
+
+# Assembling.
+
+
+def assemble_trainer(  # noqa: PLR0913 -- what a training needs
+    job: Job,
+    images: Images,
+    tests: Images,
+    *,
+    context: ProcessContext,
+    world: World,
+    report: Report,
+    stop_requested: Callable[[], bool],
+) -> Trainer:
+    """Build student, teacher, optimizer and the rest of a training.
+
+    Raises `JobError` for what does not fit together.
     """
     hyper = Hyperparameters.of(job)
-    report(Progress(job=job, phase=f"looking through {hyper.data}"))
-    images, tests = (opened(hyper.data, inputs, split) for split in ("train", "test"))
-    if place.device == "cpu":
-        torch.set_num_threads(_threads(place, world))
-    with listening() as asked:
-        training = assembled(job, images, tests, place=place, world=world, report=report, asked=asked)
-        standing = training.run()
-    digest = _keep(training, path) if world.leads else ""
-    world.wait()
-    training.checkpoints.remove()
-    return _facts(training, standing, digest, place)
+    device, classes, precision = context.device, images.classes, PRECISIONS[hyper.precision]
+    precision.set_tf32()
+    torch.backends.cudnn.benchmark = True
+    model: Any = build_student(job, classes=classes, folder=context.inputs.weights, runs=context.runs)
+    teacher: Any = build_teacher(job, classes=classes, folder=context.inputs.weights, runs=context.runs)
+    memory_format = torch.channels_last if hyper.channels_last else torch.preserve_format
+    if teacher is not None:
+        teacher = teacher.to(device, memory_format=memory_format).requires_grad_(requires_grad=False)
+    student = Student(model.to(device, memory_format=memory_format)).train(not hyper.eval_mode)
+    optimizer = build_optimizer(hyper, student.model)
+    mixing = build_mixing(hyper, classes)
+    step = Step(
+        model=_wrap(student, hyper, world),
+        plain=student,
+        teacher=teacher,
+        objective=build_objective(hyper, mixed=mixing is not None),
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler(
+            torch.device(device).type, enabled=hyper.precision == "float16" and device != "cpu"
+        ),
+        norm=hyper.norm,
+        erasing=build_erasing(hyper, device),
+        mixing=mixing,
+        average=ModelEmaV3(student, decay=hyper.ema_decay) if hyper.ema else None,
+        precision=precision,
+        gradient_clip=hyper.gradient_clip,
+    )
+    return Trainer(
+        job=job,
+        hyper=hyper,
+        images=images,
+        tests=tests,
+        student=student,
+        step=step,
+        schedule=build_schedule(hyper, optimizer),
+        checkpoints=Checkpoints(context.runs / job.key, job),
+        world=world,
+        device=device,
+        workers=context.inputs.workers,
+        report=report,
+        stop_requested=stop_requested,
+    )
 
 
-def opened(data: str, inputs: Inputs, split: str) -> Images:
-    """Open the images of a split of what the user gave, or of what a package brings along."""
-    found = open_images(data, inputs.where(data), split=split)
-    if found.streamed:
-        raise JobError(f"--data {data}={inputs.where(data)}: a stream cannot be shuffled; give a folder, tar or hfds/…")
-    return found
+def _wrap(student: Student, hyper: Hyperparameters, world: World) -> nn.Module:
+    """Compile and wrap for several processes; both leave the student's own weights where they are."""
+    model: Any = student
+    if hyper.compile:
+        model = torch.compile(model)
+    if world.size > 1:
+        model = DistributedDataParallel(model)
+    wrapped: nn.Module = model
+    return wrapped
 
 
-def _threads(place: Place, world: World) -> int:
-    """Share the cores between the processes of a machine and those that read images for them."""
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    return max(1, place.cores // here - place.workers)
+# What is left behind.
 
 
-def _keep(training: Training, path: Path) -> str:
-    """Write the weights: beside, and renamed last.  Give their SHA-256."""
-    state = {name: value.detach().cpu().contiguous() for name, value in training.finished.network.state_dict().items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _save_weights(trainer: Trainer, path: Path) -> str:
+    """Write the weights and return their SHA-256."""
+    state = trainer.final_student.model.state_dict()
+    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     try:
-        # One entry: several have no order of their own, and the same weights would not be the same file.
-        save_file(state, beside, metadata={"classes": str(training.images.classes)})
-        digest = hashlib.sha256(beside.read_bytes()).hexdigest()
-        beside.replace(path)
+        with atomic.replacing(path) as temporary:
+            # One entry: several have no order of their own, and the same weights would not be the same file.
+            save_file(state, temporary, metadata={"classes": str(trainer.images.classes)})
+            return hashlib.sha256(temporary.read_bytes()).hexdigest()
     except Exception as error:
-        beside.unlink(missing_ok=True)
         raise JobError(f"{path}: the weights cannot be written ({error}); free some space and run again") from error
-    return digest
 
 
-def _facts(training: Training, standing: Standing, digest: str, place: Place) -> dict[str, Any]:
-    hyper, world = training.hyper, training.world
-    each = hyper.batch_size // world.size
+def _facts(trainer: Trainer, state: TrainingState, digest: str, context: ProcessContext) -> dict[str, Any]:
+    hyper, world = trainer.hyper, trainer.world
     return {
         "weights": {"sha256": digest, "origin": "trained", "average": hyper.ema},
-        "images": facts_of(training.images),
-        "tests": facts_of(training.tests),
-        "took": _took(training, place),
-        "history": standing.history,
-        "hours": standing.seconds / 3600,
-        "steps": standing.steps_done,
-        "resumed": standing.resumed,
+        "images": image_facts(trainer.images),
+        "tests": image_facts(trainer.tests),
+        "took": _input_weights(trainer.job, context),
+        "history": state.history,
+        "hours": state.seconds / 3600,
+        "steps": state.steps_done,
+        "resumed": state.resumed,
         "processes": world.size,
-        "batch_per_process": each,
-        "threads": torch.get_num_threads() if training.device == "cpu" else None,
+        "batch_per_process": hyper.batch_size // world.size,
+        "threads": torch.get_num_threads() if trainer.device == "cpu" else None,
         "learning_rate": {"given": hyper.learning_rate, "for_batch": hyper.lr_batch or None, "set": hyper.scaled_rate},
-        "parameters": sum(one.numel() for one in training.student.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.student.parameters()),
         "hyperparameters": asdict(hyper),
         "logs": [CSV_NAME, EVENTS_NAME],
     }
 
 
-def _took(training: Training, place: Place) -> dict[str, str]:
-    """Give the SHA-256 of the weights that it started from and learnt from."""
-    job = training.job
-    found = {part: trained.found(one, place.runs).sha256 for part, one in job.needs}
-    for part in ("start", "teacher"):
-        model, _, tag = str(job.get(part)).partition(".")
-        if tag and part not in found:
-            found[part] = weights.find(model, tag, place.weights).sha256
-    return found
-
-
-@contextmanager
-def listening() -> Iterator[Callable[[], bool]]:
-    """Take the signals that ask to stop; the training looks between two steps."""
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told.is_set
-        return
-    before = {one: signal.signal(one, lambda *_: told.set()) for one in STOP_SIGNALS}
-    try:
-        yield told.is_set
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+def _input_weights(job: Job, context: ProcessContext) -> dict[str, str]:
+    """Return the SHA-256 of the weights that the training started from and of its teacher's."""
+    parts = [part for part in ("start", "teacher") if job.need(part) or job.get(part)]
+    return {part: find_input(job, part, folder=context.inputs.weights, runs=context.runs).file.sha256 for part in parts}

@@ -1,7 +1,5 @@
-"""One step: a batch -> the loss, and weights that learnt from it."""
+"""One step: a batch -> the loss, and updated weights."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,30 +9,21 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
-from harness.jobs.preprocess import normalised
+from harness.jobs.data.preprocess import normalise
+from harness.jobs.precision import Precision
 from harness.jobs.training.losses import Objective
-from harness.jobs.training.networks import heads
-
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def arithmetic(precision: str, device: str) -> Callable[[], AbstractContextManager[object]]:
-    """Give the context in which a network computes."""
-    kind = torch.device(device).type
-    if precision not in _AUTOCAST:
-        return nullcontext
-    return lambda: torch.autocast(kind, dtype=_AUTOCAST[precision])
+from harness.jobs.training.student import head_logits
 
 
 @dataclass(kw_only=True)
 class Step:
     """All that takes part in a step.
 
-    `network` gives the logits of each head, wrapped for several processes or compiled where that was asked for;
-    `plain` is the same network unwrapped, whose weights the average follows.
+    `model` returns the logits of each head, wrapped for several processes or compiled where the recipe says so;
+    `plain` is the same model unwrapped, whose weights the average follows.
     """
 
-    network: nn.Module
+    model: nn.Module
     plain: nn.Module
     teacher: nn.Module | None
     objective: Objective
@@ -44,12 +33,12 @@ class Step:
     erasing: RandomErasing | None
     mixing: Mixup | None
     average: ModelEmaV3 | None
-    arithmetic: Callable[[], AbstractContextManager[object]]
+    precision: Precision
     gradient_clip: float = 0.0
 
     def __call__(self, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Learn from uint8 pixels of shape (n, 3, res, res) and n class indices; give the loss, not waited for."""
-        images = normalised(pixels, self.norm)
+        """Train on uint8 pixels of shape (n, 3, res, res) and n class indices; return the loss, not waited for."""
+        images = normalise(pixels, self.norm)
         if self.erasing is not None:
             images = self.erasing(images)
         if self.mixing is not None:
@@ -67,14 +56,14 @@ class Step:
         return loss.detach()
 
     def loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Give the loss of a batch; the teacher sees the very images that the student sees."""
-        with self.arithmetic():
-            said = self.network(images)
-            taught = self._taught(images)
-        return self.objective(heads(said), targets, taught)
+        """Return the loss of a batch; the teacher sees the very images that the student sees."""
+        with self.precision.context(images.device.type):
+            outputs = self.model(images)
+            teacher = self._teacher_logits(images)
+        return self.objective(head_logits(outputs), targets, teacher)
 
     @torch.no_grad()
-    def _taught(self, images: torch.Tensor) -> torch.Tensor | None:
+    def _teacher_logits(self, images: torch.Tensor) -> torch.Tensor | None:
         if self.teacher is None:
             return None
         logits: torch.Tensor = self.teacher(images)

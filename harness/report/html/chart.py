@@ -1,115 +1,77 @@
 """`Diff` -> the points of its interactive figure, as data that the page's own script draws."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-from harness.diff import Diff, Finding
-from harness.report import words
-from harness.report.html.addresses import Addresses, cell_id
-from harness.spec import Column, Row
+from harness.judge.verdict import Diff
+from harness.report import formatting
+from harness.report.html.links import PageLinks, cell_ids
+from harness.specs import Column, Row
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A figure: its title, its families (key and label), its data, and a remark on what is not ours in it."""
-
-    title: str
-    families: Sequence[tuple[str, str]]
-    data: dict[str, Any]
-    remark: str
-
-
-def chart_of(diff: Diff, addresses: Addresses, root: str) -> Chart | None:
-    """Give the figure of a table that names two axes; None for others, or where nothing was published or measured.
+def interactive_chart(diff: Diff, links: PageLinks, root: str) -> dict[str, Any] | None:
+    """Return title, data and a remark of the figure of a table with two axes; None for others and without a point.
 
     `root` leads from the page to the root of the site.
     """
-    if diff.spec.axes is None:
-        return None
     columns = {column.key: column for column in diff.spec.columns}
-    if not all(key in columns for key in diff.spec.axes):
-        return None  # --columns left an axis out
+    if diff.spec.axes is None or not columns.keys() >= set(diff.spec.axes):
+        return None  # --columns may have left an axis out
     x, y = (columns[key] for key in diff.spec.axes)
-    page = f"{root}{addresses.of_table(diff)}"
+    ids = cell_ids(diff)
     points = [
-        point
-        for number, row in enumerate(diff.spec.rows, start=1)
-        for point in _points(diff, row, (x, y), f"{page}#{cell_id(number, diff.spec.columns.index(x) + 1)}")
+        {"row": row.label, "family": row.family if row.family in diff.spec.families else "", "link": link, **point}
+        for row in diff.spec.rows
+        for link in (f"{root}{links.table(diff, ids[row.key, x.key])}",)
+        for point in _points(diff, row, x, y)
     ]
     if not points:
         return None
     shown = {point["family"] for point in points}
-    families = [(key, family.label) for key, family in diff.spec.families.items() if key in shown]
-    families += [("", "others")] if "" in shown else []
+    labels = {**{key: family.label for key, family in diff.spec.families.items()}, "": "others"}
     data = {
         "x": _axis(diff, x),
         "y": _axis(diff, y),
-        "families": [{"key": key, "label": label} for key, label in families],
+        "families": [{"key": key, "label": label} for key, label in labels.items() if key in shown],
         "published": f"published ({x.machine})" if x.machine else "published",
         "measured": f"measured ({diff.table.machine.label})" if diff.table.machine else "measured",
         "points": points,
     }
     title = f"{y.label} against {x.label}"
-    return Chart(title=title[:1].upper() + title[1:], families=families, data=data, remark=_remark(points, y))
+    remark = "Nothing of ours is in the figure yet: only published points are drawn."
+    measured = [point for point in points if point["kind"] == "measured"]
+    if measured:
+        remark = formatting.borrowed_remark(y.label, [point["borrowed"] for point in measured])
+    return {"title": title[:1].upper() + title[1:], "data": data, "remark": remark}
 
 
 def _axis(diff: Diff, column: Column) -> dict[str, str]:
-    better = {diff.findings[row.key, column.key].filled.cell.better for row in diff.spec.rows}
+    better = {diff.judged_cells[row.key, column.key].filled.cell.better for row in diff.spec.rows}
     return {
-        "label": words.heading(column.label, column.unit),
+        "label": formatting.heading(column.label, column.unit),
         "better": (better.pop() or "") if len(better) == 1 else "",
     }
 
 
-def _points(diff: Diff, row: Row, axes: tuple[Column, Column], link: str) -> list[dict[str, Any]]:
-    """Give the published and the measured point of a row, as far as there are such."""
-    across, up = (diff.findings[row.key, axis.key] for axis in axes)
-    shared = {"row": row.label, "family": row.family if row.family in diff.spec.families else "", "link": link}
-    found: list[dict[str, Any]] = []
-    x, y = _printed(across), _printed(up)
+def _points(diff: Diff, row: Row, *axes: Column) -> Iterator[dict[str, Any]]:
+    """Yield the published and the measured point of a row, as far as there are such."""
+    cells = [diff.judged_cells[row.key, axis.key] for axis in axes]
+    across, up = (judged.filled for judged in cells)
+    published = [filled.cell.published.text if filled.cell.published else "" for filled in (across, up)]
+    measured = [formatting.cell_text(judged).measured for judged in cells]
+
+    def line(number: int, text: str) -> str:
+        return f"{axes[number].label}: {text} {axes[number].unit}".rstrip()
+
+    x, y = across.published_number, up.published_number
     if x is not None and y is not None:
-        text = [row.label, "published", _line(axes[0], _print(across)), _line(axes[1], _print(up))]
-        found.append({**shared, "kind": "published", "x": x, "y": y, "text": text})
-    x, ours = _measured(across), _measured(up) if up.filled.of_all_images else None
-    height = ours if ours is not None else y
-    if x is not None and height is not None:
-        beside = [words.written(one).measured for one in (across, up)]
-        text = [
-            row.label,
-            "measured",
-            f"{_line(axes[0], beside[0])}; published {_print(across) or 'nothing'}",
-            f"{_line(axes[1], beside[1])}; published {_print(up) or 'nothing'}"
-            if ours is not None
-            else f"{_line(axes[1], _print(up))}, the published value: not measured",
-        ]
-        found.append({**shared, "kind": "measured", "x": x, "y": height, "borrowed": ours is None, "text": text})
-    return found
-
-
-def _line(axis: Column, text: str) -> str:
-    return f"{axis.label}: {text} {axis.unit}".rstrip()
-
-
-def _printed(finding: Finding) -> float | None:
-    return finding.filled.cell.printed.value if finding.filled.cell.printed else None
-
-
-def _print(finding: Finding) -> str:
-    return finding.filled.cell.printed.text if finding.filled.cell.printed else ""
-
-
-def _measured(finding: Finding) -> float | None:
-    measurement = finding.filled.measurement
-    return None if measurement is None or isinstance(measurement.value, str) else measurement.value
-
-
-def _remark(points: Sequence[dict[str, Any]], y: Column) -> str:
-    ours = [point for point in points if point["kind"] == "measured"]
-    borrowed = sum(point["borrowed"] for point in ours)
-    if not ours:
-        return "Nothing of ours is in the figure yet: only published points are drawn."
-    if not borrowed:
-        return ""
-    whose = "all our points" if borrowed == len(ours) else f"{borrowed} of our {len(ours)} points"
-    return f"The {y.label} of {whose} is the published one: it was not measured."
+        text = [row.label, "published", line(0, published[0]), line(1, published[1])]
+        yield {"kind": "published", "x": x, "y": y, "text": text}
+    point = formatting.measured_point(across, up)
+    if point:
+        x, y, borrowed = point
+        texts = [f"{line(axis, measured[axis])}; published {published[axis] or 'nothing'}" for axis in (0, 1)]
+        if borrowed:
+            texts[1] = f"{line(1, published[1])}, the published value: not measured"
+        text = [row.label, "measured", *texts]
+        yield {"kind": "measured", "x": x, "y": y, "borrowed": borrowed, "text": text}

@@ -19,9 +19,9 @@
     const probe = document.createElement("span");
     probe.style.color = `var(${name})`;
     document.body.append(probe);
-    const found = getComputedStyle(probe).color;
+    const computed = getComputedStyle(probe).color;
     probe.remove();
-    return found;
+    return computed;
   }
 
   function layout(extra) {
@@ -51,31 +51,31 @@
 
   // 1, 2 and 5 of every power of ten: Plotly's own choice of a few decades leaves the reader with bare digits.
   function ticks(points) {
-    const found = [];
+    const positions = [];
     const values = points.map((point) => point.x).filter((x) => x > 0);
-    if (!values.length) return found;
+    if (!values.length) return positions;
     for (let power = Math.floor(Math.log10(Math.min(...values))); power <= Math.log10(Math.max(...values)) + 1; power++)
-      for (const digit of [1, 2, 5]) found.push(Number(`${digit}e${power}`));
-    return found;
+      for (const digit of [1, 2, 5]) positions.push(Number(`${digit}e${power}`));
+    return positions;
   }
 
   function traces(data, choice) {
-    const found = [];
+    const lines = [];
     const label = { published: data.published, measured: data.measured };
     for (const kind of ["published", "measured"]) {
       if (!choice.show.has(kind)) continue;
       data.families.forEach((family, number) => {
         if (!choice.families.has(family.key)) return;
-        const points = data.points.filter((one) => one.kind === kind && one.family === family.key);
+        const points = data.points.filter((point) => point.kind === kind && point.family === family.key);
         if (!points.length) return;
         const hue = color(`--family-${(number % MARKERS.length) + 1}`);
         const marker = MARKERS[number % MARKERS.length];
-        found.push({
+        lines.push({
           name: `${short(family.label)}, ${short(label[kind])}`,
-          x: points.map((one) => one.x),
-          y: points.map((one) => one.y),
-          text: points.map((one) => one.text.map(folded).join("<br>")),
-          customdata: points.map((one) => one.link),
+          x: points.map((point) => point.x),
+          y: points.map((point) => point.y),
+          text: points.map((point) => point.text.map(folded).join("<br>")),
+          customdata: points.map((point) => point.link),
           meta: { kind, points },
           mode: "lines+markers",
           marker: { color: hue, size: 10, symbol: kind === "published" ? `${marker}-open` : marker, line: { width: 2, color: hue } },
@@ -84,13 +84,13 @@
         });
       });
       if (!choice.show.has("fronts") || !data.x.better || !data.y.better) continue;
-      const shown = data.points.filter((one) => one.kind === kind && choice.families.has(one.family));
+      const shown = data.points.filter((point) => point.kind === kind && choice.families.has(point.family));
       const best = front(shown, { x: data.x.better, y: data.y.better });
       if (best.length < 2) continue;
-      found.push({
+      lines.push({
         name: `Pareto front, ${short(label[kind])}`,
-        x: best.map((one) => one.x),
-        y: best.map((one) => one.y),
+        x: best.map((point) => point.x),
+        y: best.map((point) => point.y),
         meta: { kind: `front of ${kind}`, points: best },
         mode: "lines",
         // A step: between two points of the front the one that is still good enough on x gives the y.
@@ -99,13 +99,13 @@
         hoverinfo: "skip",
       });
     }
-    return found;
+    return lines;
   }
 
-  function figure(place) {
-    const data = JSON.parse(place.querySelector("script[type='application/json']").textContent);
-    const plot = place.querySelector(".plot");
-    const boxes = [...place.querySelectorAll("input[type=checkbox]")];
+  function figure(element) {
+    const data = JSON.parse(element.querySelector("script[type='application/json']").textContent);
+    const plot = element.querySelector(".plot");
+    const boxes = [...element.querySelectorAll("input[type=checkbox]")];
     const narrow = matchMedia("(max-width: 46rem)");
 
     function choice() {
@@ -117,12 +117,12 @@
     }
 
     function draw() {
-      const chosen = choice();
-      const log = chosen.show.has("log");
+      const selection = choice();
+      const log = selection.show.has("log");
       const all = data.points;
       const xaxis = { title: { text: short(data.x.label) + (log ? ", log scale" : "") }, type: log ? "log" : "linear" };
       if (log) Object.assign(xaxis, { tickmode: "array", tickvals: ticks(all), tickformat: "~g" });
-      return Plotly.react(plot, traces(data, chosen), layout({
+      return Plotly.react(plot, traces(data, selection), layout({
         xaxis,
         yaxis: { title: { text: short(data.y.label) } },
         hovermode: "closest",
@@ -137,10 +137,10 @@
       const lines = plot.data.flatMap((trace, curveNumber) =>
         trace.customdata ? trace.x.map((_, pointNumber) => ({ curveNumber, pointNumber })) : []);
       if (!lines.length) return;
-      const here = at ? lines.findIndex((one) => one.curveNumber === at.curveNumber && one.pointNumber === at.pointNumber) : -1;
+      const here = at ? lines.findIndex((point) => point.curveNumber === at.curveNumber && point.pointNumber === at.pointNumber) : -1;
       at = lines[here < 0 ? (by > 0 ? 0 : lines.length - 1) : (here + by + lines.length) % lines.length];
       Plotly.Fx.hover(plot, [at]);
-      place.querySelector("[aria-live]").textContent = plot.data[at.curveNumber].meta.points[at.pointNumber].text.join("; ");
+      element.querySelector("[aria-live]").textContent = plot.data[at.curveNumber].meta.points[at.pointNumber].text.join("; ");
     }
 
     for (const box of boxes) box.addEventListener("change", () => { at = null; draw(); });
@@ -159,26 +159,26 @@
     return draw;
   }
 
-  function samples(place) {
-    const data = JSON.parse(place.querySelector("script[type='application/json']").textContent);
-    const plot = place.querySelector(".plot");
+  function samples(element) {
+    const data = JSON.parse(element.querySelector("script[type='application/json']").textContent);
+    const plot = element.querySelector(".plot");
     const unit = plain(data.unit);
     const count = (list, first) => list.map((_, number) => number + first);
 
     return function draw() {
       const hue = color("--family-1");
       const dots = { mode: "markers", hovertemplate: `run %{x}: %{y:.5g} ${unit}<extra></extra>` };
-      const found = [{ ...dots, name: "timed", x: count(data.samples, 1), y: data.samples, marker: { color: hue, size: 8 } }];
+      const lines = [{ ...dots, name: "timed", x: count(data.samples, 1), y: data.samples, marker: { color: hue, size: 8 } }];
       if (data.warmUp.length)
-        found.unshift({
+        lines.unshift({
           ...dots, name: "warm-up, not counted", x: count(data.warmUp, 1 - data.warmUp.length), y: data.warmUp,
           marker: { color: color("--dim"), size: 8, symbol: "circle-open", line: { width: 1.5 } },
         });
-      found.push({
+      lines.push({
         name: "mean", x: [1, data.samples.length], y: [data.mean, data.mean], mode: "lines",
         line: { color: color("--family-2"), width: 1.5, dash: "dash" }, hovertemplate: `mean %{y:.5g} ${unit}<extra></extra>`,
       });
-      return Plotly.react(plot, found, layout({
+      return Plotly.react(plot, lines, layout({
         xaxis: { title: { text: "run" }, zeroline: false },
         yaxis: { title: { text: unit }, rangemode: "tozero" },
         legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
@@ -188,12 +188,12 @@
   }
 
   const draws = [...document.querySelectorAll("figure.chart")].map(figure);
-  for (const place of document.querySelectorAll("figure.samples")) {
-    const draw = samples(place);
+  for (const element of document.querySelectorAll("figure.samples")) {
+    const draw = samples(element);
     draw();
     draws.push(draw);
   }
-  const again = () => draws.forEach((draw) => draw());
-  document.addEventListener("themechange", again);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  const redraw = () => draws.forEach((draw) => draw());
+  document.addEventListener("themechange", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 })();

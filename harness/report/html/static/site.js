@@ -3,17 +3,17 @@
 (() => {
   const THEMES = ["auto", "light", "dark"];
 
-  // A browser may refuse to keep anything for a page from the disk; then the theme lasts as long as the page.
-  function kept() {
+  // A browser may refuse to store anything for a page from the disk; then the theme lasts as long as the page.
+  function storedTheme() {
     try {
-      const found = localStorage.getItem("harness-theme");
-      return THEMES.includes(found) ? found : "auto";
+      const stored = localStorage.getItem("harness-theme");
+      return THEMES.includes(stored) ? stored : "auto";
     } catch {
       return "auto";
     }
   }
 
-  function keep(theme) {
+  function storeTheme(theme) {
     try {
       localStorage.setItem("harness-theme", theme);
     } catch {
@@ -21,39 +21,39 @@
     }
   }
 
-  function wear(theme) {
+  function applyTheme(theme) {
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
     document.dispatchEvent(new Event("themechange"));
   }
 
-  let theme = kept();
-  wear(theme); // before the body is there, so that nothing flashes
+  let theme = storedTheme();
+  applyTheme(theme); // before the body is there, so that nothing flashes
 
   function offerThemes() {
     const button = document.getElementById("theme");
-    const say = () => { button.textContent = `Theme: ${theme}`; };
+    const showTheme = () => { button.textContent = `Theme: ${theme}`; };
     button.hidden = false;
-    say();
+    showTheme();
     button.addEventListener("click", () => {
       theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-      keep(theme);
-      wear(theme);
-      say();
+      storeTheme(theme);
+      applyTheme(theme);
+      showTheme();
     });
   }
 
   // The reason of one cell is shown at a time; a click or Enter pins it until the next, or Escape.
   let shown = null;
   let pinned = false;
-  let waiting = 0;
+  let timer = 0;
 
   const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
   const whyOf = (cell) => cell.querySelector(".why");
   const buttonOf = (cell) => cell.querySelector("button");
 
-  function place(cell) {
+  function position(cell) {
     const why = whyOf(cell);
     const at = buttonOf(cell).getBoundingClientRect();
     const { width, height } = why.getBoundingClientRect();
@@ -65,7 +65,7 @@
   }
 
   function hide() {
-    clearTimeout(waiting);
+    clearTimeout(timer);
     if (shown) {
       if (whyOf(shown).matches(":popover-open")) whyOf(shown).hidePopover();
       buttonOf(shown).setAttribute("aria-expanded", "false");
@@ -75,14 +75,14 @@
   }
 
   function show(cell) {
-    clearTimeout(waiting);
+    clearTimeout(timer);
     if (shown !== cell) {
       hide();
       whyOf(cell).showPopover();
       buttonOf(cell).setAttribute("aria-expanded", "true");
       shown = cell;
     }
-    place(cell);
+    position(cell);
   }
 
   function move(cell, key) {
@@ -99,7 +99,7 @@
     return next;
   }
 
-  function reach(cell, others) {
+  function makeTabStop(cell, others) {
     for (const other of others) buttonOf(other).tabIndex = -1;
     buttonOf(cell).tabIndex = 0;
   }
@@ -107,32 +107,32 @@
   function explainCells(table) {
     const cells = [...table.querySelectorAll("td[id]")];
     if (!cells.length) return;
-    reach(cells[0], cells); // one stop of the Tab key for the whole table
+    makeTabStop(cells[0], cells); // one stop of the Tab key for the whole table
     for (const cell of cells) {
       const button = buttonOf(cell);
       button.setAttribute("aria-expanded", "false");
       cell.addEventListener("pointerenter", (event) => {
         if (event.pointerType !== "mouse" || pinned) return;
-        clearTimeout(waiting);
-        waiting = setTimeout(show, 80, cell);
+        clearTimeout(timer);
+        timer = setTimeout(show, 80, cell);
       });
       cell.addEventListener("pointerleave", (event) => {
         if (event.pointerType !== "mouse" || pinned) return;
-        clearTimeout(waiting);
-        waiting = setTimeout(hide, 150); // time to move from the cell to its reason
+        clearTimeout(timer);
+        timer = setTimeout(hide, 150); // time to move from the cell to its reason
       });
       // The reason is a child of the cell, so the pointer over it is still within the cell.
       button.addEventListener("click", (event) => {
         event.preventDefault(); // the button's own opening and closing serves where there is no script
-        const again = shown === cell && pinned;
+        const unpin = shown === cell && pinned;
         hide();
-        if (again) return;
+        if (unpin) return;
         show(cell);
         pinned = true;
-        reach(cell, cells);
+        makeTabStop(cell, cells);
       });
       button.addEventListener("focus", () => {
-        reach(cell, cells);
+        makeTabStop(cell, cells);
         if (button.matches(":focus-visible") && !pinned) show(cell);
       });
       cell.addEventListener("focusout", (event) => {
@@ -159,12 +159,12 @@
 
   // A table that fits needs no scrolling of its own, and then its headings can stay in sight.
   function fit(box) {
-    const look = () => {
+    const update = () => {
       box.classList.remove("fits");
       box.classList.toggle("fits", box.scrollWidth <= box.clientWidth);
     };
-    new ResizeObserver(look).observe(box.parentElement);
-    look();
+    new ResizeObserver(update).observe(box.parentElement);
+    update();
   }
 
   document.addEventListener("DOMContentLoaded", () => {
@@ -172,21 +172,21 @@
     document.querySelectorAll(".wide").forEach(fit);
     document.querySelectorAll("table.paper").forEach(explainCells);
   });
-  // Not before: the browser's own going to the place takes the focus away once more.
+  // Not before: the browser's own scrolling to the target takes the focus away once more.
   addEventListener("load", () => requestAnimationFrame(() => setTimeout(showTarget)));
   addEventListener("hashchange", showTarget);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     const back = shown?.contains(document.activeElement) ? buttonOf(shown) : null;
     hide();
-    document.querySelectorAll("details.contents[open]").forEach((one) => { one.open = false; });
+    document.querySelectorAll("details.contents[open]").forEach((menu) => { menu.open = false; });
     back?.focus({ focusVisible: false });
   });
   document.addEventListener("pointerdown", (event) => {
     if (shown && !shown.contains(event.target)) hide();
-    document.querySelectorAll("details.contents[open]").forEach((one) => {
-      if (!one.contains(event.target)) one.open = false;
+    document.querySelectorAll("details.contents[open]").forEach((menu) => {
+      if (!menu.contains(event.target)) menu.open = false;
     });
   });
-  addEventListener("scroll", () => { if (shown && pinned) place(shown); else hide(); }, { passive: true });
+  addEventListener("scroll", () => { if (shown && pinned) position(shown); else hide(); }, { passive: true });
 })();

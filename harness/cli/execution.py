@@ -1,0 +1,98 @@
+"""`Plan` -> `ExecutionOutcome`: missing jobs are run, on this machine or on a cluster, and results selected."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.cli.cluster import cluster_settings, cluster_target
+from harness.cli.listing import job_namer
+from harness.cli.progress import make_observer
+from harness.machine import usable_cores
+from harness.plan.plan import Plan
+from harness.run.cluster import Controller
+from harness.run.launch import LocalLauncher
+from harness.run.launch.slurm import Settings, Slurm
+from harness.run.messages import Inputs
+from harness.run.runner import Runner, inspect_inputs
+from harness.run.target import resolve_target
+from harness.store.result import Result
+from harness.store.select import select_results
+from harness.store.store import Store
+
+INTERRUPTED = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOutcome:
+    """The outcome of running a plan.
+
+    In `plan`, cells are blocked whose weights do not exist or which an interruption left unmeasured.  `results` has
+    the result that counts for each job by its key, `submitted` a sentence about jobs that a cluster runs later.
+    """
+
+    plan: Plan
+    results: Mapping[str, Result]
+    runner: Runner
+    interrupted: bool = False
+    submitted: str = ""
+
+
+def execute(plan: Plan, runner: Runner, cluster: Settings | None, params: Mapping[str, Any]) -> ExecutionOutcome:
+    """Run what is missing, on a cluster or on this machine.  Ctrl-C ends it, with the results that there are.
+
+    Raises `HarnessError` for images or models that are not what they should be.
+    """
+    requested, submitted, interrupted = plan.jobs, "", False
+    try:
+        with runner.observer:
+            plan, inventory = inspect_inputs(plan, runner.launcher, runner.inputs)
+            runner = replace(runner, inventory=inventory)
+            if cluster is None:
+                runner.run(plan, rerun=params["rerun"])
+            else:
+                controller = Controller(runner=runner, slurm=Slurm(), settings=cluster, workers=params["workers"])
+                submitted = controller.run(plan, rerun=params["rerun"], detach=params["detach"])
+    except KeyboardInterrupt:
+        interrupted = True
+    if params["detach"] and submitted:
+        return ExecutionOutcome(plan=plan, results={}, runner=runner, submitted=submitted)
+    if cluster is not None:
+        # Now it is known which machine is behind the partition.
+        runner = replace(runner, target=cluster_target(cluster, runner.store.root))
+    selected = select_results(plan, runner.store, runner.target.machine).results
+    results = {**runner.with_current_inputs(selected, requested), **runner.results}
+    if interrupted:
+        plan = plan.block({job.key: INTERRUPTED for job in plan.jobs if job.key not in results})
+    return ExecutionOutcome(plan=plan, results=results, runner=runner, interrupted=interrupted)
+
+
+def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runner, Settings | None]:
+    """Make the runner of a plan from the parameters of a command, with the settings of a cluster if it is to run there.
+
+    Raises `HarnessError` for a device that does not exist and for options of a cluster without a cluster.
+    """
+    cores, cluster, workers = usable_cores(), cluster_settings(params), params["workers"]
+    if cluster is None:
+        target = resolve_target(params["device"])
+        target = target.with_workers(scale=params["scale"], jobs=params["jobs"], cores=cores, loaders=workers)
+    else:
+        target = cluster_target(cluster, runs)
+    inputs = Inputs(
+        data=params["data"],
+        weights=params["weights"],
+        workers=cores if workers is None else workers,
+        skip_unreadable=params["skip_unreadable"],
+    )
+    observer = make_observer(quiet=params["quiet"], named=job_namer(plan))
+    runner = Runner(store=Store(runs), launcher=LocalLauncher(), target=target, observer=observer, inputs=inputs)
+    return runner, cluster
+
+
+@contextmanager
+def local_runner(store: Store, device: str, *, quiet: bool) -> Iterator[Runner]:
+    """Prepare a store, and yield a runner on this machine for jobs that need no inputs."""
+    store.prepare()
+    with make_observer(quiet=quiet) as observer:
+        yield Runner(store=store, launcher=LocalLauncher(), target=resolve_target(device), observer=observer)

@@ -1,0 +1,119 @@
+"""`harness reproduce`: options -> plan -> run -> judge -> printed tables and figures."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli import options
+from harness.cli.console import ExitCode, warn
+from harness.cli.listing import training_cost
+from harness.errors import HarnessError, did_you_mean
+from harness.plan.plan import Options, Plan, make_plan
+from harness.specs import Catalog
+
+if TYPE_CHECKING:
+    from harness.cli.execution import ExecutionOutcome
+
+# Imports inside the functions of this package are on purpose: `--help`, `list`, `plan` and every usage error answer at
+# once, without rich, numpy, pandas or matplotlib.
+
+
+@click.command()
+@options.tables
+@options.selection
+@options.throughput
+@options.data
+@options.weights
+@options.loading
+@options.explaining
+@options.training
+@options.device
+@options.jobs
+@options.cluster
+@options.edition
+@options.runs
+@options.option("--yes", is_flag=True, help="Train at full scale without asking.")
+@options.option("--rerun", is_flag=True, help="Measure again even where results exist.")
+@options.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@options.option("-v", "--verbose", is_flag=True, help="Show the reason of every verdict.")
+def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
+    """Run what is missing, then print the tables."""
+    catalog, requested = Catalog(edition=edition), options.make_options(params)
+    plan = make_plan(catalog.find(tables), requested)
+    known = options.known_data_sets(plan)
+    for name in requested.data:
+        if name not in known:  # nothing would ever read it
+            raise HarnessError(f"--data {name}=…: no table has a dataset '{name}'{did_you_mean(name, known)}")
+
+    # Not before: a mistake in the options is answered at once.
+    from harness.cli.execution import execute, make_runner
+    from harness.cli.report import render_tables
+    from harness.judge.judged import judge_plan
+
+    runner, cluster = make_runner(plan, runs, params)
+    if not params["yes"]:
+        _confirm_training(plan, requested)
+
+    outcome = execute(plan, runner, cluster, params)
+    if outcome.submitted:
+        click.echo(f"{outcome.submitted}.  `harness status` shows their state; the same command waits for them.")
+        return ExitCode.OK
+
+    diffs = judge_plan(outcome.plan, outcome.results)
+    click.echo(render_tables(diffs, verbose=params["verbose"], explain=requested.explain), nl=False, color=True)
+    figures = [] if outcome.interrupted else _draw_figures(catalog, outcome, requested)
+    _print_summary(outcome, figures)
+    if outcome.interrupted and cluster is not None:
+        print("the jobs on the cluster go on; `harness cancel` ends them", file=sys.stderr)
+    if outcome.interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.SOME_FAILED if outcome.runner.failed else ExitCode.OK
+
+
+def _confirm_training(plan: Plan, requested: Options) -> None:
+    """Ask before training at the published scale, naming the cost.
+
+    Raises `HarnessError` where nobody can be asked, and `click.Abort` if the answer is no.
+    """
+    trainings = [job for job in plan.jobs if job.kind == "train"]
+    if requested.scale != "full" or not trainings:
+        return
+    hours, unknown = training_cost(trainings, plan)
+    more = f" and {unknown} whose cost was not published" if unknown else ""
+    count = f"{len(trainings)} training{'' if len(trainings) == 1 else 's'} at the published scale"
+    cost = f"{count}, ≈ {hours:,.0f} V100-hours{more}"
+    if not sys.stdin.isatty():
+        raise HarnessError(f"{cost}; add --yes to begin, or --scale proxy for a stand-in")
+    click.confirm(f"{cost}. Begin?", abort=True, err=True)
+
+
+def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Options) -> list[Path]:
+    """Draw the figures that go with the tables, with the same settings, where something was measured."""
+    from harness.figure.draw import draw
+    from harness.judge.judged import judged_tables
+
+    settings = replace(requested, only=None, rows=(), columns=())
+    drawn = []
+    for name in dict.fromkeys(spec.figure for spec in outcome.plan.specs if spec.figure):
+        runner, specs = outcome.runner, catalog.find([str(name)])
+        (table,) = judged_tables(specs, settings, runner.store, runner.target.machine).tables
+        if any(filled.measurement for filled in table.cells.values()):
+            drawn.append(Path("figures") / f"{name}.png")
+            draw(table, drawn[-1])
+    return drawn
+
+
+def _print_summary(outcome: "ExecutionOutcome", figures: Iterable[Path]) -> None:
+    """Print how many jobs were measured, and which files there are now."""
+    runner, store = outcome.runner, outcome.runner.store
+    warn(*store.damaged)
+    failed, measured = len(runner.failed), len(runner.measured)
+    counts = f"{measured - failed} measured{f', {failed} failed' if failed else ''}"
+    paths = "  ".join([f"{store.root}/", *map(str, figures)])
+    click.echo(f"jobs: {counts}, {len(runner.results) - measured} known already.  {paths}")
+    if outcome.interrupted:
+        print("interrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)

@@ -1,0 +1,280 @@
+"""`harness compare` and `harness runs`: what was measured before."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from textwrap import TextWrapper, wrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness import atomic
+from harness.cli import filters, options
+from harness.cli.console import align, terminal_width, warn
+from harness.cli.options import open_store
+from harness.errors import HarnessError
+from harness.specs.kinds import KINDS
+from harness.store.result import Measurement, Result
+from harness.store.store import Store, read, superseded
+
+if TYPE_CHECKING:
+    from harness.judge.compare import Evaluation
+
+# `top1_class` is the accuracy of the head `class`.
+HEADS = tuple(name.removeprefix("top1_") for name in KINDS["evaluate"].metrics if name.startswith("top1_"))
+
+EXPORT_SUFFIXES = (".csv", ".parquet")
+
+
+@click.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@options.option("--head", type=click.Choice(HEADS), help="Head whose predictions to compare  [default: the main one]")
+@options.option("--images", type=click.IntRange(min=0), default=10, help="Differing images to list at most.")
+@options.option(
+    "--format", "form", type=click.Choice(("terminal", "json")), default="terminal", help="Format of the comparison."
+)
+@options.runs
+def compare(  # noqa: PLR0913 -- one parameter an option
+    first: str, second: str, *, head: str | None, images: int, form: str, runs: Path
+) -> None:
+    """Compare two evaluations image by image.
+
+    The comparison says which one is better, and whether by more than chance.  RUN is the id of a run or its beginning,
+    as `harness runs list` shows it, or the file of a result.
+    """
+    from harness.judge.compare import compare as compare_evaluations
+    from harness.report.comparison import render_comparison, render_comparison_json
+
+    store = open_store(runs)
+    evaluations = _read_evaluation(store, first), _read_evaluation(store, second)
+    ids = {evaluation.result.id for evaluation in evaluations}
+    if len(ids) == 1:
+        raise HarnessError(
+            f"{first} and {second} are the same run {ids.pop()}; name two, `harness runs list` shows them"
+        )
+    comparison = compare_evaluations(*evaluations, head)
+    if form == "json":
+        text = render_comparison_json(comparison, images=images)
+    else:
+        text = render_comparison(comparison, width=terminal_width(), images=images)
+    click.echo(text, nl=False)
+
+
+@click.group()
+@click.pass_context
+def runs(context: click.Context) -> None:
+    """List, show, prune and export stored runs."""
+    # harness.toml sets --runs for every command alike; click passes a group only what is under the group's own name.
+    settings = (context.parent and context.parent.default_map) or {}
+    context.default_map = dict.fromkeys(runs.commands, settings.get("compare", {}))
+
+
+@runs.command("list")
+@options.runs
+@filters.options
+@options.option("--limit", type=click.IntRange(min=1), help="Runs to list at most  [default: all]")
+def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa: ANN401 -- the filter
+    """List runs, newest first: id, age, outcome, job and machine."""
+    store, run_filter, now = open_store(runs), filters.RunFilter(**params), datetime.now(tz=UTC)
+    newest = islice(filter(run_filter.matches, store.all_results()), limit)
+    rows = [(run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in newest]
+    none = f"no runs in {runs}/" if run_filter == filters.RunFilter() else f"no such runs in {runs}/"
+    click.echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
+    warn(*store.damaged)
+
+
+@runs.command()
+@click.argument("run")
+@options.runs
+def show(run: str, runs: Path) -> None:
+    """Show everything that is stored of a run."""
+    result, path = _find_run(open_store(runs), run)
+    click.echo("\n".join(_describe(result, path, terminal_width())))
+
+
+@runs.command()
+@options.runs
+@filters.options
+@options.option("--dry-run", is_flag=True, help="Only list what would be removed.")
+@options.option("--yes", is_flag=True, help="Remove without asking.")
+def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
+    """Remove failed and superseded runs with their predictions.
+
+    Runs that do not match the filter are kept.  So is the newest good run of each job on each machine, for the same
+    software, images and weights; it supersedes the older ones.
+    """
+    store, run_filter = open_store(runs), filters.RunFilter(**params)
+    results = list(store.all_results())
+    newer = superseded(results)
+    removable = [run for run in results if (run.error is not None or run.id in newer) and run_filter.matches(run)]
+    warn(*store.damaged)
+    for run in removable:
+        reason = f"{newer[run.id].id} is newer" if run.id in newer else _outcome(run)
+        click.echo(f"{run.id}  {run.job}: {reason}")
+    paths = [path for run in removable for path in (store.path_of(run), store.predictions_of(run))]
+    megabytes = sum(path.stat().st_size for path in paths if path.exists()) / 1e6
+    total = f"{len(removable)} of {len(results)} runs, {megabytes:.1f} MB"
+    if not removable:
+        click.echo(f"nothing to remove; runs in {runs}/: {len(results)}")
+    elif dry_run:
+        click.echo(f"would remove {total}")
+    elif not yes and not sys.stdin.isatty():
+        raise HarnessError("nobody is there to ask whether these may go; give --yes, or --dry-run to look only")
+    elif yes or click.confirm(f"remove {total}?"):
+        for run in removable:
+            store.remove(run)
+        click.echo(f"removed {total}")
+    else:
+        click.echo("nothing was removed")
+
+
+@runs.command()
+@options.runs
+@filters.options
+@options.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    required=True,
+    help="A .csv or .parquet file; for MLflow a folder, or a .db file.",
+)
+@options.option("--mlflow", is_flag=True, help="Add the runs to MLflow's store at -o, those that it does not have.")
+def export(runs: Path, output: Path, *, mlflow: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
+    """Write runs as CSV, Parquet or runs of MLflow.
+
+    CSV and Parquet have a line for each metric.
+    """
+    store = open_store(runs)
+    results = list(filter(filters.RunFilter(**params).matches, store.all_results()))
+    suffix = output.suffix.lower()
+    if mlflow and (suffix in EXPORT_SUFFIXES or (suffix != ".db" and output.is_file())):
+        raise HarnessError(f"-o {output}: MLflow keeps its runs in a folder, or in a .db file; name one")
+    if not mlflow and suffix not in EXPORT_SUFFIXES:
+        forms = " or ".join(EXPORT_SUFFIXES)
+        raise HarnessError(f"-o {output}: runs are written as {forms}; choose one by the suffix, or add --mlflow")
+    from harness.report.export import render_results_csv, write_parquet
+    from harness.report.tracking import export_to_mlflow
+
+    written, known = len(results), 0
+    try:
+        if mlflow:
+            written = export_to_mlflow(results, output)
+            known = len(results) - written
+        elif suffix == ".csv":
+            atomic.write(output, render_results_csv(results))
+        else:
+            write_parquet(results, output)
+    except OSError as error:
+        raise HarnessError(f"-o {output}: {error.strerror or error}; name another file") from error
+    click.echo(f"{output}: {written} runs{f', {known} there already' if known else ''}")
+    warn(*store.damaged)
+
+
+def _find_run(store: Store, run: str) -> tuple[Result, Path]:
+    """Return a run and its file, by its id, the beginning of its id, or its file."""
+    if run.endswith(".json") or "/" in run:
+        return read(Path(run)), Path(run)
+    result = store.by_id(run)
+    return result, store.path_of(result)
+
+
+def _read_evaluation(store: Store, run: str) -> "Evaluation":
+    from harness.judge.compare import Evaluation
+    from harness.store.predictions import read as read_predictions
+
+    result, path = _find_run(store, run)
+    if result.job.kind != "evaluate":
+        raise HarnessError(f"run {result.id} is of {result.job}, which keeps no predictions; compare evaluate runs")
+    if result.error is not None:
+        raise HarnessError(f"run {result.id} of {result.job} failed ({result.error}), so there is nothing to compare")
+    return Evaluation(result=result, predictions=read_predictions(path.with_name(f"{result.id}.predictions.npz")))
+
+
+# Runs as text.
+
+
+def _outcome(result: Result) -> str:
+    from harness.cli.progress import outcome_line
+
+    if result.error is not None or {"top1", "throughput"} & result.metrics.keys():
+        return " ".join(outcome_line(result).split())  # an error may have several lines
+    first_two = [f"{name} {_value(metric)}" for name, metric in result.metrics.items()][:2]
+    return ", ".join(first_two) or outcome_line(result)
+
+
+def _value(metric: Measurement) -> str:
+    value = metric.value if isinstance(metric.value, str) else f"{metric.value:.6g}"
+    has_interval = metric.low is not None and metric.high is not None
+    return f"{value} {metric.unit}".rstrip() + (f" [{metric.low:.6g}, {metric.high:.6g}]" if has_interval else "")
+
+
+def _age(age: timedelta) -> str:
+    minutes = age.total_seconds() / 60
+    if minutes < 1:
+        return "just now"
+    if minutes < 90:
+        return f"{minutes:.0f} min ago"
+    return f"{minutes / 60:.0f} h ago" if minutes < 36 * 60 else f"{minutes / 60 / 24:.0f} d ago"
+
+
+def _fit(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
+    """Return a line for each row where all fit; else id and age on one line and each other cell on its own."""
+    lines = align(rows)
+    if max(map(len, lines)) <= width:
+        yield from lines
+        return
+    for run, age, *others in rows:
+        yield f"{run}  {age}"
+        for other in others:
+            yield from wrap(other, width, initial_indent="  ", subsequent_indent="    ")
+
+
+def _describe(result: Result, path: Path, width: int) -> Iterator[str]:
+    """Return lines with everything that a result holds."""
+    predictions = path.with_name(f"{result.id}.predictions.npz")
+    fields: dict[str, Any] = {
+        "run": result.id,
+        "job": str(result.job),
+        "outcome": _outcome(result),
+        "started": f"{result.started:%Y-%m-%d %H:%M:%S %Z}, took {result.seconds:.1f} s",
+        "machine": result.machine.label,
+        "file": str(path),
+        "predictions": str(predictions) if predictions.exists() else None,
+        "warnings": list(result.warnings),
+        "metrics": {name: _with_samples(metric) for name, metric in result.metrics.items()},
+        "settings": dict(result.job.settings),
+        "software": dict(result.software),
+        "facts": dict(result.facts),
+    }
+    return _lines({name: value for name, value in fields.items() if value not in (None, [], {})}, width, "")
+
+
+def _with_samples(metric: Measurement) -> str:
+    samples = ", ".join(f"{sample:.4g}" for sample in metric.samples)
+    return _value(metric) + (f", samples in {metric.sample_unit}: {samples}" if samples else "")
+
+
+def _lines(fields: Mapping[str, Any], width: int, indent: str) -> Iterator[str]:
+    """Return lines with names and values; nested ones are indented."""
+    room = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}"
+            yield from _lines(value, width, f"{indent}  ")
+            continue
+        is_list = isinstance(value, list) and value and all(isinstance(item, (str, list, dict)) for item in value)
+        for number, item in enumerate(value if is_list else [value]):
+            head = f"{indent}{'' if number else name}".ljust(len(indent) + room + 2)
+            # Digests and ids stay in one piece, to be copied.
+            wrapper = TextWrapper(width, head, " " * len(head), break_long_words=False, break_on_hyphens=False)
+            yield from wrapper.wrap(_plain(item)) or [head]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

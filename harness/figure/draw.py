@@ -1,0 +1,52 @@
+"""Draw the requested figure and write it to a file."""
+
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from harness import atomic
+from harness.errors import HarnessError
+from harness.figure.catalog import select_chart
+from harness.figure.curves import LOSS, TOP1, curves_figure
+from harness.figure.epochs import epochs_figure
+from harness.figure.layers import layers_figure
+from harness.figure.points import points_figure
+from harness.figure.strips import ratios_figure, runs_figure
+from harness.figure.style import STYLES, Style
+from harness.judge.table import Table
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+_CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
+    "points": points_figure,
+    "epochs": epochs_figure,
+    "layers": lambda table, style, _: layers_figure(table, style),
+    "runs": lambda table, style, _: runs_figure(table, style),
+    "ratios": lambda table, style, _: ratios_figure(table, style),
+    "curves": lambda table, style, _: curves_figure(table, style, TOP1),
+    "losses": lambda table, style, _: curves_figure(table, style, LOSS),
+}
+
+
+def draw(table: Table, path: Path, *, chart: str | None = None, points: str = "both", style: str = "paper") -> None:
+    """Draw a table and write it, as PNG, SVG or PDF by the suffix.
+
+    `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is
+    drawn.  Raises `HarnessError` for another suffix, a file that cannot be written, or a table with nothing to draw.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
+    build, sizes = _CHARTS[select_chart(table.spec, chart)], STYLES[style]
+    with mpl.rc_context(sizes.rc):
+        figure = build(table, sizes, points)
+        # No date and no version in the file: the same results give the same bytes.
+        metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        suffix, content = path.suffix.lower(), BytesIO()
+        figure.savefig(content, format=suffix[1:], dpi=sizes.dpi, metadata=metadata[suffix])
+    try:
+        atomic.write(path, content.getvalue())
+    except OSError as error:
+        raise HarnessError(f"-o {path}: {error.strerror}; name another file") from error

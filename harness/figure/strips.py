@@ -1,0 +1,211 @@
+"""Figures with a strip a row: every timed run of each throughput, and each throughput over the published one."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from harness.errors import HarnessError
+from harness.figure.style import GREY, PAPER, Style, family_styles, short, title_of
+from harness.judge.table import FilledCell, Table
+from harness.report.formatting import number
+from harness.store.result import Measurement, Result
+
+STRIP_HEIGHT = 0.2  # inches that a strip takes on a page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One throughput: its label, its family, and the cell."""
+
+    label: str
+    family: str
+    filled: FilledCell
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedRuns:
+    """The runs of one throughput as shares of the mean that the table shows, in the order in which they were timed."""
+
+    shares: tuple[float, ...]
+    low: float
+    high: float
+
+
+def runs_figure(table: Table, style: Style = PAPER) -> Figure:
+    """Draw every timed run of each throughput around its mean, the first at the top: drift leans, noise spreads.
+
+    Raises `HarnessError` where no throughput was measured.
+    """
+    by_result: dict[str, Strip] = {}
+    for strip in _strips(table):
+        by_result.setdefault(_measured(strip.filled)[1].id, strip)  # rows that share a job show the same runs
+    strips = list(by_result.values())
+    figure, axes = style.one_panel(height=1.4 + STRIP_HEIGHT * len(strips))
+    styles = family_styles(table)
+    for position, strip in enumerate(strips):
+        color, _ = styles[strip.family]
+        runs = timed_runs(strip.filled)
+        count = len(runs.shares)
+        heights = [position - 0.32 + 0.64 * run / max(1, count - 1) for run in range(count)]
+        axes.plot(runs.shares, heights, ".", color=color, markersize=style.marker / 2, zorder=3)
+        axes.plot([runs.low, runs.high], [position, position], color="black", linewidth=1.3 * style.line, zorder=2)
+        low, _, high = statistics.quantiles(runs.shares, n=4, method="inclusive")
+        axes.barh(position, high - low, height=0.7, left=low, color=color, alpha=0.25, zorder=1)
+    _label(figure, axes, [(strip.label, _throughput(strip.filled)) for strip in strips], style)
+    axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.set_xlabel(
+        "throughput of each run, as a share of the mean of all\n"
+        "(each strip from top to bottom: first run to last; shaded: the middle half)"
+    )
+    axes.margins(x=0.03)
+    interval = Line2D([], [], color="black", linewidth=1.3 * style.line, label="95 % interval of the mean")
+    style.figure_legend(figure, [*_families(table, strips, style), interval])
+    figure.suptitle(title_of(table, f"Timed runs on {_machine(table)}"), fontsize=style.title)
+    return figure
+
+
+def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
+    """Draw each throughput over the published one, family by family, with the median of each family.
+
+    Raises `HarnessError` where no throughput was measured that was published too.
+    """
+    strips = [strip for strip in _strips(table) if strip.filled.published_number]
+    if not strips:
+        raise HarnessError(
+            f"nothing was published for the throughputs of '{table.spec.name}' that were measured; "
+            "--chart runs draws their runs"
+        )
+    order = [*table.spec.families, ""]
+    strips.sort(key=lambda strip: order.index(strip.family))  # stable: within a family the table's order
+    ratios = [throughput_ratio(strip.filled) for strip in strips]
+    wrong = [is_wrong(strip.filled, table) for strip in strips]
+    figure, axes = style.one_panel(height=1.6 + STRIP_HEIGHT * len(strips))
+    axes.set_xscale("log")
+    styles = family_styles(table)
+    for position, (strip, (ratio, low, high)) in enumerate(zip(strips, ratios, strict=True)):
+        color, marker = styles[strip.family]
+        face = "white" if wrong[position] else color
+        axes.plot([low, high], [position, position], color=color, linewidth=style.line, zorder=2)
+        axes.plot([ratio], [position], marker, color=color, markerfacecolor=face, markersize=style.marker, zorder=3)
+    for family in order:
+        positions = [position for position, strip in enumerate(strips) if strip.family == family]
+        right = [ratios[position][0] for position in positions if not wrong[position]]
+        if right:
+            ends = [positions[0] - 0.4, positions[-1] + 0.4]
+            color = styles[family][0]
+            axes.plot([statistics.median(right)] * 2, ends, color=color, linewidth=3 * style.line, alpha=0.35, zorder=1)
+        if positions and positions[0]:
+            axes.axhline(positions[0] - 0.5, color=GREY, linewidth=0.5)
+    texts = [f"×{number(ratio, None, significant=3)}" for ratio, _, _ in ratios]
+    _label(figure, axes, [(strip.label, text) for strip, text in zip(strips, texts, strict=True)], style)
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7), numticks=50))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    low, high = axes.get_xlim()
+    if low / 2 <= 1 <= high * 2:  # else a line at 1 would squeeze everything else together
+        axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
+    machine = strips[0].filled.cell.column.machine
+    axes.set_xlabel(f"measured over published{f' ({machine})' if machine else ''}, log scale")
+    median = Line2D([], [], color=GREY, linewidth=3 * style.line, alpha=0.35, label="median of the family")
+    hollow = style.marker_handle("published value known to be wrong", GREY, "o", face="white")
+    style.figure_legend(figure, [*_families(table, strips, style), median, *([hollow] if any(wrong) else [])])
+    title = f"Measured over published throughput, on {_machine(table)}"
+    figure.suptitle(title_of(table, title), fontsize=style.title)
+    return figure
+
+
+def timed_runs(filled: FilledCell) -> TimedRuns:
+    """Return the runs of a throughput over its mean, which is batch size times runs over their total time."""
+    measurement, result = _measured(filled)
+    value, batch = float(measurement.value), int(result.facts["batch"])
+    return TimedRuns(
+        shares=tuple(batch / seconds / value for seconds in measurement.samples),
+        low=(measurement.low or value) / value,
+        high=(measurement.high or value) / value,
+    )
+
+
+def throughput_ratio(filled: FilledCell) -> tuple[float, float, float]:
+    """Return a throughput over the published one, with the ends of its interval."""
+    measurement, published = _measured(filled)[0], filled.published_number
+    assert published
+    value = float(measurement.value)
+    return value / published, (measurement.low or value) / published, (measurement.high or value) / published
+
+
+def is_wrong(filled: FilledCell, table: Table) -> bool:
+    """Whether the published value is known to be wrong."""
+    paper = next((r for r in filled.cell.references if r.source.kind == "paper"), None)
+    notes = [table.spec.footnotes.get(mark) for mark in paper.published.marks] if paper else []
+    return any(note.effect == "wrong" for note in notes if note)
+
+
+def is_throughput(filled: FilledCell) -> bool:
+    """Whether a cell holds a measured throughput with its runs."""
+    measurement = filled.measurement
+    return filled.cell.kind == filled.cell.metric == "throughput" and bool(measurement and len(measurement.samples) > 1)
+
+
+def _strips(table: Table) -> list[Strip]:
+    measured = {key: filled for key, filled in table.cells.items() if is_throughput(filled)}
+    if not measured:
+        name = table.spec.name
+        raise HarnessError(
+            f"no throughput of '{name}' was measured yet; run `harness reproduce {name} --throughput-only`"
+        )
+    several = len({column for _, column in measured}) > 1
+    return [
+        Strip(
+            label=short(f"{filled.cell.row.label}, {filled.cell.column.label}" if several else filled.cell.row.label),
+            family=family if (family := filled.cell.row.family or "") in table.spec.families else "",
+            filled=filled,
+        )
+        for filled in measured.values()
+    ]
+
+
+def _measured(filled: FilledCell) -> tuple[Measurement, Result]:
+    assert filled.measurement
+    assert filled.result
+    return filled.measurement, filled.result
+
+
+def _throughput(filled: FilledCell) -> str:
+    measurement, result = _measured(filled)
+    return f"{float(measurement.value):.4g} {filled.cell.unit} @{result.facts['batch']}"
+
+
+def _machine(table: Table) -> str:
+    return short(table.machine.label) if table.machine else "an unknown machine"
+
+
+def _label(figure: Figure, axes: Axes, texts: Sequence[tuple[str, str]], style: Style) -> None:
+    """Write the label of each strip on its left and its value on its right, the first strip on top."""
+    height = figure.get_figheight() - 1.6
+    size = min(style.small, 0.75 * 72 * height / max(1, len(texts)))
+    axes.set_yticks(range(len(texts)), [label for label, _ in texts], fontsize=size)
+    axes.set_ylim(len(texts) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    for position, (_, value) in enumerate(texts):
+        axes.annotate(
+            value,
+            (1, position),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            xytext=(4, 0),
+            verticalalignment="center_baseline",
+            fontsize=size,
+            color=GREY,
+            annotation_clip=False,
+        )
+
+
+def _families(table: Table, strips: Sequence[Strip], style: Style) -> list[Line2D]:
+    return style.family_handles(table, {strip.family for strip in strips}) if table.spec.families else []

@@ -1,0 +1,1 @@
+"""Results now against a baseline or the published values -> pass, fail, or not judged."""

@@ -1,0 +1,1 @@
+"""What the user has on disk -> images with labels, read and preprocessed."""

@@ -1,0 +1,224 @@
+"""The images of one split of a dataset: their names and labels, and how each is read."""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.errors import JobError
+from harness.specs.datasets import DATASETS, DataSet
+
+UNKNOWN = DataSet(label="", classes=0, test_images=0)
+
+
+class UnreadableImage(JobError):  # noqa: N818 -- reads as what happened
+    """An image that cannot be read; `name` is its name, `reason` a clause."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}; replace the file or give --skip-unreadable")
+
+    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
+        """Pass between processes: an exception is rebuilt from its arguments, not its text."""
+        return type(self), (self.name, self.reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """What the user gave: a split, `test` or `train`, of a dataset, and where it is."""
+
+    data: str
+    where: str
+    split: str = "test"
+
+    @property
+    def known(self) -> DataSet:
+        """What is known of the dataset, or of any."""
+        return DATASETS.get(self.data, UNKNOWN)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The names of the folders that may contain the split."""
+        return self.known.test if self.split == "test" else self.known.train
+
+    def error(self, message: str) -> JobError:
+        """Return the error with a message about this source."""
+        return JobError(f"--data {self.data}={self.where}: {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(DataSource):
+    """The n images of a source, in a fixed order.
+
+    `names` are unique: paths below the folder, members of a tar, or positions where a source has no names.  `labels`
+    are class indices of the dataset, `classes` how many it has, `sizes` bytes (0 where unknown), `notes` about the
+    labels.  `read` returns the bytes of an image or a picture, `head` its first bytes where that is cheaper; both may
+    be called in any process.  `stream` returns the pictures of a source that is only read from beginning to end.
+    """
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+    classes: int
+    notes: tuple[str, ...] = ()
+    read: Callable[[int], Any] | None = None
+    head: Callable[[int], bytes] | None = None
+    stream: Callable[[], Iterator[Any]] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source: DataSource,
+        names: Sequence[str],
+        labels: Sequence[int],
+        *,
+        sizes: Iterable[int] | None = None,
+        classes: int | None = None,
+        **fields: Any,  # noqa: ANN401 -- the other fields
+    ) -> "Images":
+        """Build the images of a source; `classes` is None where only the dataset, or the largest label, tells it.
+
+        Raises `JobError` for a label that the dataset does not have.
+        """
+        indices = np.array(labels, dtype=np.int64)
+        classes = classes or source.known.classes or int(indices.max()) + 1
+        invalid = np.flatnonzero((indices < 0) | (indices >= classes))
+        if len(invalid):
+            first = invalid[0]
+            raise source.error(
+                f"{len(invalid):,} of {len(indices):,} images have a class that {source.data} does not have "
+                f"({names[first]} has {indices[first]}); its classes are 0 to {classes - 1}"
+            )
+        return cls(
+            data=source.data,
+            where=source.where,
+            split=source.split,
+            names=tuple(names),
+            labels=indices.astype(np.int32),
+            sizes=np.zeros(len(indices), np.int64) if sizes is None else np.fromiter(sizes, dtype=np.int64),
+            classes=classes,
+            **fields,
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether they can only be read from beginning to end."""
+        return self.stream is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of names, labels and sizes: the same images have the same."""
+        digest = hashlib.sha256()
+        for row in zip(self.names, self.labels.tolist(), self.sizes.tolist(), strict=True):
+            digest.update(json.dumps(row).encode())  # whatever is in a name, no two lists are written alike
+        return digest.hexdigest()
+
+    def image(self, position: int) -> Image.Image:
+        """Read an image as RGB.
+
+        Raises `UnreadableImage` for what is missing, empty, truncated or no image.
+        """
+        return self.decode(position, self.fetch(position))
+
+    def fetch(self, position: int) -> Any:  # noqa: ANN401 -- what the source has: bytes or a picture
+        """Fetch an image without decoding it, as bytes where the source has them.
+
+        Raises `UnreadableImage` for what is missing.
+        """
+        if self.read is None:
+            raise self.error("can only be read from beginning to end")
+        try:
+            return self.read(position)
+        except FileNotFoundError:
+            raise UnreadableImage(self.names[position], "the file is missing") from None
+        except (OSError, SyntaxError, ValueError) as error:  # some sources decode when they fetch
+            raise UnreadableImage(self.names[position], _reason(error)) from None
+
+    def decode(self, position: int, content: Any) -> Image.Image:  # noqa: ANN401
+        """Decode what was fetched as RGB, exactly as timm does.
+
+        Raises `UnreadableImage` for what is empty, truncated or no image.
+        """
+        try:
+            return _open(content).convert("RGB")
+        except Exception as error:  # noqa: BLE001 -- Pillow's decoders raise what they come across, as struct.error
+            raise UnreadableImage(self.names[position], _reason(error, content)) from None
+
+    def check_header(self, position: int) -> None:
+        """Check the header of an image, if that is cheap.
+
+        Raises `UnreadableImage` for what is missing, empty or no image.
+        """
+        if self.head is None:
+            return
+        with suppress(Exception):  # a long header may be cut anywhere, which Pillow reports in many ways
+            _open(self.head(position))
+            return
+        content = self.fetch(position)
+        try:
+            _open(content)
+        except Exception as error:  # noqa: BLE001
+            raise UnreadableImage(self.names[position], _reason(error, content)) from None
+
+    def __iter__(self) -> Iterator[tuple[int, Image.Image | UnreadableImage]]:
+        """Read all of them in order; an unreadable one is returned as its error."""
+        if self.stream is not None:
+            for position, content in enumerate(self.stream()):
+                yield position, image_or_error(self.decode, position, content)
+            return
+        for position in range(len(self)):
+            yield position, image_or_error(self.image, position)
+
+
+def image_or_error(read: Callable[..., Image.Image], *arguments: Any) -> Image.Image | UnreadableImage:  # noqa: ANN401
+    """Return an image, or the error of an unreadable one."""
+    try:
+        return read(*arguments)
+    except UnreadableImage as error:
+        return error
+
+
+def _open(content: Any) -> Image.Image:  # noqa: ANN401
+    return content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
+
+
+def _reason(error: Exception, content: Any = None) -> str:  # noqa: ANN401
+    """Return why an image cannot be read: Pillow's message without the address of a buffer."""
+    if content == b"":
+        return "the file is empty"
+    text = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", " ".join(str(error).split()))
+    return f"cannot be read ({text or type(error).__name__})"
+
+
+def image_facts(images: Images) -> dict[str, Any]:
+    """Return which images these are, and whether they are all that were published."""
+    known = images.known
+    published = (known.test_images if images.split == "test" else known.train_images) or None
+    count, present = len(images), len(np.unique(images.labels))
+    summary = f"{count:,} images of {known.label or images.data}"
+    if published is not None:
+        part = f"all {count:,}" if count == published else f"{count:,} of the {published:,}"
+        classes = f", {present:,} of its {known.classes:,} classes" if present != known.classes else ""
+        summary = f"{part} images of {known.label}{classes}"
+    return {
+        "name": images.data,
+        "fingerprint": images.fingerprint,
+        "images": count,
+        "of": published,
+        "classes": present,
+        "classes_of": images.classes,
+        "whole": count == published and present == known.classes,
+        "said": summary,
+    }

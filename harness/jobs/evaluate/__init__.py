@@ -1,0 +1,1 @@
+"""Images and weights -> predictions, and the metrics that are derived from them."""

@@ -1,0 +1,1 @@
+"""A model on a device under a protocol -> throughput, and what the device could do at most."""

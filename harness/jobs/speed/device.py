@@ -1,0 +1,335 @@
+"""The CPU and a CUDA GPU: how each runs a step, times it and limits its memory."""
+
+import gc
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from harness.errors import JobError
+from harness.jobs.speed.allocator import ResourceUsage, release_freed_memory, retain_freed_memory
+from harness.jobs.speed.reference_workload import ReferenceWorkload
+from harness.machine import GIB, CpuClock, gpus, usable_cores
+from harness.machine.monitor import Monitor, monitor_gpu
+
+# How libraries that torch calls report out of memory; torch's own CUDA allocator has a class for it.
+_OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+    "std::bad_alloc",
+)
+
+# Share of CPU time spent in the kernel: with allocator retention it is next to none.
+MOST_SYSTEM_SHARE = 0.05
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Timed iterations: seconds of each, and the wall clock over all of them.
+
+    `interference` are sentences about what makes them worth repeating, `warnings` about what is only worth knowing.
+    """
+
+    seconds: tuple[float, ...]
+    wall: float
+    interference: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryLimit:
+    """A memory limit as it was set: `available` bytes for tensors (None: no limit), and the rest for the result."""
+
+    available: int | None
+    facts: dict[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def is_out_of_memory_error(error: BaseException) -> bool:
+    """Whether an error means out of memory, and nothing else."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY)
+
+
+class Device(Protocol):
+    """What a measurement needs from a device."""
+
+    torch_name: str
+
+    def time_step(self, step: Step) -> float:
+        """Run the step once and wait until the device has finished it."""
+
+    def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
+        """Time that many iterations; `on_step` gets the number of each one that the device has been given."""
+
+    def time_reference_workload(self) -> float | None:
+        """Return the seconds of a fixed piece of work; None where the device itself reports its state."""
+
+    def set_memory_limit(self, limit: int | None) -> MemoryLimit:
+        """Limit the memory of what follows to so many bytes."""
+
+    def peak_memory(self) -> tuple[int, int]:
+        """Return the peak bytes since `empty_cache`: allocated to tensors, and reserved from the device."""
+
+    def empty_cache(self) -> None:
+        """Free what earlier steps left behind and reset the peak."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error means out of memory, and nothing else."""
+        return is_out_of_memory_error(error)
+
+
+class Cpu(Device):
+    """This machine's CPU, with a fixed number of threads."""
+
+    torch_name = "cpu"
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._threads = threads
+        self._retains_memory = retain_freed_memory()
+        self._reference_workload = ReferenceWorkload()
+        self._idle_memory = _resident_memory()
+        self._limited = False
+
+    def time_step(self, step: Step) -> float:
+        """A step on the CPU is finished when it returns."""
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
+        """Time iterations one by one; record what other processes used of the CPU, and the kernel for this one."""
+        seconds = []
+        before, usage_before, start = CpuClock.now(), ResourceUsage.now(), time.perf_counter()
+        for iteration in range(repeats):
+            seconds.append(self.time_step(step))
+            on_step(iteration + 1)
+        wall = time.perf_counter() - start
+        after, usage = CpuClock.now(), ResourceUsage.now().since(usage_before)
+        facts: dict[str, object] = {
+            "freed_memory_kept": self._retains_memory,
+            "pages_asked_for": round(usage.page_faults / repeats),
+            "system_share": round(usage.system_seconds / max(usage.cpu_seconds, 1e-9), 3),
+        }
+        warnings = page_fault_warnings(usage, repeats, limited=self._limited)
+        interference: list[str] = []
+        if before is not None and after is not None:
+            others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / wall
+            stolen = (after.stolen - before.stolen) / wall
+            own = (after.own - before.own) / wall
+            facts |= {
+                "cores_used": round(own, 2),
+                "cores_used_by_others": round(others, 2),
+                "cores_stolen": round(stolen, 2),
+            }
+            if others > 0.05:
+                interference.append(
+                    f"other processes used {others:.2f} cores while this was timed: measure again on an idle machine"
+                )
+            if stolen > 0.02:
+                interference.append(
+                    f"the host took {stolen:.2f} cores away while this was timed: measure again when the host is idle"
+                )
+            if not interference:
+                # Under background load the threads have to wait, which says nothing about the model.
+                warnings += thread_warnings(self._threads, usable_cores(), own)
+        return Timings(seconds=tuple(seconds), wall=wall, interference=interference, warnings=warnings, facts=facts)
+
+    def time_reference_workload(self) -> float:
+        """Time it."""
+        return self._reference_workload.seconds()
+
+    def set_memory_limit(self, limit: int | None) -> MemoryLimit:
+        """Limit the data that this process may hold, above what the libraries hold already."""
+        if limit is None:
+            return MemoryLimit(available=None)
+        self._limited, self._retains_memory = True, False
+        release_freed_memory()
+        size = _process_status("VmData") + limit
+        resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        return MemoryLimit(available=limit, facts={"memory_cap": limit, "memory_cap_by": "RLIMIT_DATA"})
+
+    def peak_memory(self) -> tuple[int, int]:
+        """Peak resident bytes above those of an idle process; on the CPU torch's allocator counts none."""
+        peak = max(0, _resident_memory(peak=True) - self._idle_memory)
+        return peak, peak
+
+    def empty_cache(self) -> None:
+        """Collect garbage and reset the peak."""
+        gc.collect()
+        # 5 resets the peak resident size of the process; where it is not allowed the peak only ever grows.
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            return
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """As everywhere; under a limit oneDNN may also fail to get its scratch memory, with a message of its own."""
+        return is_out_of_memory_error(error) or (self._limited and "could not create a primitive" in str(error))
+
+
+def thread_warnings(threads: int, cores: int, used: float) -> list[str]:
+    """Return warnings about a number of threads other than that of the cores, and about threads that had to wait."""
+    warnings = []
+    if threads < cores:
+        warnings.append(f"torch was given {threads} of {cores} cores: set OMP_NUM_THREADS={cores} for all of them")
+    if threads > cores:
+        warnings.append(f"torch was given {threads} threads for {cores} cores, which then wait for each other")
+    if used < 0.7 * min(threads, cores):
+        warnings.append(f"only {used:.1f} of {min(threads, cores)} cores were busy: the model is too small for them")
+    return warnings
+
+
+def page_fault_warnings(usage: ResourceUsage, repeats: int, *, limited: bool) -> list[str]:
+    """Return a warning where the kernel took part of the time: freed memory was not retained and had to be paged in.
+
+    Under a memory limit the harness itself turns retention off; elsewhere malloc has no such setting.
+    """
+    share = usage.system_seconds / usage.cpu_seconds if usage.cpu_seconds > 0 else 0.0
+    if share <= MOST_SYSTEM_SHARE:
+        return []
+    size = usage.page_faults * resource.getpagesize() / repeats / 2**20
+    remedy = "measure without --memory" if limited else "preload an allocator that retains it, such as jemalloc"
+    message = f"the kernel took {100 * share:.0f} % of the CPU time, because freed memory is not retained"
+    return [f"{message} and each iteration pages in {size:.0f} MiB: {remedy}"]
+
+
+def _process_status(name: str) -> int:
+    """Return the bytes under a name of /proc/self/status; 0 where there is none."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    line = next((line for line in text.splitlines() if line.startswith(f"{name}:")), None)
+    return int(line.split()[1]) * 1024 if line else 0
+
+
+def _resident_memory(*, peak: bool = False) -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _process_status("VmHWM" if peak else "VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Cuda(Device):
+    """One CUDA GPU.  Created in the process that measures, never in one that forks."""
+
+    def __init__(self, index: int, monitor: Monitor | None) -> None:
+        if not torch.cuda.is_available():
+            raise JobError(f"torch {torch.__version__} finds no CUDA GPU that it can use; `harness doctor` says why")
+        self.torch_name = f"cuda:{index}"
+        self._index = index
+        self._monitor = monitor
+        torch.cuda.set_device(index)
+        torch.zeros(1, device=self.torch_name)  # makes the context, whose share the memory limit leaves out
+        torch.cuda.synchronize()
+        if monitor is not None:
+            monitor.mark_own_processes()
+
+    def time_step(self, step: Step) -> float:
+        """Wall clock, with the device synchronized on both sides."""
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
+        """Time each iteration by a pair of events and synchronize once, at the end; the wall clock checks the sum."""
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        if self._monitor is not None:
+            self._monitor.start()
+        start = time.perf_counter()
+        for iteration, (before, after) in enumerate(events, start=1):
+            before.record()
+            step()
+            after.record()
+            on_step(iteration)
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - start
+        # Events count milliseconds.
+        seconds = tuple(before.elapsed_time(after) / 1000 for before, after in events)
+        warnings = clock_warnings(sum(seconds), wall)
+        if self._monitor is None:
+            warnings.append("NVML does not answer, so clocks, throttling and other processes were not monitored")
+            return Timings(seconds=seconds, wall=wall, warnings=warnings)
+        window = self._monitor.stop()
+        return Timings(
+            seconds=seconds,
+            wall=wall,
+            interference=window.interference,
+            warnings=[*warnings, *window.warnings],
+            facts=window.facts(),
+        )
+
+    def time_reference_workload(self) -> None:
+        """NVML reports clocks, throttling and other processes, and a GPU has no neighbours that it does not see."""
+
+    def set_memory_limit(self, limit: int | None) -> MemoryLimit:
+        """Limit torch's allocator to what a GPU with that much memory would leave next to the CUDA context."""
+        free, total = torch.cuda.mem_get_info()
+        context = total - free - torch.cuda.memory_reserved()
+        if limit is None or limit >= total:
+            facts: dict[str, object] = {"memory_cap": total, "context": context, "emulated": False}
+            return MemoryLimit(available=total - context, facts=facts)
+        if limit <= context:
+            raise JobError(
+                f"a memory limit of {limit} bytes leaves nothing for the model, as the CUDA context alone takes "
+                f"{context}; give more with --memory"
+            )
+        torch.cuda.set_per_process_memory_fraction((limit - context) / total, self._index)
+        return MemoryLimit(
+            available=limit - context,
+            facts={"memory_cap": limit, "context": context, "emulated": True},
+            warnings=(memory_limit_warning(limit, total),),
+        )
+
+    def peak_memory(self) -> tuple[int, int]:
+        """Return what torch's allocator counted."""
+        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+    def empty_cache(self) -> None:
+        """Release cached memory and reset the peaks."""
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_limit_warning(limit: int, total: int) -> str:
+    """Return what a memory limit below the GPU's own memory can and cannot show."""
+    return (
+        f"a memory of {limit / GIB:.1f} GiB is emulated on a GPU of {total / GIB:.0f} GiB: the batch is one that fits, "
+        "the throughput is this GPU's own"
+    )
+
+
+def clock_warnings(by_events: float, wall: float) -> list[str]:
+    """Return a warning where two clocks differ by more than 2 %: the GPU was not always busy, or a clock is off."""
+    if abs(wall / by_events - 1) <= 0.02:
+        return []
+    return [f"CUDA events say {by_events:.3f} s, the wall clock {wall:.3f} s: the host may not keep the GPU busy"]
+
+
+@contextmanager
+def open_device(name: str, threads: int) -> Iterator[Device]:
+    """Open `cpu` or `cuda:N` in this process, with NVML monitoring a GPU where it can."""
+    if name == "cpu":
+        yield Cpu(threads)
+        return
+    index = int(name.partition(":")[2] or 0)
+    uuid = next((gpu.uuid for gpu in gpus() if gpu.index == index), None)
+    with monitor_gpu(uuid) as monitor:
+        yield Cuda(index, monitor)

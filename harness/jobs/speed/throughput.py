@@ -1,0 +1,218 @@
+"""Images a second of a model: find the batch, confirm it, warm up, time the iterations."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from harness.errors import JobError
+from harness.jobs import Outcome
+from harness.jobs.fresh import run_in_fresh_process
+from harness.jobs.speed.batch_size import Probe, find_saturation, largest_batch, saturation_warning
+from harness.jobs.speed.device import Device, Timings, open_device
+from harness.jobs.speed.timing import warm_up
+from harness.jobs.speed.workload import PROTOCOLS, Workload, set_flags
+from harness.plan.job import Job
+from harness.run.messages import Progress, Report
+from harness.specs.kinds import parse_memory
+from harness.stats import mean_interval, timing_warnings, variation
+from harness.store.result import Measurement
+
+# A batch that fitted in the search may not fit in the measurement, depending on fragmentation; more steps down than
+# these mean that something else takes the memory.
+MAX_STEPS_DOWN = 4
+
+MAX_RETRIES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedBatch:
+    """What the measuring process returns."""
+
+    batch: int
+    seconds: tuple[float, ...]
+    facts: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -> Outcome:
+    """Measure one model on one device.
+
+    On a GPU the largest batch is searched in a process of its own and confirmed by the measurement in another.  On a
+    CPU `auto` takes the saturation batch size, found where it is measured.
+    """
+    batch = job["batch"]
+    if batch == "largest" or (batch == "auto" and device != "cpu"):
+        return _outcome(_time_largest_batch(job, report, device, threads))
+    timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch))
+    if timed is None:
+        raise JobError(f"out of memory at batch {batch}")
+    return _outcome(timed)
+
+
+def _outcome(timed: TimedBatch) -> Outcome:
+    """Summarise the iterations, as the paper does its 30: throughput is batch times iterations over the total time."""
+    seconds = mean_interval(timed.seconds)
+    images = timed.batch * len(timed.seconds)
+    throughput = Measurement(
+        unit="im/s",
+        value=images / sum(timed.seconds),
+        low=timed.batch / seconds.high,
+        high=timed.batch / seconds.low if seconds.low > 0 else None,
+        samples=timed.seconds,
+        sample_unit="s",
+    )
+    facts = {
+        "batch": timed.batch,
+        "seconds_mean": seconds.value,
+        "seconds_median": median(timed.seconds),
+        "variation": variation(timed.seconds),
+        **timed.facts,
+    }
+    metrics = {"throughput": throughput, "batch": Measurement(unit="images", value=timed.batch)}
+    energy = timed.facts.get("nvml", {}).get("energy")
+    if energy is not None:
+        metrics["energy"] = Measurement(unit="J/image", value=energy / images)
+    return metrics, facts, [*timing_warnings(timed.seconds), *timed.warnings]
+
+
+def _time_largest_batch(job: Job, report: Report, device: str, threads: int) -> TimedBatch:
+    """Search in one process and measure in fresh ones; if the batch does not fit after all, with one image less."""
+    probes = run_in_fresh_process(_search, job, report, device, threads)
+    batch = max((probe.batch for probe in probes if probe.outcome == "fits"), default=0)
+    if not batch:
+        raise JobError(f"out of memory at batch 1 under {job['memory']}; give more with --memory")
+    for steps_down in range(min(MAX_STEPS_DOWN + 1, batch)):
+        timed = run_in_fresh_process(_measure, job, report, device, threads, batch - steps_down)
+        if timed is not None:
+            warning = saturation_warning(probes)
+            return replace(
+                timed,
+                facts={**timed.facts, "probes": [asdict(p) for p in probes], "steps_down": steps_down},
+                warnings=(*timed.warnings, warning) if warning else timed.warnings,
+            )
+    raise JobError(
+        f"batch {batch} fitted in the search but not in the measurement: does something else use the memory?"
+    )
+
+
+def _search(job: Job, report: Report, device: str, threads: int) -> list[Probe]:
+    """Find the largest batch under the job's memory limit; every probe is kept."""
+    probes = []
+    with open_device(device, threads) as opened:
+        set_flags(PROTOCOLS[str(job["protocol"])])
+        workload = Workload(job, opened.torch_name)
+        limit = opened.set_memory_limit(parse_memory(str(job["memory"]))).available
+        for probe in largest_batch(lambda batch: probe_batch(workload.make_step, batch, opened), limit=limit):
+            probes.append(probe)
+            report(Progress(job=job, phase=f"batch {probe.batch}: {probe.outcome}", done=len(probes)))
+    return probes
+
+
+def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, device: Device) -> Probe:
+    """Try one batch; only out of memory counts as too large, any other error propagates."""
+    device.empty_cache()
+    seconds, outcome = 0.0, "fits"
+    try:
+        step = make_step(batch)
+        # Twice: during a second iteration the first one's output may still be allocated.
+        for _ in range(2):
+            seconds = device.time_step(step)
+    except (RuntimeError, MemoryError) as error:
+        if not device.is_out_of_memory(error):
+            raise
+        outcome = "out of memory"
+    allocated, reserved = device.peak_memory()
+    return Probe(batch=batch, outcome=outcome, seconds=seconds, allocated=allocated, reserved=reserved)
+
+
+def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | None:
+    """Build, check, warm up, time; None if out of memory.  A batch of None is chosen where throughput saturates."""
+    report(Progress(job=job, phase="building"))
+    with open_device(device, threads) as opened:
+        set_flags(PROTOCOLS[str(job["protocol"])])
+        workload = Workload(job, opened.torch_name)
+        limit = opened.set_memory_limit(parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None)
+        try:
+            workload.check_output()
+            timed = time_batch(opened, workload, job, report, batch)
+        except (RuntimeError, MemoryError) as error:
+            if batch is None or not opened.is_out_of_memory(error):
+                raise
+            return None
+    return replace(
+        timed,
+        facts={"flags": asdict(workload.flags), **limit.facts, **timed.facts},
+        warnings=(*timed.warnings, *limit.warnings),
+    )
+
+
+def time_batch(device: Device, workload: Workload, job: Job, report: Report, batch: int | None) -> TimedBatch:
+    """Choose the batch if none was given, warm up, time the iterations; after interference again, twice at most."""
+    probes: tuple[Probe, ...] = ()
+    before: tuple[float, ...] = ()
+    if batch is None:
+        report(Progress(job=job, phase="finding the batch"))
+        saturation = find_saturation(lambda size: _time_few_iterations(workload.make_step(size), device))
+        batch, probes, before = saturation.batch, saturation.probes, saturation.seconds
+    report(Progress(job=job, phase=f"warming up, batch {batch}"))
+    step, not_compiled = workload.make_compiled_step(batch)
+    # Before the warm-up, never after it: released memory would be requested again inside the first timed iteration.
+    device.empty_cache()
+    reference = device.time_reference_workload()
+    warm_up_seconds, steady = warm_up(lambda: device.time_step(step), before=before)
+    timings, noisy = _time_without_interference(device, step, batch, job, report)
+    allocated, reserved = device.peak_memory()
+    facts: dict[str, Any] = {
+        "warm_up": warm_up_seconds,
+        "warm_up_steady": steady,
+        "wall": timings.wall,
+        "peak_allocated": allocated,
+        "peak_reserved": reserved,
+        "not_compiled": not_compiled or None,
+        "yardstick": None if reference is None else [reference, device.time_reference_workload()],
+        "disturbed": bool(timings.interference),
+        "spoiled": [{"seconds": list(earlier.seconds), "by": list(earlier.interference)} for earlier in noisy],
+        **timings.facts,
+    }
+    if probes:
+        facts["probes"] = [asdict(probe) for probe in probes]
+    if device.torch_name == "cpu":
+        facts["threads"] = torch.get_num_threads()
+    warnings = [*timings.interference, *timings.warnings]
+    if timings.interference:
+        warnings[0] += f" (still so after {len(noisy)} more tries)"
+    if not steady:
+        count = len(warm_up_seconds)
+        warnings.append(f"the warm-up was not steady after {count} iterations: measure again when the machine is idle")
+    if not_compiled:
+        warnings.append(not_compiled)
+    return TimedBatch(batch=batch, seconds=timings.seconds, facts=facts, warnings=tuple(warnings))
+
+
+def _time_without_interference(
+    device: Device, step: Callable[[], object], batch: int, job: Job, report: Report
+) -> tuple[Timings, list[Timings]]:
+    """Time the iterations until there is no interference, three times at most; the last try counts, all are kept."""
+    repeats = int(job["repeats"])
+    noisy: list[Timings] = []
+
+    def on_step(iteration: int) -> None:
+        again = f", again because {noisy[-1].interference[0]}" if noisy else ""
+        report(Progress(job=job, phase=f"timing, batch {batch}{again}", done=iteration, total=repeats))
+
+    while True:
+        timings = device.time_steps(step, repeats, on_step)
+        if not timings.interference or len(noisy) == MAX_RETRIES:
+            return timings, noisy
+        noisy.append(timings)
+
+
+def _time_few_iterations(step: Callable[[], object], device: Device) -> list[float]:
+    """Time one iteration of a slow model, up to five of a fast one."""
+    times = [device.time_step(step)]
+    while len(times) < 5 and sum(times) < 0.3:
+        times.append(device.time_step(step))
+    return times

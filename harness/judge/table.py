@@ -1,0 +1,146 @@
+"""`Spec` + `Result`s -> `Table` in the paper's layout: each cell with what was measured for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from harness.machine import Machine
+from harness.plan.job import Job
+from harness.plan.plan import Plan, PlannedCell
+from harness.specs import Cell, Spec
+from harness.specs.kinds import KINDS
+from harness.stats import mean_interval
+from harness.store.result import Measurement, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledCell:
+    """A cell, its job if it has one, and the result that counts for that job.
+
+    `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds,
+    `trainings` those of the trainings that made the weights, one for each seed.
+    """
+
+    planned: PlannedCell
+    result: Result | None
+    others: tuple[Result, ...] = ()
+    repeats: tuple[Result, ...] = ()
+    trainings: tuple[Result, ...] = ()
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of the spec, with its published values."""
+        return self.planned.cell
+
+    @property
+    def at_small_scale(self) -> bool:
+        """Whether the value was trained at a small scale, so that it is not shown next to a published one."""
+        return self.planned.scaled_down and self.measurement is not None
+
+    @property
+    def matches_by_construction(self) -> bool:
+        """Whether the value is a setting that the spec gives the job, as an image size."""
+        kind = KINDS.get(self.cell.kind or "")
+        return kind is not None and self.cell.metric in kind.required
+
+    @property
+    def of_all_images(self) -> bool:
+        """Whether an accuracy is over all published images, so that it may be drawn among published points."""
+        images = self.result.facts.get("images") if self.result else None
+        whole = not images or (bool(images["whole"]) and not self.planned.other_weights)
+        return whole and not self.at_small_scale
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """Every result behind the cell once, its own first."""
+        every = (self.result, *self.repeats, *self.trainings, *self.others)
+        return tuple({(result.job.key, result.id): result for result in every if result}.values())
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The cell's metric in its result; with several seeds their mean and its interval."""
+        if self.result is None or self.result.error is not None:
+            return None
+        metric = self.result.metrics.get(str(self.cell.metric))
+        values = tuple(self.by_seed.values())
+        if metric is None or len(values) < 2:
+            return metric
+        return replace(metric, **vars(mean_interval(values)), samples=values, sample_unit=metric.unit)
+
+    @property
+    def number(self) -> float | None:
+        """The measured value, where it is a number."""
+        measurement = self.measurement
+        return None if measurement is None or isinstance(measurement.value, str) else measurement.value
+
+    @property
+    def published_number(self) -> float | None:
+        """The published value, where it is a number."""
+        return self.cell.published.value if self.cell.published else None
+
+    @property
+    def by_seed(self) -> Mapping[int, float]:
+        """The cell's metric for each seed that was trained for it."""
+        values = {}
+        for result in filter(None, (self.result, *self.repeats)):
+            measurement = result.metrics.get(str(self.cell.metric)) if result.error is None else None
+            training = _training_of(result.job)
+            if training is not None and measurement is not None and not isinstance(measurement.value, str):
+                values[int(training["seed"])] = measurement.value
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table, filled.  `machine` is where its throughputs were measured, if any were."""
+
+    spec: Spec
+    machine: Machine | None
+    cells: Mapping[tuple[str, str], FilledCell]
+
+    def cell(self, row: str, column: str) -> FilledCell:
+        """Return the cell of a row and a column, by their keys."""
+        return self.cells[row, column]
+
+
+def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
+    """Put results, given by the key of their job, into the cells of a table."""
+    cells = {
+        key: FilledCell(
+            planned=planned,
+            result=results.get(planned.job.key) if planned.job else None,
+            others=_explaining(planned, results),
+            repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
+            trainings=_trainings(planned, results),
+        )
+        for key, planned in plan.cells_in(spec).items()
+    }
+    machines = (f.result.machine for f in cells.values() if f.result and f.result.job.exclusive)
+    return Table(spec=spec, machine=next(machines, None), cells=cells)
+
+
+def fingerprint_of(result: Result) -> str | None:
+    """Return the fingerprint of the images that a result was measured on; None where it has none."""
+    fingerprint = (result.facts.get("images") or {}).get("fingerprint")
+    return None if fingerprint is None else str(fingerprint)
+
+
+def _training_of(job: Job) -> Job | None:
+    """Return the training whose weights a job uses, or that it is."""
+    training = job.need("weights") or job
+    return training if training.kind == "train" else None
+
+
+def _trainings(planned: PlannedCell, results: Mapping[str, Result]) -> tuple[Result, ...]:
+    """Return the results of the trainings whose weights fill the cell, not of those that came before them."""
+    jobs = (planned.job, *planned.repeats) if planned.job else ()
+    trainings = filter(None, map(_training_of, jobs))
+    return tuple(results[job.key] for job in trainings if job.key in results)
+
+
+def _explaining(planned: PlannedCell, results: Mapping[str, Result]) -> tuple[Result, ...]:
+    """Return the results that may explain a cell's own: those on the same images, if it has one."""
+    others = tuple(results[job.key] for job in planned.others if job.key in results)
+    own = results.get(planned.job.key) if planned.job else None
+    if own is None or own.error is not None:
+        return others
+    return tuple(result for result in others if fingerprint_of(result) == fingerprint_of(own))

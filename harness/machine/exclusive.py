@@ -1,0 +1,43 @@
+"""The lock that keeps two processes from measuring throughput on one machine at the same time."""
+
+import getpass
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+def speed_lock() -> Path:
+    """Return the lock file that every harness of this user holds while it measures throughput on this machine."""
+    return Path(tempfile.gettempdir()) / f"harness-speed-{getpass.getuser()}.lock"
+
+
+@contextmanager
+def exclusive_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock while throughput is measured; where another process holds it, `report` which one, and wait.
+
+    A suspended process holds the lock too and has to be found, so a file next to the lock has the holder's number.
+    """
+    lock, holder = FileLock(path), path.with_suffix(".pid")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"another harness{_process_in(holder)} measures throughput on this machine; waiting for it")
+        lock.acquire()
+    try:
+        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _process_in(holder: Path) -> str:
+    """Describe the holder; empty if it is just about to write or remove its number."""
+    try:
+        return f" (process {int(holder.read_text(encoding='ascii'))})"
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,1 @@
+"""`Spec`s -> `Plan`: which distinct jobs fill the cells of some tables, and what stops the others."""

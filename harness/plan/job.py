@@ -1,0 +1,103 @@
+"""A job: one piece of work, and its key."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.specs.checked import Scalar
+from harness.specs.kinds import KINDS
+
+# Weights of one of our own trainings, in place of a tag of timm's.
+TRAINED = "trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One piece of work: all that decides its outcome except the machine, and the revision of the measuring code.
+
+    `needs` are the trainings whose weights it takes, by their part: `weights` to evaluate, `start` to fine-tune,
+    `teacher` to distill from.
+    """
+
+    kind: str
+    settings: tuple[tuple[str, Scalar], ...]
+    revision: int
+    needs: tuple[tuple[str, "Job"], ...] = ()
+
+    @classmethod
+    def of(cls, kind: str, settings: Mapping[str, Scalar], needs: Mapping[str, "Job"] | None = None) -> "Job":
+        """Make a job; the order of the settings does not matter."""
+        return cls(
+            kind=kind,
+            settings=tuple(sorted(settings.items())),
+            revision=KINDS[kind].revision if kind in KINDS else 0,
+            needs=tuple(sorted((needs or {}).items())),
+        )
+
+    def __getitem__(self, name: str) -> Scalar:
+        """Return a setting."""
+        return dict(self.settings)[name]
+
+    def get(self, name: str, default: Scalar = "") -> Scalar:
+        """Return a setting that a job of this kind may lack."""
+        return dict(self.settings).get(name, default)
+
+    def need(self, part: str) -> "Job | None":
+        """Return the training that the job takes the weights of this part from."""
+        return dict(self.needs).get(part)
+
+    @cached_property
+    def key(self) -> str:
+        """The same work has the same key, whichever table needs it; the key is readable."""
+        settings = dict(self.settings)
+        named = ("model", "res", "protocol", "data", "recipe")
+        names = [self.kind, *(str(settings[name]) for name in named if name in settings)]
+        parts: list[object] = [self.kind, self.settings, self.revision]
+        if self.needs:
+            parts.append([(part, job.key) for part, job in self.needs])
+        text = json.dumps(parts, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in names), digest])
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the job measures throughput and needs the machine to itself."""
+        return KINDS[self.kind].exclusive
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the job reads the user's images."""
+        return self.kind in ("evaluate", "tokens", "dataset", "train")
+
+    @property
+    def lineage(self) -> tuple["Job", ...]:
+        """Every training behind the job, each after those that it takes weights from."""
+        return tuple(dict.fromkeys(each for _, job in self.needs for each in (*job.lineage, job)))
+
+    @property
+    def weights_names(self) -> tuple[str, ...]:
+        """All public weights that the job needs: its own, its teacher's, those that it starts from."""
+        others = [str(self.get(part)) for part in ("teacher", "start") if self.get(part) and not self.need(part)]
+        return tuple(filter(None, (self.weights_name, *others)))
+
+    @property
+    def weights_name(self) -> str:
+        """The measured weights as timm names them, `MODEL.TAG`; empty if there are none, or our own."""
+        return f"{self['model']}.{self['weights']}" if self.get("weights", TRAINED) != TRAINED else ""
+
+    def __str__(self) -> str:
+        """Describe in a few words what is measured on what."""
+        settings = dict(self.settings)
+        names = ["model", "first", "second", "recipe", "data"]
+        if "model" not in settings and "data" not in settings:
+            names.append("precision")
+        described = " ".join(str(settings[name]) for name in names if name in settings)
+        crop = f", crop {settings['crop']:g}" if self.kind == "evaluate" else ""
+        size = f" at {settings['res']}{crop}" if "res" in settings else ""
+        training = self.need("weights")
+        recipe = f" trained by {training['recipe']}" if training else ""
+        seed = (training or self).get("seed")
+        return f"{self.kind} {described}{size}{recipe}" + (f", seed {seed}" if seed else "")

@@ -1,0 +1,224 @@
+"""Cell, recipes and scale -> its chain of trainings, each a job that takes the weights of earlier ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from harness.errors import HarnessError
+from harness.plan.job import TRAINED, Job
+from harness.specs import Cell
+from harness.specs.checked import Scalar
+from harness.specs.kinds import RECIPE, SHAPE
+from harness.specs.recipe import Recipe, Recipes, Scale
+
+# Of a spec's training settings, these are for the first stage of a chain and these for the last; all others for every
+# stage.
+_FIRST = ("epochs", "optimizer")
+_LAST = ("recipe", "res", "data", "start", "finetune_optimizer")
+
+# An assumption is about a setting that matters only where this is on.
+_ONLY_WITH = {"auto_augment_policy": "auto_augment", "rand_augment_policy": "rand_augment", "teacher": "distillation"}
+
+# What a job's description names in any case.
+_DESCRIBED = ("recipe", "model", "res", "data", "start", "teacher", "seed")
+
+# The first seed: a teacher is trained once, its students with several.
+FIRST_SEED = 1
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class NoStandIn(HarnessError):  # noqa: N818 -- reads as what is the matter
+    """A small scale has nothing that stands in for something published; the other cells do not mind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStages:
+    """Makes jobs of recipes, at the published scale (None) or at one that stands in for it.
+
+    `data` names the available datasets, `changes` settings that win over every recipe.
+    """
+
+    recipes: Recipes = field(default_factory=Recipes)
+    scale: Scale | None = None
+    data: frozenset[str] = frozenset()
+    changes: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def jobs(self, cell: Cell, seeds: int | None = None) -> tuple[Job, ...]:
+        """Make the jobs whose results fill a trained cell, one for each seed (None: as many as the scale has).
+
+        Each is an evaluation of what is trained, or the training itself for what it costs.  Raises `HarnessError` with
+        what is missing or not possible.
+        """
+        first, count = FIRST_SEED, seeds or (self.scale.seeds if self.scale else 1)
+        trainings = [self.training(cell.training, seed) for seed in range(first, first + count)]
+        return tuple(trainings if cell.metric == "hours" else (self._evaluation(cell, job) for job in trainings))
+
+    def _evaluation(self, cell: Cell, trained: Job) -> Job:
+        requested = cell.settings
+        settings: dict[str, Scalar] = {
+            "model": trained["model"],
+            "weights": TRAINED,
+            "res": self._size(int(requested["res"])) if "res" in requested else trained["res"],
+            "data": self._data_set(str(requested["data"])) if "data" in requested else trained["data"],
+            "crop": float(requested.get("crop", trained["crop"])),
+            "interpolation": requested.get("interpolation", trained["interpolation"]),
+            "norm": requested.get("norm", trained["norm"]),
+            "precision": "float32",
+        }
+        return Job.of("evaluate", settings, {"weights": trained})
+
+    def training(self, requested: Mapping[str, Scalar], seed: int = FIRST_SEED) -> Job:
+        """Make the training that a cell requests, with all before it.
+
+        Raises `HarnessError` for an unknown recipe, for what the scale has no stand-in for, and for settings that
+        exclude each other.
+        """
+        if "recipe" not in requested:
+            raise HarnessError("no recipe says how it is trained")
+        return self._stage(self.recipes.find(str(requested["recipe"])), requested, seed)
+
+    def recipe_job(self, name: str) -> Job:
+        """Make the job that returns what the trainer makes of a recipe, at the published scale."""
+        settings = self.recipes.find(name).settings
+        kept = {key: value for key, value in settings.items() if key in (*RECIPE, "model", "res")}
+        return Job.of("recipe", {**kept, "recipe": name})
+
+    def hours(self, job: Job) -> float | None:
+        """Return the published V100-hours of one stage, in proportion to its length; None if they are not published."""
+        recipe = self.recipes.find(str(job["recipe"]))
+        return None if recipe.hours is None else recipe.hours * int(job["epochs"]) / recipe.epochs
+
+    def differences(self, job: Job) -> Mapping[str, Scalar]:
+        """Return the settings of a training that are not its recipe's at this scale: what a row of a table changes."""
+        try:
+            usual = self.training({"recipe": job["recipe"]}, int(job["seed"]))
+        except HarnessError:
+            return {}  # a recipe that begins with another's weights, which only the row names
+        return {name: value for name, value in job.settings if usual.get(name) != value and name not in _DESCRIBED}
+
+    def assumptions(self, cell: Cell, job: Job) -> tuple[str, ...]:
+        """Return the unpublished settings of the trainings behind a cell, each with the reason for its value."""
+        texts: dict[str, None] = {}  # in their order, each once
+        for name, reason in cell.assumed.items():
+            value = next((stage.get(name) for stage in job.lineage if stage.get(name) != ""), "")
+            texts[f"{name} = {value}: {reason}"] = None
+        for stage in job.lineage:
+            recipe = self.recipes.find(str(stage["recipe"]))
+            for name, reason in recipe.assumed.items():
+                switch = stage.get(_ONLY_WITH.get(name, ""), default=True)
+                kept = stage.get(name) == recipe.settings.get(name)
+                if kept and switch not in (False, "none"):
+                    texts[f"{name} = {stage.get(name)}: {reason}"] = None
+        return tuple(texts)
+
+    # One stage.
+
+    def _stage(self, recipe: Recipe, requested: Mapping[str, Scalar], seed: int) -> Job:
+        is_first = recipe.start is None and "start" not in requested
+        settings = {
+            **self._scaled(recipe, {**recipe.settings, **self._for_stage(requested, is_first=is_first)}),
+            **self._ablations(requested, is_first=is_first),
+            **self.changes,
+        }
+        needs = self._needs(recipe, requested, settings, seed)
+        if settings["eval_mode"] and "start" not in needs and "start" not in settings:
+            raise NoStandIn("nothing says which weights it starts from: the paper has it from elsewhere")
+        _check_combination(settings)
+        known = {name: settings[name] for name in settings if name in (*RECIPE, *SHAPE, "model", "res", "data")}
+        known |= {part: settings[part] for part in ("teacher", "start") if part in settings and part not in needs}
+        return Job.of("train", {**known, "recipe": recipe.name, "seed": seed}, needs)
+
+    def _for_stage(self, requested: Mapping[str, Scalar], *, is_first: bool) -> dict[str, Scalar]:
+        left_out = {"optimizer", "finetune_optimizer", "recipe", *(() if is_first else ("epochs",))}
+        return {name: value for name, value in requested.items() if name not in left_out}
+
+    def _ablations(self, requested: Mapping[str, Scalar], *, is_first: bool) -> dict[str, Scalar]:
+        """Return the recipe's own settings that a cell changes: they win over the scale's."""
+        changes = {name: value for name, value in requested.items() if name in RECIPE and name not in _FIRST}
+        optimizer = requested.get("optimizer" if is_first else "finetune_optimizer")
+        return changes if optimizer is None else {**changes, "optimizer": optimizer}
+
+    def _scaled(self, recipe: Recipe, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Replace the paper's model, images and schedule by the scale's stand-ins."""
+        data = self._data_set(str(settings["data"]))
+        if self.scale is None:
+            return {**settings, "data": data}
+        scaled = {**settings, **self.scale.settings}
+        for name in recipe.lineage:
+            scaled |= self.scale.recipes.get(name, {})
+        model = str(settings["model"])
+        return {
+            **scaled,
+            "epochs": self.scale.length(int(settings["epochs"])),
+            "res": self._size(int(settings["res"])),
+            "data": data,
+            "model": model,
+            **self._stand_in(self.scale.models, model, model),
+        }
+
+    def _size(self, res: int) -> int:
+        return res if self.scale is None else self._stand_in(self.scale.sizes, res, f"{res} pixels")
+
+    def _data_set(self, data: str) -> str:
+        """Return what stands in for a dataset, or itself if it is available."""
+        if self.scale is not None and data in self.scale.replaces:
+            return next((name for name in self.scale.data if name in self.data), self.scale.data[-1])
+        if self.scale is not None and data.startswith("imagenet"):
+            raise NoStandIn(f"the {self.scale.name} scale has no stand-in for {data}")
+        return data
+
+    def _stand_in(self, stand_ins: Mapping[Key, Value], key: Key, name: str) -> Value:
+        if self.scale is not None and key not in stand_ins:
+            raise NoStandIn(
+                f"the {self.scale.name} scale has no stand-in for {name}; {self.scale.path} lists those it has"
+            )
+        return stand_ins[key]
+
+    # The weights that it starts from and learns from.
+
+    def _needs(
+        self, recipe: Recipe, requested: Mapping[str, Scalar], settings: dict[str, Scalar], seed: int
+    ) -> dict[str, Job]:
+        if "start" in settings:
+            start = self._ready_made(str(settings["start"]), seed)
+        elif recipe.start is not None:
+            passed = {name: value for name, value in requested.items() if name not in _LAST}
+            start = self._stage(self.recipes.find(recipe.start.recipe), {**passed, "res": recipe.start.res}, seed)
+        else:
+            start = None
+        teacher = None
+        if settings["distillation"] == "none":
+            settings.pop("teacher", None)
+        elif "teacher" in settings:
+            teacher = self._ready_made(str(settings["teacher"]), FIRST_SEED)
+        return {part: job for part, job in (("start", start), ("teacher", teacher)) if job is not None}
+
+    def _ready_made(self, name: str, seed: int) -> Job | None:
+        """Make the training behind weights: a recipe's, or what stands in for public ones; None for public ones."""
+        if name not in self.recipes.names and not name.endswith(".toml"):
+            if self.scale is None:
+                return None
+            name = self._stand_in(self.scale.weights, name, name)
+        return self._stage(self.recipes.find(name), {}, seed)
+
+
+def _check_combination(settings: Mapping[str, Scalar]) -> None:
+    """Refuse settings that exclude each other, before anything is allocated.
+
+    Raises `HarnessError`.
+    """
+    if settings["distillation"] != "none" and "teacher" not in settings:
+        raise HarnessError(
+            f"distillation = '{settings['distillation']}' without a teacher; name one, as "
+            "teacher = 'regnety_160.deit_in1k'"
+        )
+    batch = int(settings["batch_size"])
+    if (settings["mixup"] or settings["cutmix"]) and batch % 2:
+        raise HarnessError(f"mixup and cutmix pair the images of a batch, so batch_size must be even, not {batch}")
+    if settings["rand_augment"] and settings["auto_augment"]:
+        raise HarnessError("rand_augment and auto_augment are both on; choose one")
+    patch, res = settings.get("patch_size"), int(settings["res"])
+    if patch is not None and res % int(patch):
+        raise HarnessError(f"patches of {patch} pixels do not divide images of {res}; choose a multiple")

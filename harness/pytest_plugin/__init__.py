@@ -1,0 +1,1 @@
+"""Fixtures with which a test measures throughput or accuracy, and gates it."""

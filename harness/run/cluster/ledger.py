@@ -1,0 +1,203 @@
+"""Submitted arrays <-> `runs/.slurm/arrays/<name>.json`: one file an array, so that no job is submitted twice.
+
+An array is saved before it is submitted, without a number, and again when Slurm has given it one.  Where its submitter
+died in between, the next command looks for the name in the queue.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness import atomic
+from harness.errors import StoreError
+from harness.machine import Machine
+from harness.plan.job import Job
+from harness.store.result import job_from_data, job_to_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Array:
+    """Tasks that were submitted together, each with its jobs.
+
+    `number` is Slurm's (empty: not known yet), `attempts` how often each task was tried before; of a `closed` array
+    Slurm need not be asked again.
+    """
+
+    name: str
+    kind: str
+    submitted: datetime
+    tasks: tuple[tuple[Job, ...], ...]
+    attempts: tuple[int, ...]
+    number: str = ""
+    cancelled: bool = False
+    closed: bool = False
+
+    def number_of(self, index: int) -> str:
+        """Return Slurm's number of a task: submitit makes no array of a single one."""
+        return self.number if len(self.tasks) == 1 else f"{self.number}_{index}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOutcome:
+    """How a job of a task ended: the id of its result, and the error if it failed.
+
+    `unmet` marks a job that could not start, because a training that it takes weights from has left no result.
+    """
+
+    key: str
+    id: str = ""
+    error: str | None = None
+    unmet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """The files of a runs folder about what was submitted for it."""
+
+    runs: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all arrays."""
+        return self.runs / ".slurm" / "arrays"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other harnesses, on whatever host, from submitting."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.folder}: cannot be made ({error.strerror or error})") from error
+        with FileLock(self.folder.parent / "lock"):
+            yield
+
+    # Arrays.
+
+    def new(self, kind: str, tasks: tuple[tuple[Job, ...], ...], attempts: tuple[int, ...]) -> Array:
+        """Save and return an array that is about to be submitted."""
+        name, now = f"harness-{kind}-{secrets.token_hex(4)}", datetime.now(tz=UTC)
+        array = Array(name=name, kind=kind, submitted=now, tasks=tasks, attempts=attempts)
+        self.save(array)
+        return array
+
+    def save(self, array: Array) -> None:
+        """Write the file of an array."""
+        tasks = [[job_to_data(job) for job in jobs] for jobs in array.tasks]
+        data = {**vars(array), "submitted": array.submitted.isoformat(), "tasks": tasks}
+        data["over"] = data.pop("closed")
+        write_json(self.folder / f"{array.name}.json", data)
+
+    def delete(self, array: Array) -> None:
+        """Delete an array that Slurm did not accept."""
+        (self.folder / f"{array.name}.json").unlink(missing_ok=True)
+
+    def arrays(self) -> list[Array]:
+        """Return all arrays, oldest first.  Raises `StoreError` for a file that cannot be read."""
+        arrays = []
+        for path in self.folder.glob("harness-*.json"):
+            with contextlib.suppress(FileNotFoundError):  # another harness deleted it
+                arrays.append(_read_array(path, path.stat().st_mtime_ns))
+        return sorted(arrays, key=lambda array: array.submitted)
+
+    def folder_of(self, array: Array) -> Path:
+        """Return the folder of the files that submitit and the tasks of an array write."""
+        return self.folder / array.name
+
+    def log_of(self, array: Array, index: int) -> Path:
+        """Return the file with the errors of a task."""
+        return self.folder_of(array) / f"{array.number_of(index)}_0_log.err"
+
+    # What tasks write.
+
+    def outcomes(self, array: Array) -> dict[int, tuple[JobOutcome, ...]]:
+        """Return the outcomes of the jobs of an array, by task; files that have not grown are not read again."""
+        outcomes = {}
+        try:
+            entries = list(os.scandir(self.folder_of(array)))
+        except FileNotFoundError:
+            return {}
+        for entry in entries:
+            index, _, rest = entry.name.partition(".")
+            if rest == "done" and index.isdigit():
+                outcomes[int(index)] = _read_grown(Path(entry.path), entry.stat().st_size)
+        return outcomes
+
+    def add_outcome(self, array: Array, index: int, outcome: JobOutcome) -> None:
+        """Add the outcome of a job whose task could not."""
+        append_json(self.folder_of(array) / f"{index}.done", asdict(outcome))
+
+    def progress(self, array: Array, index: int) -> dict[str, Any]:
+        """Return the progress that a task last reported; empty if there is none."""
+        try:
+            progress = json.loads((self.folder_of(array) / f"{index}.progress").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return progress if isinstance(progress, dict) else {}
+
+    # Which machine is behind a partition.
+
+    def save_machine(self, node_kind: str, machine: Machine, software: dict[str, str]) -> None:
+        """Write the machine and the versions of a kind of node."""
+        write_json(self.folder.parent / "nodes" / node_kind, {"machine": asdict(machine), "software": software})
+
+    def machine_of(self, node_kind: str) -> tuple[Machine, dict[str, str]] | None:
+        """Return the machine and the versions of a kind of node, as they were when a task last ran there."""
+        try:
+            data = json.loads((self.folder.parent / "nodes" / node_kind).read_text(encoding="utf-8"))
+            return Machine(**data["machine"]), dict(data["software"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def write_json(path: Path, data: Any) -> None:  # noqa: ANN401 -- whatever JSON can say
+    """Write a JSON file that other processes read meanwhile."""
+    try:
+        atomic.write(path, json.dumps(data), sync=False)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def append_json(path: Path, data: Any) -> None:  # noqa: ANN401 -- whatever JSON can say
+    """Add a line to a file of a task, which has one writer at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(data) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@lru_cache(maxsize=100_000)
+def _read_grown(path: Path, _size: int) -> tuple[JobOutcome, ...]:
+    return read_outcomes(path)
+
+
+def read_outcomes(path: Path) -> tuple[JobOutcome, ...]:
+    """Read the complete lines of a task's file; the last one about a job counts."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return ()
+    outcomes = [JobOutcome(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return tuple({outcome.key: outcome for outcome in outcomes}.values())
+
+
+@lru_cache(maxsize=100_000)
+def _read_array(path: Path, _changed: int) -> Array:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data["submitted"] = datetime.fromisoformat(data["submitted"])
+        data["tasks"] = tuple(tuple(job_from_data(job) for job in jobs) for jobs in data["tasks"])
+        data["attempts"], data["closed"] = tuple(data["attempts"]), data.pop("over")
+        return Array(**data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: is damaged ({error}); remove it if none of its jobs is running") from error

@@ -1,0 +1,186 @@
+"""The kinds of job: which settings each takes and which metrics it gives.
+
+A spec is checked against this list and a job is made from it, so neither needs to know how a kind is measured.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.errors import HarnessError
+from harness.specs.checked import TEXT, Constraint, Scalar
+
+# An amount of memory above 0, or `all`.
+_MEMORY = re.compile(r"(?-i:all)|\s*(?=.*[1-9])(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?B)\s*", re.IGNORECASE)
+_BYTES = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+_COUNT = Constraint(types=(int,), least=1)
+_NUMBER = Constraint(types=(float,), least=0)
+_SHARE = Constraint(types=(float,), least=0, most=1)
+_FLAG = Constraint(types=(bool,))
+_OPTIMIZER = Constraint(types=(str,), choices=("adamw", "sgd"))
+_PRECISION = Constraint(types=(str,), choices=("float32", "tf32", "bfloat16", "float16"))
+_INTERPOLATION = Constraint(types=(str,), choices=("bicubic", "bilinear"))
+_NORM = Constraint(types=(str,), choices=("imagenet", "inception"))
+
+# The settings of a recipe; each recipe has all of them, so that nothing is decided out of sight.
+RECIPE: Mapping[str, Constraint] = {
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "optimizer": _OPTIMIZER,
+    "learning_rate": Constraint(types=(float,), above=0),
+    "lr_batch": _NUMBER,
+    "momentum": _NUMBER,
+    "weight_decay": _NUMBER,
+    "schedule": Constraint(types=(str,), choices=("cosine", "constant")),
+    "warmup_epochs": _NUMBER,
+    "warmup_lr": _NUMBER,
+    "min_lr": _NUMBER,
+    "gradient_clip": _NUMBER,
+    "label_smoothing": _SHARE,
+    "init_std": _NUMBER,
+    "dropout": _SHARE,
+    "drop_path": _SHARE,
+    "repeated_aug": _FLAG,
+    "repeats_of_image": _COUNT,
+    "rand_augment": _FLAG,
+    "rand_augment_policy": TEXT,
+    "auto_augment": _FLAG,
+    "auto_augment_policy": TEXT,
+    "color_jitter": _NUMBER,
+    "crop_area": Constraint(types=(float,), above=0, most=1),
+    "flip": _SHARE,
+    "mixup": _NUMBER,
+    "cutmix": _NUMBER,
+    "mix_probability": _SHARE,
+    "mix_switch": _SHARE,
+    "erasing": _SHARE,
+    "ema": _FLAG,
+    "ema_decay": _SHARE,
+    "eval_mode": _FLAG,
+    "distillation": Constraint(types=(str,), choices=("none", "soft", "hard", "token")),
+    "soft_weight": _SHARE,
+    "temperature": Constraint(types=(float,), above=0),
+    "soft_scaling": Constraint(types=(str,), choices=("paper", "released")),
+    "precision": _PRECISION,
+    "channels_last": _FLAG,
+    "compile": _FLAG,
+    "crop": Constraint(types=(float,), above=0, most=1),
+    "interpolation": _INTERPOLATION,
+    "norm": _NORM,
+}
+
+# The shape of a model that differs from its name's: what stands in for a large one at a small scale.
+SHAPE: Mapping[str, Constraint] = {"patch_size": _COUNT, "embed_dim": _COUNT, "depth": _COUNT, "num_heads": _COUNT}
+
+SETTINGS: Mapping[str, Constraint] = {
+    **RECIPE,
+    **SHAPE,
+    "model": TEXT,
+    "weights": TEXT,
+    "res": _COUNT,
+    "protocol": Constraint(types=(str,), choices=("paper", "modern")),
+    "repeats": _COUNT,
+    "batch": Constraint(types=(int, str), choices=("auto", "largest"), least=1),
+    "memory": Constraint(types=(str,), pattern=_MEMORY, form="an amount, as 16GiB or 16GB, or all"),
+    **dict.fromkeys(("data", "first", "second", "recipe", "teacher", "start"), TEXT),
+    "seed": _COUNT,
+    "finetune_optimizer": _OPTIMIZER,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of job.
+
+    `required` settings must be there, `defaults` fill in, `optional` ones may be left out.  An `exclusive` job measures
+    throughput and has the machine to itself.  A corrected method raises `revision`, which retires the results of the
+    old one (CHANGELOG.md has the reasons).
+    """
+
+    required: tuple[str, ...]
+    defaults: Mapping[str, Scalar] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
+    metrics: tuple[str, ...]
+    exclusive: bool = False
+    revision: int = 1
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Every setting of this kind."""
+        return (*self.required, *self.defaults, *self.optional)
+
+
+# How an image is preprocessed, and in which arithmetic: as in the paper unless a spec says otherwise.
+_PREPROCESSING: Mapping[str, Scalar] = {
+    "crop": 0.875,
+    "interpolation": "bicubic",
+    "norm": "imagenet",
+    "precision": "float32",
+}
+
+KINDS: Mapping[str, Kind] = {
+    "count": Kind(
+        required=("model", "res"),
+        metrics=("params", "macs", "activations", "embed_dim", "heads", "layers", "tokens", "res"),
+    ),
+    "throughput": Kind(
+        required=("model", "res"),
+        defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
+        optional=("memory",),
+        metrics=("throughput", "batch", "energy"),
+        exclusive=True,
+        revision=2,
+    ),
+    "ceilings": Kind(required=("precision",), metrics=("matmul", "copy"), exclusive=True),
+    "evaluate": Kind(
+        required=("model", "weights", "res", "data"),
+        defaults=_PREPROCESSING,
+        metrics=(
+            *("top1", "top5", "real"),
+            *("top1_class", "top1_distil", "top1_softmax_sum", "top1_logit_mean"),
+        ),
+    ),
+    "agreement": Kind(
+        required=("first", "second", "data"),
+        defaults={"res": 224, **_PREPROCESSING},
+        metrics=("disagreement",),
+    ),
+    "tokens": Kind(
+        required=("model", "weights", "res", "data"),
+        defaults=_PREPROCESSING,
+        metrics=("cosine_in", "cosine_out", "cosine_class"),
+    ),
+    "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes")),
+    "recipe": Kind(
+        required=("recipe",),
+        optional=("model", "res", *RECIPE),
+        metrics=(
+            *("epochs", "batch_size", "optimizer", "learning_rate", "lr_decay", "weight_decay", "warmup_epochs"),
+            *("label_smoothing", "dropout", "stoch_depth", "repeated_aug", "gradient_clip", "rand_augment"),
+            *("mixup", "cutmix", "erasing", "repetitions", "soft_weight", "temperature"),
+        ),
+    ),
+    "train": Kind(
+        required=("model", "res", "recipe"),
+        optional=("data", "teacher", "start", "seed", "finetune_optimizer", *SHAPE, *RECIPE),
+        metrics=("top1", "top1_class", "top1_distil", "top1_softmax_sum", "hours"),
+    ),
+}
+
+# "By default" in the paper protocol the GPU is the paper's: one 16 GB V100 (section 5, table 5).
+PROTOCOL_MEMORY = {"paper": "16GiB", "modern": "all"}
+
+
+def parse_memory(text: str) -> int | None:
+    """Return the bytes of `"16GiB"` or `"16GB"`; None for `"all"`, which sets no cap.
+
+    Raises `HarnessError` for anything else.
+    """
+    match = _MEMORY.fullmatch(text)
+    if match is None:
+        raise HarnessError(f"memory '{text}' is not an amount; write it as 16GiB, 16GB or all")
+    if match["number"] is None:
+        return None
+    base = 1024 if "i" in match["unit"].lower() else 1000
+    return int(float(match["number"]) * base ** _BYTES[match["unit"][0].lower()])

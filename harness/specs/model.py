@@ -1,0 +1,232 @@
+"""The data of a spec file."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from harness.specs.checked import Scalar
+
+_NUMBER = re.compile(
+    r"\s*(?P<value>[+-]?\d+(?:\.\d+)?)(?:\s*±\s*(?P<uncertainty>\d+(?:\.\d+)?))?\s*(?P<marks>(?:\[[^\[\]]+\])*)\s*"
+)
+_WORDS = re.compile(r"(?P<value>.*?)(?P<marks>(?:\[[^\[\]]+\])*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedValue:
+    """A value as published.
+
+    `text` keeps every digit, `value` is None for words, `uncertainty` is the number after ±, `marks` are the keys of
+    its footnotes.
+    """
+
+    text: str
+    value: float | None = None
+    uncertainty: str | None = None
+    marks: tuple[str, ...] = ()
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point, as published."""
+        return len(self.text.partition(".")[2])
+
+    @classmethod
+    def read(cls, raw: str | int | Decimal, *, words: bool) -> "PublishedValue | None":
+        """Parse the value of a spec; None if it is not a number, unless it may be `words`."""
+        # `str` would write a small number as 1E-7.
+        plain = f"{raw:f}" if isinstance(raw, Decimal) else str(raw)
+        match = (_WORDS if words else _NUMBER).fullmatch(plain)
+        if match is None:
+            return None
+        return cls(
+            text=match["value"],
+            value=None if words else float(match["value"]),
+            uncertainty=None if words else match["uncertainty"],
+            marks=tuple(re.findall(r"\[([^\[\]]+)\]", match["marks"])),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSource:
+    """The origin of values.  `edition` is `arxiv`, `icml` or `both` and matters for kind `paper` only."""
+
+    name: str
+    kind: str = "paper"
+    edition: str = "both"
+    cite: str
+
+    def is_in(self, edition: str) -> bool:
+        """Whether the values belong to that edition.  Those of the authors' repository and of timm belong to both."""
+        return self.kind != "paper" or self.edition in ("both", edition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A published value for a cell, with its source."""
+
+    source: PublishedSource
+    published: PublishedValue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footnote:
+    """A remark on a value.  `effect` is `note`, `explains` or `wrong`; see tables/README.md."""
+
+    mark: str
+    text: str = ""
+    effect: str = "note"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models of one design; `reference` is the row that the others' throughput is compared with."""
+
+    key: str
+    label: str
+    reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedMachine:
+    """What the machine of the published throughputs can do: 10¹² float32 operations a second."""
+
+    tflops: float = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """Public weights that are not the paper's own but close to them; never judged."""
+
+    model: str = ""
+    weights: str = ""
+    match: str = ""
+    comment: str = ""
+    published: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column; `extra` ones are not in the paper's table and are shown on request only."""
+
+    key: str
+    label: str
+    label_icml: str | None = None
+    unit: str = ""
+    extra: bool = False
+    machine: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table."""
+
+    key: str
+    label: str
+    label_icml: str | None = None
+    group: str | None = None
+    group_icml: str | None = None
+    family: str | None = None
+    nearest: tuple[Nearest, ...] = ()
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell: the values published for it and what to measure.
+
+    `kind` is None where there is nothing to measure.  `tolerance` is absolute, in `unit`, unless `relative`.
+    `unreleased` is the reason why there are no public weights, `cost` is V100-hours of training (None: not published).
+    `training` has the settings by which weights are trained where none are public, or on request; `assumed` has the
+    reason for each of them that is not published.
+    """
+
+    row: Row
+    column: Column
+    references: tuple[Reference, ...]
+    kind: str | None
+    metric: str | None
+    settings: Mapping[str, Scalar]
+    training: Mapping[str, Scalar]
+    assumed: Mapping[str, str]
+    unit: str = ""
+    text: bool = False
+    better: str | None = None
+    tolerance: float | None
+    relative: bool
+    digits: int | None = None
+    unreleased: str | None = None
+    cost: float | None = None
+
+    @property
+    def published(self) -> PublishedValue | None:
+        """The paper's own value, if it has one."""
+        return next((r.published for r in self.references if r.source.kind == "paper"), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """One table."""
+
+    name: str
+    path: Path
+    title: str = ""
+    numbers: Mapping[str, str]
+    note: str | None = None
+    cost: str | None = None
+    figure: str | None = None
+    axes: tuple[str, str] | None
+    default: str | None = None
+    sources: Mapping[str, PublishedSource]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    families: Mapping[str, Family]
+    machines: Mapping[str, PublishedMachine]
+    footnotes: Mapping[str, Footnote]
+    cells: Mapping[tuple[str, str], Cell]
+    edition: str = "arxiv"
+
+    @property
+    def id(self) -> str:
+        """Unique among all tables: the edition and the file."""
+        return f"{self.edition}:{self.path}"
+
+    def cell(self, row: str, column: str) -> Cell:
+        """Return the cell of these two keys."""
+        return self.cells[row, column]
+
+    def in_edition(self, edition: str) -> "Spec":
+        """Return the table as in that edition: its values, its labels, without the rows and columns it lacks."""
+
+        def is_present(axis: int, key: str) -> bool:
+            """Whether the edition has values of a row (axis 0) or a column (1), or the paper has none at all."""
+            cells = [cell for keys, cell in self.cells.items() if keys[axis] == key]
+            published = [r.source for cell in cells for r in cell.references if r.source.kind == "paper"]
+            return not published or any(source.is_in(edition) for source in published)
+
+        icml = edition == "icml"
+        columns = {
+            column.key: replace(column, label=(icml and column.label_icml) or column.label)
+            for column in self.columns
+            if is_present(1, column.key)
+        }
+        rows = {
+            row.key: replace(
+                row, label=(icml and row.label_icml) or row.label, group=(icml and row.group_icml) or row.group
+            )
+            for row in self.rows
+            if is_present(0, row.key)
+        }
+        cells = {
+            (row, column): replace(
+                cell,
+                row=rows[row],
+                column=columns[column],
+                references=tuple(r for r in cell.references if r.source.is_in(edition)),
+            )
+            for (row, column), cell in self.cells.items()
+            if row in rows and column in columns
+        }
+        return replace(self, edition=edition, columns=tuple(columns.values()), rows=tuple(rows.values()), cells=cells)

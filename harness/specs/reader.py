@@ -1,0 +1,307 @@
+"""One spec file -> `Spec`, or every mistake in it at once, each with file, line, key and remedy."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import did_you_mean
+from harness.specs.checked import TABLE, TEXT, Constraint, Reader, Scalar, shown
+from harness.specs.document import Document
+from harness.specs.kinds import KINDS, SETTINGS
+from harness.specs.model import (
+    Cell,
+    Column,
+    Family,
+    Footnote,
+    Nearest,
+    PublishedMachine,
+    PublishedSource,
+    PublishedValue,
+    Reference,
+    Row,
+    Spec,
+)
+
+_Part = TypeVar("_Part")
+
+_LABEL = Constraint(types=(str,), required=True)
+_NUMBER = Constraint(types=(float,))
+_FLAG = Constraint(types=(bool,))
+
+# The keys that each part of a file may have; tables/README.md explains them.
+_TABLE = {"title": _LABEL, **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default"), TEXT)}
+_SOURCE = {
+    "kind": Constraint(types=(str,), choices=("paper", "author", "timm"), required=True),
+    "edition": Constraint(types=(str,), choices=("both", "arxiv", "icml")),
+    "cite": TEXT,
+    "checked": Constraint(types=(date,)),
+}
+_MEASURED = {
+    "job": TEXT,
+    "metric": TEXT,
+    "unit": TEXT,
+    "text": _FLAG,
+    "better": Constraint(types=(str,), choices=("higher", "lower")),
+    "tolerance": Constraint(
+        types=(float, str),
+        pattern=re.compile(r"\s*\d+(\.\d+)?%\s*"),
+        form="a number or a percentage like '5%'",
+        least=0,
+    ),
+    "digits": Constraint(types=(int,), least=0),
+    "set": TABLE,
+    "train": TABLE,
+    "cost": _NUMBER,
+}
+_LABELLED = {"label": _LABEL, "label_icml": TEXT, "note": TEXT}
+_COLUMN = {**_MEASURED, **_LABELLED, "machine": TEXT, "extra": _FLAG}
+_ROW = {
+    **_MEASURED,
+    **_LABELLED,
+    **dict.fromkeys(("group", "group_icml", "family", "unreleased"), TEXT),
+    "assumed": TABLE,
+    "nearest": Constraint(types=(list,)),
+    "cell": TABLE,
+}
+_CELL = {
+    **dict.fromkeys(("set", "train", "assumed"), TABLE),
+    **dict.fromkeys(("job", "metric", "unreleased"), TEXT),
+    "cost": _NUMBER,
+}
+_NEAREST = {"model": _LABEL, "weights": _LABEL, "match": TEXT, "comment": TEXT}
+_FAMILY = {"label": TEXT, "reference": TEXT}
+_MACHINE = {"tflops": Constraint(types=(float,), above=0, required=True)}
+_FOOTNOTE = {"text": _LABEL, "effect": Constraint(types=(str,), choices=("note", "explains", "wrong"))}
+_PARTS = dict.fromkeys(("table", "source", "column", "row", "family", "machine", "footnote"), TABLE)
+
+
+def load(path: Path) -> Spec:
+    """Read and check a spec file.
+
+    Raises `SpecError` with every mistake in it, and `HarnessError` if the file cannot be read.
+    """
+    document = Document.read(path, expected="a table or a spec file")
+    if not document.data:
+        if not document.problems:
+            document.add("is empty; see tables/README.md for the format of a spec")
+        document.check()
+    spec = _SpecReader(document).spec()
+    document.check()
+    return spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    """What column, row or cell set for a cell: the entry in the file, and the valid part of it."""
+
+    keys: tuple[str, ...]
+    raw: Mapping[str, Any]
+    entry: Mapping[str, Any]
+    settings: Mapping[str, Mapping[str, Scalar]]
+    assumed: Mapping[str, str]
+
+
+class _SpecReader(Reader):
+    """Builds a spec from a document and reports the mistakes in it; the spec is of no use if there are any."""
+
+    def __init__(self, document: Document) -> None:
+        super().__init__(document.add)
+        self._path = document.path
+        self._parts = self.table(document.data, _PARTS, what="part")
+        for part in ("column", "row"):
+            if not self._parts.get(part):
+                self.report(f"has no {part}s; add [{part}.KEY]")
+
+    def spec(self) -> Spec:
+        table = self.table(self._parts.get("table", {}), _TABLE, "table")
+        sources = {
+            name: _build(PublishedSource, {"cite": name, **entry}, name=name)
+            for name, entry in self._entries("source", _SOURCE).items()
+        }
+        for name in sources.keys() & _ROW.keys():
+            self.report(f"a source cannot be called '{name}', which is a key of every row", "source", name)
+        footnotes = {mark: Footnote(mark=mark, **entry) for mark, entry in self._entries("footnote", _FOOTNOTE).items()}
+        families = {
+            key: Family(key=key, **{"label": key, **entry}) for key, entry in self._entries("family", _FAMILY).items()
+        }
+        machines = {name: PublishedMachine(**entry) for name, entry in self._entries("machine", _MACHINE).items()}
+        column_levels = self._levels("column", _COLUMN)
+        row_levels = self._levels("row", {**_ROW, **dict.fromkeys(sources, TABLE)})
+        columns = {key: _build(Column, {"label": key, **level.entry}, key=key) for key, level in column_levels.items()}
+        rows = {
+            key: _build(
+                *(Row, {"label": key, **level.entry}),
+                key=key,
+                nearest=tuple(self._nearest(raw, key) for raw in level.entry.get("nearest", [])),
+            )
+            for key, level in row_levels.items()
+        }
+        for key, family in families.items():
+            self._refer("reference", family.reference, rows, "row", "family", key)
+        for key, row in rows.items():
+            self._refer("family", row.family, families, "family", "row", key)
+            for source in ("cell", *sources):
+                for name in row_levels[key].entry.get(source, {}):
+                    self.known(name, columns, "column", "row", key, source, name)
+        for axis in ("x", "y"):
+            self._refer(axis, table.get(axis), columns, "column", "table")
+            if axis not in table and table.keys() & {"x", "y"}:
+                self.report(f"{axis} in [table] is missing; a figure has x and y", "table")
+        self._refer("default", table.get("default"), rows, "row", "table")
+        cells = {
+            (row.key, column.key): self._cell(row, column, (column_levels[column.key], row_levels[row.key]), sources)
+            for row in rows.values()
+            for column in columns.values()
+        }
+        self._check_footnotes(cells.values(), footnotes)
+        return _build(
+            *(Spec, table),
+            name=self._path.stem,
+            path=self._path,
+            numbers={edition: table[edition] for edition in ("arxiv", "icml") if edition in table},
+            axes=(table["x"], table["y"]) if table.keys() >= {"x", "y"} else None,
+            sources=sources,
+            columns=tuple(columns.values()),
+            rows=tuple(rows.values()),
+            families=families,
+            machines=machines,
+            footnotes=footnotes,
+            cells=cells,
+        )
+
+    # The parts of a file.
+
+    def _entries(self, part: str, constraints: Mapping[str, Constraint]) -> dict[str, dict[str, Any]]:
+        entries = self._parts.get(part, {})
+        return {key: self.table(raw, constraints, part, key) for key, raw in entries.items()}
+
+    def _levels(self, part: str, constraints: Mapping[str, Constraint]) -> dict[str, _Level]:
+        return {key: self._level(raw, constraints, None, part, key) for key, raw in self._parts.get(part, {}).items()}
+
+    def _level(self, raw: object, constraints: Mapping[str, Constraint], kind: str | None, *keys: str) -> _Level:
+        """Read an entry with settings; `kind` is that of its job if it names none itself."""
+        entry = self.table(raw, constraints, *keys)
+        if "job" in entry:
+            self.known(entry["job"], KINDS, "kind of job", *keys, "job")
+        reasons = dict.fromkeys(SETTINGS, TEXT)
+        return _Level(
+            keys=keys,
+            raw=raw if isinstance(raw, dict) else {},
+            entry=entry,
+            settings={
+                "set": self._settings(entry.get("set", {}), entry.get("job", kind), *keys, "set"),
+                "train": self._settings(entry.get("train", {}), "train", *keys, "train"),
+            },
+            assumed=self.table(entry.get("assumed", {}), reasons, *keys, "assumed", what="setting"),
+        )
+
+    def _settings(self, raw: object, kind: str | None, *keys: str) -> dict[str, Scalar]:
+        settings = self.table(raw, SETTINGS, *keys, what="setting")
+        for name in settings:
+            if kind and kind in KINDS and name not in KINDS[kind].settings:
+                self.report(f"job '{kind}' does not take the setting '{name}'", *keys, name)
+        return settings
+
+    def _refer(self, key: str, name: str | None, names: Iterable[str], what: str, *keys: str) -> None:
+        """Check that what an entry refers to exists."""
+        if name is not None:
+            self.known(name, names, what, *keys, key, where=f" in [{'.'.join(keys)}]")
+
+    def _nearest(self, raw: object, row: str) -> Nearest:
+        published = (
+            {name: value for name, value in raw.items() if isinstance(value, dict)} if isinstance(raw, dict) else {}
+        )
+        entry = self.table(raw, {**_NEAREST, **dict.fromkeys(published, TABLE)}, "row", row, "nearest")
+        texts = {source: {metric: str(value) for metric, value in of.items()} for source, of in published.items()}
+        return _build(Nearest, entry, published=texts)
+
+    # Cells.
+
+    def _cell(
+        self, row: Row, column: Column, outer: tuple[_Level, _Level], sources: Mapping[str, PublishedSource]
+    ) -> Cell:
+        entry = {**outer[0].entry, **outer[1].entry}
+        own = entry.get("cell", {}).get(column.key, {})
+        levels = (*outer, self._level(own, _CELL, entry.get("job"), "row", row.key, "cell", column.key))
+        entry |= levels[2].entry
+        kind = entry.get("job") if entry.get("job") in KINDS else None
+        tolerance = entry.get("tolerance")
+        settings, training = self._merge_settings(kind, levels, "set"), self._merge_settings("train", levels, "train")
+        return _build(
+            *(Cell, entry),
+            row=row,
+            column=column,
+            references=tuple(self._references(row, column, outer[1].entry, sources, words=entry.get("text", False))),
+            kind=kind,
+            metric=self._metric(kind, entry.get("metric"), levels),
+            settings=settings,
+            training={**training, **(settings if kind == "train" else {})},
+            assumed={name: why for level in levels for name, why in level.assumed.items()},
+            tolerance=float(tolerance.strip().rstrip("%")) / 100 if isinstance(tolerance, str) else tolerance,
+            relative=isinstance(tolerance, str),
+        )
+
+    def _references(
+        self, row: Row, column: Column, entry: Mapping[str, Any], sources: Mapping[str, PublishedSource], *, words: bool
+    ) -> Iterable[Reference]:
+        for name, source in sources.items():
+            if column.key not in entry.get(name, {}):
+                continue
+            raw = entry[name][column.key]
+            types = (str,) if words else (str, int, Decimal)
+            published = None
+            if isinstance(raw, types) and not isinstance(raw, bool):
+                published = PublishedValue.read(raw, words=words)
+            if published is None:
+                where = f"{column.key} in [row.{row.key}.{name}]"
+                expected = "a string" if words else 'a number, or a string like "81.8 ± 0.2" or "96.9[B2]"'
+                self.report(f"{where} must be {expected}, not {shown(raw)}", "row", row.key, name, column.key)
+                continue
+            yield Reference(source=source, published=published)
+
+    def _merge_settings(self, kind: str | None, levels: Iterable[_Level], part: str) -> dict[str, Scalar]:
+        """Merge the settings of column, row and cell; a contradiction is a mistake."""
+        merged: dict[str, Scalar] = {}
+        origin: dict[str, tuple[str, ...]] = {}
+        for level in levels:
+            for name, value in level.settings[part].items():
+                if merged.setdefault(name, value) != value:
+                    other = f"{name} = {merged[name]!r} of {origin[name][0]} '{origin[name][1]}'"
+                    text = f"{name} = {value!r} contradicts {other}; set it in one place only"
+                    self.report(text, *level.keys, part, name)
+                origin.setdefault(name, level.keys)
+        return {name: merged[name] for name in KINDS[kind].settings if name in merged} if kind else {}
+
+    def _metric(self, kind: str | None, metric: str | None, levels: tuple[_Level, ...]) -> str | None:
+        level = next((level for level in reversed(levels) if level.entry.keys() & {"job", "metric"}), None)
+        if kind is None or level is None:
+            return None
+        metrics = KINDS[kind].metrics
+        if metric is not None and metric not in metrics:
+            hint = did_you_mean(metric, metrics) or f"; it gives {', '.join(metrics)}"
+            self.report(f"job '{kind}' has no metric '{metric}'{hint}", *level.keys, "metric")
+        elif metric is None and not any("metric" in level.raw for level in levels):
+            self.report(f"job '{kind}' without a metric; name one of {', '.join(metrics)}", *level.keys)
+        return metric
+
+    def _check_footnotes(self, cells: Iterable[Cell], footnotes: Mapping[str, Footnote]) -> None:
+        used = set()
+        for cell in cells:
+            for reference in cell.references:
+                for mark in reference.published.marks:
+                    used.add(mark)
+                    if mark not in footnotes:
+                        keys = ("row", cell.row.key, reference.source.name, cell.column.key)
+                        text = f"{cell.column.key} = '{reference.published.text}[{mark}]' has no [footnote.'{mark}']"
+                        self.report(text + did_you_mean(mark, footnotes), *keys)
+        for mark in footnotes.keys() - used:
+            self.report(f"[footnote.'{mark}'] is not used by any value", "footnote", mark)
+
+
+def _build(part: type[_Part], entry: Mapping[str, Any], **values: object) -> _Part:
+    """Make a part of a spec from the keys of its entry that it has, and from values that need more than a key."""
+    return part(**{name: entry[name] for name in part.__annotations__ if name in entry} | values)

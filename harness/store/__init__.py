@@ -1,0 +1,1 @@
+"""`Result`s and predictions <-> files in a folder of runs, and which result counts for a cell."""

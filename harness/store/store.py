@@ -1,0 +1,240 @@
+"""`Result` <-> `runs/<job key>/<run id>.json`: one folder per job, one file per run, nothing is overwritten."""
+
+import errno
+import glob
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from harness import atomic
+from harness.errors import StoreError
+from harness.machine import Machine, same_software
+from harness.plan.job import Job
+from harness.store.result import Result, from_json, to_json
+
+# Ids shown in a message.
+SHOWN_IDS = 3
+
+
+class Store:
+    """A folder of results, safe to use from several processes; `damaged` has a sentence for each unusable file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.damaged: list[str] = []
+
+    def prepare(self) -> None:
+        """Check that results can be saved, before anything is measured.
+
+        Raises `StoreError` if the folder is a file, not writable, or on a full disk.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                # A full disk accepts an empty file but not its content.
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"--runs {self.root}: is a file, not a folder; name another folder") from error
+        except OSError as error:
+            raise StoreError(f"--runs {self.root}: {_message(error)}") from error
+
+    def save(self, result: Result) -> Path:
+        """Write a result and return its path; once this returns, the result is on the disk."""
+        path = self.path_of(result)
+        try:
+            atomic.write(path, to_json(result))
+        except OSError as error:
+            raise StoreError(f"{path}: {_message(error)}") from error
+        return path
+
+    def results(self, job: Job) -> Iterator[Result]:
+        """Yield the results of a job, newest first.  Damaged ones are renamed, and a sentence added to `damaged`."""
+        folder = self.root / job.key
+        try:
+            paths = sorted(folder.glob("[!.]*.json"), reverse=True)
+        except OSError as error:
+            raise StoreError(f"{folder}: {_message(error)}") from error
+        for path in paths:
+            result = self._read(path)
+            if result is not None:
+                yield result
+
+    def find(self, job: Job, machine: Machine, software: Mapping[str, str] | None = None) -> Result | None:
+        """Return the newest good result that makes it unnecessary to run the job here.
+
+        A throughput counts for the same device model and software only, any other metric wherever it was measured.
+        """
+
+        def counts(result: Result) -> bool:
+            if result.error is not None:
+                return False
+            if not job.exclusive:
+                return True
+            versions = software is None or same_software(result.software, software)
+            return versions and result.machine.is_equivalent(machine)
+
+        return self.latest(job, counts)
+
+    def latest(self, job: Job, condition: Callable[[Result], bool]) -> Result | None:
+        """Return the newest result of a job that fulfils a condition."""
+        return next((result for result in self.results(job) if condition(result)), None)
+
+    def all_results(self) -> Iterator[Result]:
+        """Yield all results of all jobs, newest first.
+
+        Files that are no result, are in the wrong place, or claim the id of another run get a sentence in `damaged`
+        but are not renamed: the folder may contain files of other programs.  Raises `StoreError` if the root is a file.
+        """
+        first: dict[str, Path] = {}
+        for path in self._files("*"):
+            try:
+                result = read(path)
+            except StoreError as error:
+                self.damaged.append(f"{error}; left as it is")
+                continue
+            if path == self.path_of(result):
+                other = first.setdefault(result.id, path)
+                if other == path:
+                    yield result
+                else:
+                    self.damaged.append(
+                        f"{path}: claims to be run {result.id}, as {other} does; left as it is and not used"
+                    )
+            else:
+                self.damaged.append(f"{path}: belongs in {self.path_of(result)}; left as it is and not used")
+
+    def by_id(self, text: str) -> Result:
+        """Return the run whose id is `text`, or the only one whose id starts with it.
+
+        Raises `StoreError` if there is none or more than one, or if its file is damaged.
+        """
+        paths = [path for path in self._files(f"{glob.escape(text)}*") if not self._is_copy(path)]
+        if not paths:
+            raise StoreError(f"no run '{text}' in {self.root}/; `harness runs list` shows what there is")
+        if len({path.name for path in paths}) == 1 < len(paths):
+            claims = " and ".join(map(str, paths))
+            raise StoreError(f"{claims} claim to be the same run {paths[0].stem}; remove all but the right one")
+        if len(paths) > 1:
+            ids = ", ".join(path.stem for path in paths[:SHOWN_IDS]) + (", …" if len(paths) > SHOWN_IDS else "")
+            raise StoreError(f"{len(paths)} runs in {self.root}/ begin with '{text}' ({ids}); write more of the id")
+        return read(paths[0])
+
+    def path_of(self, result: Result) -> Path:
+        """Return the file of a result."""
+        return self.root / result.job.key / f"{result.id}.json"
+
+    def predictions_of(self, result: Result) -> Path:
+        """Return the file of an evaluation's predictions, next to its result."""
+        return self.root / result.job.key / f"{result.id}.predictions.npz"
+
+    def weights_of(self, result: Result) -> Path:
+        """Return the file of a training's weights, next to its result."""
+        return self.weights_for(result.job, result.id)
+
+    def weights_for(self, job: Job, result_id: str) -> Path:
+        """Return that file before the result of this id exists."""
+        return self.root / job.key / f"{result_id}.weights.safetensors"
+
+    def remove(self, result: Result) -> None:
+        """Remove a result, then its predictions and weights, so that an interruption leaves no result without them.
+
+        The folder stays even if it is empty: another process may be about to write into it.
+        """
+        for path in (self.path_of(result), self.predictions_of(result), self.weights_of(result)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be removed ({error.strerror or error})") from error
+
+    def _files(self, name: str) -> list[Path]:
+        """Return the files of results, of all jobs, newest first."""
+        if self.root.is_file():
+            raise StoreError(f"--runs {self.root}: is a file, not a folder; name the folder of the results")
+        paths = (path for path in self.root.glob(f"*/{name}.json") if not path.name.startswith("."))
+        return sorted(sorted(paths), key=lambda path: path.name, reverse=True)
+
+    def _is_copy(self, path: Path) -> bool:
+        """Whether a result is in the wrong place, so that `all_results` leaves it out too."""
+        try:
+            return path != self.path_of(read(path))
+        except StoreError:
+            return False  # reading it reports the damage
+
+    def _read(self, path: Path) -> Result | None:
+        try:
+            return from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None  # another process renamed it
+        except UnicodeDecodeError:
+            reason = "is not text"
+        except OSError as error:
+            raise StoreError(f"{path}: {_message(error)}") from error
+        except StoreError as error:
+            reason = str(error)
+            if "update the harness" in reason:
+                self.damaged.append(f"{path}: {reason}; left as it is and not used")
+                return None
+        self._set_aside(path, reason)
+        return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_suffix(".json.damaged")
+        try:
+            path.replace(aside)
+        except OSError:
+            self.damaged.append(f"{path}: {reason}; not used")
+        else:
+            self.damaged.append(f"{path}: {reason}; set aside as {aside.name} and measured again when requested")
+
+
+def read(path: Path) -> Result:
+    """Read the file of a result, in whatever folder.  Raises `StoreError` if it is missing or no result."""
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise StoreError(f"{path}: is not text") from None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}") from error
+
+
+def superseded(results: Iterable[Result]) -> dict[str, Result]:
+    """Return the newer result that supersedes a good one, by the id of the older.
+
+    Both are of the same job, machine and software; where images and weights are the user's, of the same images and
+    weights, too.
+    """
+    kept: dict[str, list[Result]] = {}
+    superseding = {}
+    for result in sorted(results, key=lambda result: result.id, reverse=True):
+        if result.error is not None:
+            continue
+        newest = kept.setdefault(result.job.key, [])
+        newer = next((newer for newer in newest if _supersedes(newer, result)), None)
+        if newer is None:
+            newest.append(result)
+        else:
+            superseding[result.id] = newer
+    return superseding
+
+
+def _supersedes(newer: Result, older: Result) -> bool:
+    same = newer.machine.is_equivalent(older.machine) and same_software(newer.software, older.software)
+    return same and _inputs_of(newer) == _inputs_of(older)
+
+
+def _inputs_of(result: Result) -> tuple[object, ...]:
+    """Return the facts about the user's inputs that a result depends on, apart from its job."""
+    return tuple(result.facts.get(name) for name in ("images", "weights", "unreadable"))
+
+
+def _message(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space or name another folder with --runs"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "is not writable; name another folder with --runs"
+    return f"{error.strerror or error}; name another folder with --runs"
