@@ -1,0 +1,1 @@
+"""The manual: pages in Markdown, and the scripts that keep them true."""

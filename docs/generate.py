@@ -1,0 +1,114 @@
+"""The parts of the manual that the program itself knows: options, export columns and reference results.
+
+`python -m docs.generate` writes each part between its markers, `<!-- generated: NAME -->` and `<!-- /generated -->`.
+tests/test_docs.py fails while a page and the program differ.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from textwrap import fill
+
+import click
+
+from harness.cli.main import cli
+from harness.judge.judged import judged_tables
+from harness.plan.plan import Options
+from harness.report import render_markdown
+from harness.report.export import FIELDS
+from harness.specs import Catalog
+from harness.store.store import Store
+
+DOCS = Path(__file__).parent
+REFERENCE = DOCS.parent / "runs" / "reference"
+CPU_RESULTS = REFERENCE / "cpu-xeon-2-cores-2026-11-21"
+PROXY_RESULTS = REFERENCE / "proxy-digits-cpu-2026-11-21"
+
+_BLOCK = re.compile(r"(?<=<!-- generated: )(?P<name>[^>]+)(?P<open> -->\n).*?(?=<!-- /generated -->)", re.DOTALL)
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that runs something, with its whole name: `report`, `runs list`."""
+    for name, command in cli.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", command.commands[inner]) for inner in command.commands)
+        else:
+            yield name, command
+
+
+def reference_results(table: str, runs: Path, options: Options | None = None) -> str:
+    """Return a table of stored results as `harness report --format markdown` prints it."""
+    specs = Catalog().find([table])
+    (diff,) = judged_tables(specs, options, Store(runs), None).diffs
+    return render_markdown(diff)
+
+
+def option_list(command: click.Command) -> str:
+    """Return the options of a command with their help and defaults, one line each."""
+    return "".join(f"- {_entry(option)}\n" for option in command.params if isinstance(option, click.Option))
+
+
+def _entry(option: click.Option) -> str:
+    # Not click's own text, whose form changes from version to version.
+    short_first = sorted(option.opts, key=len)
+    names = f"{', '.join(short_first)} {_value(option)}".strip()
+    default = f" [default: {option.default}]" if option.show_default and not option.is_flag else ""
+    return f"`{names}`: {option.help or ''}{default}".replace("  [", " [").replace(":  ", ": ").rstrip(": ")
+
+
+def _value(option: click.Option) -> str:
+    """Return what stands for the value of an option; a flag has none."""
+    if option.is_flag or option.metavar:
+        return option.metavar or ""
+    if isinstance(option.type, click.Choice):
+        return "|".join(option.type.choices)
+    return {"integer range": "N", "float range": "X"}.get(option.type.name, option.type.name.upper())
+
+
+def variables() -> str:
+    """Return the environment variables behind the options."""
+    options = (option for _, command in commands() for option in command.params)
+    names = {str(option.envvar) for option in options if option.envvar}
+    return fill(", ".join(f"`{name}`" for name in sorted(names)) + ".", width=120)
+
+
+def export_columns() -> str:
+    """Return the columns of `harness runs export`."""
+    lines = [f"| `{name}` | {field.type} | {field.holds} |\n" for name, field in FIELDS.items()]
+    return "".join(["| column | type | holds |\n", "|---|---|---|\n", *lines])
+
+
+def blocks() -> Mapping[str, Callable[[], str]]:
+    """Return what makes each generated part, by the name in its marker."""
+    proxy = Options(train=True, scale="proxy")
+    return {
+        "table5": lambda: reference_results("table5", CPU_RESULTS),
+        "table3-proxy": lambda: reference_results("table3", PROXY_RESULTS, proxy),
+        "table8-proxy": lambda: reference_results("table8", PROXY_RESULTS, proxy),
+        "export-columns": export_columns,
+        "variables": variables,
+        **{f"options of {name}": partial(option_list, command) for name, command in commands()},
+    }
+
+
+def renew(page: str) -> str:
+    """Return a page with its generated parts as the program has them now."""
+    known = blocks()
+    return _BLOCK.sub(lambda match: f"{match['name']}{match['open']}\n{known[match['name']]().strip()}\n\n", page)
+
+
+def main() -> int:
+    """Write the generated parts of every page; the exit code is 0."""
+    for path in sorted(DOCS.glob("*.md")):
+        before = path.read_text(encoding="utf-8")
+        after = renew(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"renewed {path.relative_to(DOCS.parent)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
