@@ -295,10 +295,28 @@ def test_real_is_shown_in_the_table_where_both_have_it() -> None:
     ]
 
 
-def test_an_image_that_could_not_be_read_is_shown_as_that() -> None:
-    unread = (-1, *FOUR[1:])
-    last = render_comparison(compare(tiny(), lite(unread)), width=100, images=1).splitlines()[-1]
-    assert last == "n01440764/ILSVRC2012_val_00000001.JPEG  0      0 ✓  not read"
+def test_an_image_that_one_could_not_read_is_left_out_and_counted() -> None:
+    # Without image 0, which both have right, and image 3, which the first alone has: 4 against 3 of 8.
+    unread = (-1, *FOUR[1:3], -1, *FOUR[4:])
+    found = compare(tiny(), lite(unread))
+    assert (found.common, found.unread) == (8, 2)
+    assert (found.first.only_right, found.second.only_right) == (2, 1)
+    assert found.difference.value == pytest.approx(100 * (4 - 3) / 8)
+    assert NAMES[3] not in [image.name for image in found.differing]
+    text = render_comparison(found, width=100, images=1)
+    assert "Both were shown the same 8 images. 2 more, which one of them could not read, are left out." in text
+    assert json.loads(render_comparison_json(found, images=0))["not_read"] == 2
+    with pytest.raises(HarnessError, match="none of the 10 images in common was read by both"):
+        compare(tiny(), lite([-1] * 10))
+
+
+def test_files_of_other_sizes_under_the_same_names_are_told() -> None:
+    other = lite()
+    facts = {**other.result.facts, "images": {**other.result.facts["images"], "fingerprint": "g"}}
+    again = replace(other, result=replace(other.result, facts=facts))
+    sentence = "The files of these names have other sizes in A than in B"
+    assert sentence in " ".join(render_comparison(compare(tiny(), again), width=100, images=0).split())
+    assert sentence not in " ".join(render_comparison(compare(tiny(), other), width=100, images=0).split())
 
 
 def test_a_program_gets_all_of_it_as_numbers() -> None:
@@ -329,6 +347,8 @@ def test_a_program_gets_all_of_it_as_numbers() -> None:
         },
         "second": found["second"],
         "images": 10,
+        "not_read": 0,
+        "same_files": True,
         "difference": {
             "unit": "points",
             "value": 20.0,

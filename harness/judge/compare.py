@@ -44,7 +44,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class DifferingImage:
-    """An image, its label, and two predictions that differ; all three are class indices, -1 for an image not read."""
+    """An image, its label, and two predictions that differ; all three are class indices."""
 
     name: str
     label: int
@@ -54,8 +54,10 @@ class DifferingImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two evaluations of the same `common` images.
+    """Two evaluations of the same `common` images, without those of the same names that one could not read: `unread`.
 
+    `same_files` tells that images of the same names are the same files, as far as their sizes tell; None where the two
+    do not have the same names.
     `difference` is the top-1 of the first less that of the second, in points; `p` is McNemar's, exact; `agreement` is
     the fraction of images with the same first prediction.  `differing` has the other images, those that decide first.
     """
@@ -63,6 +65,8 @@ class Comparison:
     first: Side
     second: Side
     common: int
+    unread: int
+    same_files: bool | None
     difference: Interval
     p: float
     agreement: float
@@ -93,6 +97,11 @@ def compare(first: Evaluation, second: Evaluation, head: str | None = None) -> C
     heads = [_head(side, head) for side in (first, second)]
     indices = _common(first, second)
     shared = (first.predictions.take(indices[0]), second.predictions.take(indices[1]))
+    in_common = len(shared[0].names)
+    read = np.flatnonzero(_was_read(shared[0]) & _was_read(shared[1]))
+    if not len(read):
+        raise HarnessError(f"none of the {in_common:,} images in common was read by both; evaluate them again")
+    shared = (shared[0].take(read), shared[1].take(read))
     _check_labels(shared, first, second)
     right = [predictions.correct(head) for predictions, head in zip(shared, heads, strict=True)]
     top = [predictions.heads[head].top[:, 0] for predictions, head in zip(shared, heads, strict=True)]
@@ -100,7 +109,9 @@ def compare(first: Evaluation, second: Evaluation, head: str | None = None) -> C
     return Comparison(
         first=_side(first, heads[0], right[0], only_right[0], second),
         second=_side(second, heads[1], right[1], only_right[1], first),
-        common=len(shared[0].names),
+        common=len(read),
+        unread=in_common - len(read),
+        same_files=_same_files(first, second),
         difference=paired_difference(*only_right, len(shared[0].names)),
         p=mcnemar(*only_right),
         agreement=float((top[0] == top[1]).mean()),
@@ -131,6 +142,19 @@ def _common(first: Evaluation, second: Evaluation) -> tuple[list[int], list[int]
             "evaluations of one dataset"
         )
     return [indices[name] for name in common], [others[name] for name in common]
+
+
+def _was_read(predictions: Predictions) -> NDArray[np.bool_]:
+    """Return for each image whether it has a prediction: one that could not be read says nothing about a model."""
+    readable: NDArray[np.bool_] = predictions.heads[predictions.main_head].top[:, 0] >= 0
+    return readable
+
+
+def _same_files(first: Evaluation, second: Evaluation) -> bool | None:
+    prints = [side.result.facts["images"].get("fingerprint") for side in (first, second)]
+    if set(first.predictions.names) != set(second.predictions.names) or None in prints:
+        return None
+    return bool(prints[0] == prints[1])
 
 
 def _index_by_name(side: Evaluation) -> dict[str, int]:

@@ -55,6 +55,8 @@ def render_comparison_json(comparison: Comparison, *, images: int) -> str:
         "first": _side(comparison.first),
         "second": _side(comparison.second),
         "images": comparison.common,
+        "not_read": comparison.unread,
+        "same_files": comparison.same_files,
         "difference": {"unit": "points", **_ends(comparison.difference)},
         "p": comparison.p,
         "agreement": comparison.agreement,
@@ -115,7 +117,7 @@ def _table(comparison: Comparison) -> list[str]:
         ["right alone, images", *(f"{side.only_right:,}" for side in sides)],
     ]
     if all(side.real for side in sides):
-        whole = " of all its images" if any(side.unshared for side in sides) else ""
+        whole = " of all its images" if comparison.unread or any(side.unshared for side in sides) else ""
         rows.append([f"ReaL{whole}, %", *(_interval(side.real) for side in sides if side.real)])
     if any(side.labels_agree is not None for side in sides):
         shares = ("" if side.labels_agree is None else f"{100 * side.labels_agree:.2f}" for side in sides)
@@ -125,9 +127,15 @@ def _table(comparison: Comparison) -> list[str]:
 
 def _images_in_common(comparison: Comparison) -> str:
     first, second = comparison.first.unshared, comparison.second.unshared
+    unread = (
+        f" {comparison.unread:,} more, which one of them could not read, are left out." if comparison.unread else ""
+    )
+    if comparison.same_files is False:
+        unread += " The files of these names have other sizes in A than in B, so they may not be the same images."
     if not first and not second:
-        return f"Both were shown the same {comparison.common:,} images."
-    return f"Compared are the {comparison.common:,} images in common; only A has {_few(first)}, only B {_few(second)}."
+        return f"Both were shown the same {comparison.common:,} images.{unread}"
+    names = f"only A has {_few(first)}, only B {_few(second)}"
+    return f"Compared are the {comparison.common:,} images in common; {names}.{unread}"
 
 
 def _few(names: Sequence[str]) -> str:
@@ -149,7 +157,7 @@ def _where_they_differ(comparison: Comparison, *, width: int, images: int) -> li
 
 
 def _prediction(image: DifferingImage, prediction: int) -> str:
-    return f"{'not read' if prediction < 0 else prediction}{' ✓' if prediction == image.label else ''}"
+    return f"{prediction}{' ✓' if prediction == image.label else ''}"
 
 
 def _shortened(name: str, room: int) -> str:
