@@ -46,16 +46,19 @@ def student(degrees: int, share: float) -> float:
     return float(stdtrit(degrees, share))
 
 
-def timing_warnings(seconds: Sequence[float]) -> list[str]:
-    """Return warnings about the times of the iterations, each with a number and a remedy."""
+def timing_warnings(seconds: Sequence[float], *, serious: bool = False) -> list[str]:
+    """Return warnings about the times of the iterations, each with a number and a remedy.
+
+    `serious` ones alone are those that say something else than the model was timed as well.
+    """
     warnings = []
     cv, median = variation(seconds), statistics.median(seconds)
     vary, too_short = f"iterations vary by {100 * cv:.1f} %", "the warm-up was too short; measure again"
     if cv > 0.05:
         warnings.append(f"{vary}: is something else using the machine? measure again when it is idle")
-    elif cv > 0.02:
+    elif cv > 0.02 and not serious:
         warnings.append(f"{vary}, more than the usual 2 %: measure again when the machine is idle")
-    if len(seconds) >= 5 and seconds[0] > 1.25 * median:
+    if len(seconds) >= 5 and seconds[0] > 1.25 * median and not serious:
         warnings.append(f"the first iteration took {seconds[0] / median:.2f} times the median: {too_short}")
     drift = 100 * relative_drift(seconds)
     if len(seconds) >= 10 and abs(drift) > 5:

@@ -1,8 +1,9 @@
 """Fake machines, launchers and results."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from harness.machine import GIB, Machine
 from harness.plan.job import Job
@@ -51,10 +52,41 @@ def result_of(  # a result as a job would leave it
         started=started,
         seconds=2.0,
         metrics={} if error else metrics,
-        facts={} if error else {"batch": 4},
+        facts={} if error else {"batch": 4, **inputs_of(job)},
         warnings=warnings,
         error=error,
     )
+
+
+def images_of(data: str, count: int = 100) -> dict[str, Any]:
+    """The facts of some of the hundred images that a dataset is said to have."""
+    part = f"all {count}" if count == 100 else f"{count} of the 100"
+    shared = {"name": data, "fingerprint": f"{data}-{count}", "images": count, "of": 100}
+    return {**shared, "whole": count == 100, "said": f"{part} images of {data}"}
+
+
+def inputs_of(job: Job) -> dict[str, Any]:
+    """The facts of a job's images and weights: whole, and made by the trainings that it needs."""
+    facts: dict[str, Any] = {}
+    if job.reads_images or job.needs:
+        facts["images"] = images_of(f"{job.get('data')}{'/train' if job.kind == 'train' else ''}")
+    made = {part: f"weights of {training.key}" for part, training in job.needs}
+    if job.kind == "train":
+        facts |= {"weights": {"sha256": f"weights of {job.key}", "origin": "trained"}, "took": made}
+    elif made:
+        facts["weights"] = {"sha256": made["weights"], "origin": "trained"}
+    return facts
+
+
+def with_trainings(*results: Result) -> dict[str, Result]:
+    """Results and those of every training behind them, by the key of their job."""
+    trainings = {training.key: result_of(training) for result in results for training in result.job.lineage}
+    return {**trainings, **{result.job.key: result for result in results}}
+
+
+def with_facts(result: Result, **facts: Any) -> Result:  # noqa: ANN401 -- of any kind
+    """The same result with other facts."""
+    return replace(result, facts={**result.facts, **facts})
 
 
 @dataclass

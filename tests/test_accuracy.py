@@ -29,7 +29,7 @@ from harness.run.target import ExecutionTarget
 from harness.specs import Spec, load
 from harness.store.result import Measurement, Result, new_id
 from harness.store.store import Store
-from tests.fakes import LAPTOP, NOON, VERSIONS, FakeLauncher
+from tests.fakes import LAPTOP, NOON, VERSIONS, FakeLauncher, inputs_of, with_trainings
 
 SPEC = """
 [table]
@@ -210,6 +210,71 @@ def test_a_report_shows_the_crops_that_were_measured_without_the_folder_of_the_i
     values = {0.875: 82.89, 0.9: 82.95, 0.95: 83.0, 1.0: 83.108}
     cell = judged(spec, values, options=Options(explain=True))
     assert [(variant.crop, variant.value) for variant in head_variants(cell.filled)] == list(values.items())
+
+
+UNREADABLE: dict[str, Any] = {"unreadable": [f"{number}.JPEG" for number in range(3000)]}
+
+
+def test_an_accuracy_with_unreadable_images_is_not_judged(spec: Spec) -> None:
+    cell = judged(spec, {0.875: 83.1}, **UNREADABLE)
+    assert (cell.verdict, cell.reason) == (
+        Verdict.NOT_COMPARABLE,
+        "3,000 of 50,000 images could not be read and count as wrong",
+    )
+
+
+def test_weights_that_may_be_others_are_not_judged(spec: Spec) -> None:
+    warning = "nothing in its name or hash says that net.pth is net.w"
+    cell = judged(spec, {0.875: 83.1}, weights={**FILE, "warning": warning})
+    assert (cell.verdict, cell.reason) == (Verdict.NOT_COMPARABLE, warning)
+
+
+def test_where_two_rows_share_a_file_of_weights_neither_is_judged(tmp_path: Path) -> None:
+    twin = '[row.twin]\nlabel = "Twin"\nset = { model = "net", weights = "v", res = 384 }\npaper = { top1 = 83.1 }\n'
+    path = tmp_path / "twins.toml"
+    path.write_text(SPEC + twin, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], GIVEN)
+    results = {job.key: evaluated(job, 83.1) for job in plan.jobs}
+    cells = compare(fill(spec, plan, results)).judged_cells
+    reason = "the same file was taken for the weights net.v and net.w: net.safetensors; name them MODEL.TAG.safetensors"
+    for row in ("net", "twin"):
+        assert (cells[row, "top1"].verdict, cells[row, "top1"].reason) == (Verdict.NOT_COMPARABLE, reason)
+    other = {**results, plan.jobs[1].key: evaluated(plan.jobs[1], 83.1, weights={**FILE, "sha256": "b" * 64})}
+    assert compare(fill(spec, plan, other)).judged_cells["net", "top1"].verdict is Verdict.MATCH
+
+
+@pytest.mark.parametrize(
+    "facts", [UNREADABLE, {"weights": {**FILE, "sha256": "b" * 64}}], ids=["unreadable", "weights"]
+)
+def test_another_crop_of_fewer_images_or_other_weights_explains_nothing(spec: Spec, facts: Mapping[str, Any]) -> None:
+    plan = make_plan([spec], replace(GIVEN, explain=True, rows=("net",)))
+    own, *others = plan.jobs
+    results = {own.key: evaluated(own, 82.89)} | {job.key: evaluated(job, 83.1, **facts) for job in others}
+    cell = compare(fill(plan.specs[0], plan, results)).judged_cells["net", "top1"]
+    assert cell.verdict is Verdict.DEVIATES
+
+
+def test_of_several_seeds_a_head_explains_by_its_mean(tmp_path: Path) -> None:
+    path = tmp_path / "trained.toml"
+    text = SPEC.replace(
+        'weights = "w", res = 384 }', 'res = 224 }\nunreleased = "never"\ntrain = { recipe = "deit-ti" }'
+    )
+    path.write_text(text, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], replace(GIVEN, train=True, seeds=2, rows=("net",)))
+    jobs = [job for job in plan.jobs if job.kind == "evaluate"]
+    heads = [{"class": 80.0, "distil": 83.1}, {"class": 80.0, "distil": 84.1}]  # the first alone meets 83.1
+    taken = [dict(inputs_of(job)["weights"]) for job in jobs]
+    results = with_trainings(
+        *(evaluated(job, 80.0, heads=of, weights=made) for job, of, made in zip(jobs, heads, taken, strict=True))
+    )
+    cell = compare(fill(plan.specs[0], plan, results)).judged_cells["net", "top1"]
+    assert [(variant.head, variant.value) for variant in head_variants(cell.filled)] == [
+        ("class", 80.0),
+        ("distil", pytest.approx(83.6)),
+    ]
+    assert cell.verdict is Verdict.DEVIATES
 
 
 def test_another_crop_of_other_images_explains_nothing(spec: Spec) -> None:
@@ -441,9 +506,13 @@ FIGURE = SPEC.replace('title = "Accuracy"', 'title = "Accuracy"\nx = "speed"\ny 
 )
 
 
-@pytest.mark.parametrize(("images", "height"), [(WHOLE, 82.5), (SAMPLE, 83.1)], ids=["whole", "sample"])
+@pytest.mark.parametrize(
+    ("facts", "height"),
+    [({"images": WHOLE}, 82.5), ({"images": SAMPLE}, 83.1), (UNREADABLE, 83.1)],
+    ids=["whole", "sample", "unreadable"],
+)
 def test_the_accuracy_of_a_sample_is_not_drawn_among_published_ones(
-    tmp_path: Path, images: Mapping[str, Any], height: float
+    tmp_path: Path, facts: Mapping[str, Any], height: float
 ) -> None:
     path = tmp_path / "figure.toml"
     path.write_text(FIGURE, encoding="utf-8")
@@ -454,7 +523,7 @@ def test_the_accuracy_of_a_sample_is_not_drawn_among_published_ones(
     assert speed is not None
     assert top1 is not None
     fast = replace(evaluated(speed, 0.0), metrics={"throughput": Measurement(unit="im/s", value=10.0)}, facts={})
-    table = fill(spec, plan, {speed.key: fast, top1.key: evaluated(top1, 82.5, images=images)})
+    table = fill(spec, plan, {speed.key: fast, top1.key: evaluated(top1, 82.5, **facts)})
     drawn = [heights(line) for line in points_figure(table).axes[0].lines]
     assert [line for line in drawn if line] == [[height]]
 

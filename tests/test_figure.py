@@ -31,7 +31,7 @@ from harness.plan.plan import Options, make_plan
 from harness.specs import Catalog, Spec, load
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
-from tests.fakes import H200, LAPTOP, V100, result_of
+from tests.fakes import H200, LAPTOP, V100, result_of, with_facts, with_trainings
 
 REMARK = "The accuracy of {} is the published one: it was not measured."
 
@@ -70,7 +70,7 @@ def filled(
             top1 = Measurement(unit="%", value=accuracies[row])
             metrics = dict.fromkeys(("top1", "top1_softmax_sum"), top1)
             results[job.key] = replace(result_of(job, machine=machine), metrics=metrics)
-    return fill(spec, plan, results)
+    return fill(spec, plan, with_trainings(*results.values()))
 
 
 @pytest.fixture(scope="module")
@@ -333,8 +333,8 @@ def trained(spec: Spec, accuracies: Mapping[tuple[str, str], float], **facts: ob
         job = plan.cells_in(spec)[place].job
         assert job
         metrics = {"top1": Measurement(unit="%", value=value)}
-        results[job.key] = replace(result_of(job), metrics=metrics, facts=facts)
-    return fill(spec, plan, results)
+        results[job.key] = with_facts(replace(result_of(job), metrics=metrics), **facts)
+    return fill(spec, plan, with_trainings(*results.values()))
 
 
 def by_epochs(axes: Axes, *, hollow: bool) -> list[list[tuple[float, float]]]:

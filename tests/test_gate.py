@@ -27,9 +27,10 @@ from harness.report.gate import (
 )
 from harness.specs import Spec
 from harness.store.predictions import write
+from harness.store.result import Measurement
 from harness.store.store import Store
 from tests.evaluations import predictions
-from tests.fakes import H200, V100
+from tests.fakes import H200, V100, with_facts
 from tests.gating import (
     FIVE,
     SPEC,
@@ -159,6 +160,18 @@ def test_other_images_are_not_judged(old: Store, new: Store, spec: Spec) -> None
         Outcome.NOT_JUDGED,
         "mine, top-1 of Tiny: measured on other images than in the baseline: now all 10 images",
     )
+
+
+def test_images_that_could_not_be_read_are_other_images(old: Store, new: Store, spec: Spec) -> None:
+    save_accuracy(old, spec, 0, images(right=722))
+    readable = save_accuracy(new, spec, 9, images(right=722, lost=300))
+    new.save(with_facts(readable, unreadable=[f"{number}.jpg" for number in range(300)]))
+    outcome, reason = said(old, new, spec)
+    assert outcome is Outcome.NOT_JUDGED
+    assert reason.endswith("other images than in the baseline: now all 10 images, of which 300 could not be read")
+    save_again = save_accuracy(old, spec, 10, images(right=722, lost=300))
+    old.save(with_facts(save_again, unreadable=[f"{number}.jpg" for number in range(300)]))
+    assert said(old, new, spec)[0] is Outcome.HELD  # without the same images in both
 
 
 def test_another_crop_is_not_judged(tmp_path: Path, old: Store, new: Store, spec: Spec) -> None:
@@ -591,6 +604,20 @@ def test_which_verdicts_fail_is_a_setting(new: Store, spec: Spec, fail_on: set[V
     assert sentence(found["top1"]) == f"mine, top-1 of Tiny: deviates{passing}: not within 0.05 % of the paper (72.2)"
     missing = Outcome.MISSING if Verdict.MISSING in fail_on else Outcome.NOT_JUDGED
     assert found["params"].outcome is missing
+
+
+def test_a_check_counts_the_cells_that_a_report_counts(old: Store, new: Store, tmp_path: Path) -> None:
+    sized = '[column.res]\nlabel = "image size"\njob = "count"\nmetric = "res"\nunit = "px"\n'
+    spec = mine(tmp_path, SPEC.replace("params = 5,", "params = 5, res = 224,") + sized)
+    for store in (old, new):
+        counted = save_count(store, spec, 0 if store is old else 9)
+        store.save(replace(counted, metrics={**counted.metrics, "res": Measurement(unit="px", value=224)}))
+    _, diff = judge_selection(new, spec)
+    assert diff.judged_cells["tiny", "res"].verdict is Verdict.MATCH
+    against = against_paper(diff, frozenset())
+    assert [one.cell.column.key for one in against] == ["params", "speed", "top1", "real"]
+    assert diff.counts.total() == len(against)
+    assert [one.cell.column.key for one in judged(old, new, spec)] == ["params"]
 
 
 # What is printed.

@@ -13,8 +13,8 @@ from rich.cells import cell_len
 from harness.judge.table import fill
 from harness.judge.verdict import Diff, compare
 from harness.plan.plan import make_plan
-from harness.report import formatting, render_csv, render_json, render_markdown, render_terminal
-from harness.specs import load
+from harness.report import formatting, render_csv, render_json, render_latex, render_markdown, render_terminal
+from harness.specs import Catalog, load
 from harness.store.result import Measurement, Result
 from tests.fakes import V100, result_of
 
@@ -90,9 +90,11 @@ paper = { params = 86, speed = 85.9, modern = 300, top1 = "85.2[w]" }
 [footnote.B1]
 text = "Counted without the <head>."
 effect = "explains"
+corrected = { params = 57 }
 [footnote.w]
 text = "A slip | of the pen."
 effect = "wrong"
+corrected = { speed = 1200 }
 """
 
 LABELS = ("CNN|small", "CNN[big]", "ViT<tiny>", "ViT⚗↑384")
@@ -200,7 +202,7 @@ over published
 ≈ noise: speed of CNN[big]: outside 5 %, but the 95 % interval holds the paper (400)
 ✗ deviates: #param. of ViT⚗↑384: not within 1 M of the paper (86)
 ✻ explained: #param. of CNN[big]: Counted without the <head>.
-✻ explained: speed of ViT<tiny>: A slip | of the pen.
+✻ explained: speed of ViT<tiny>: within 5 % of the paper as corrected (1200); A slip | of the pen.
 ✻ explained: top-1 of ViT<tiny>: matches timm (72.13), not the paper (72.2)
 · not comparable: bf16 speed of CNN|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 – missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH
@@ -352,7 +354,7 @@ Throughput measured on Tesla V100-SXM2-16GB 16 GiB.
 - ≈ **noise**: speed of CNN\[big\]: outside 5 %, but the 95 % interval holds the paper (400)
 - ✗ **deviates**: #param. of ViT⚗↑384: not within 1 M of the paper (86)
 - ✻ **explained**: #param. of CNN\[big\]: Counted without the &lt;head>.
-- ✻ **explained**: speed of ViT&lt;tiny>: A slip \| of the pen.
+- ✻ **explained**: speed of ViT&lt;tiny>: within 5 % of the paper as corrected (1200); A slip \| of the pen.
 - ✻ **explained**: top-1 of ViT&lt;tiny>: matches timm (72.13), not the paper (72.2)
 - · **not comparable**: bf16 speed of CNN\|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 - – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH
@@ -593,6 +595,72 @@ def test_words_are_compared_as_words_and_shown_as_they_are(tmp_path: Path) -> No
         ("AdamW", None, "match"),
         ("AdamW", None, "deviates"),
     ]
+
+
+# Units and sources.
+
+MIXED = """
+[table]
+title = "Numbers of a text"
+[source.paper]
+kind = "paper"
+[source.timm]
+kind = "timm"
+[column.value]
+label = "value"
+[row.hours]
+label = "training"
+unit = "h"
+paper = { value = "53[n]" }
+[row.params]
+label = "parameters"
+job = "count"
+metric = "params"
+unit = "M"
+digits = 1
+tolerance = 1
+set = { model = "m", res = 224 }
+paper = { value = "6 ± 0.5" }
+[row.speed]
+label = "timm's speed"
+unit = "im/s"
+timm = { value = 2764.22 }
+[row.flag]
+label = "clipping"
+unit = "flag"
+text = true
+paper = { value = "no" }
+[footnote.n]
+text = "On eight."
+"""
+
+
+def test_a_unit_that_only_a_row_has_is_in_its_cells(tmp_path: Path) -> None:
+    diff = diff_of(tmp_path, MIXED, {("params", "value"): (5.7, 5.6, 5.8)})
+    lines = [line.split() for line in render_terminal(diff, width=100, color=False).splitlines()]
+    assert ["training", "53", "h[n]"] in lines
+    assert ["parameters", "5.7", "±0.1", "M", "✓", "6", "±", "0.5", "M", "−0.3"] in lines
+    assert ["clipping", "no"] in lines
+    markdown = render_markdown(diff)
+    assert "| training | 53 h\\[n\\] |\n| parameters | **5.7 ±0.1 M** ✓ (6 ± 0.5 M, −0.3) |\n" in markdown
+
+
+def test_a_statement_of_another_source_than_the_paper_has_its_name(tmp_path: Path) -> None:
+    diff = diff_of(tmp_path, MIXED, {})
+    lines = [line.split() for line in render_terminal(diff, width=100, color=False).splitlines()]
+    assert ["timm's", "speed", "2764.22", "im/s", "(timm)"] in lines
+    assert "| timm's speed | 2764.22 im/s (timm) |\n" in render_markdown(diff)
+
+
+@pytest.mark.parametrize("name", ["timm-speed", "author-statements"])
+def test_a_table_of_another_source_than_a_paper_prints_its_values(name: str) -> None:
+    (spec,) = Catalog().find([name])
+    diff = compare(fill(spec, make_plan([spec]), {}))
+    texts = render_terminal(diff, width=100, color=False), render_markdown(diff), render_latex([diff])
+    published = [str(cell.published).split()[0] for cell in spec.cells.values() if cell.published]
+    assert len(published) == sum(bool(cell.references) for cell in spec.cells.values()) > 30
+    for text in texts:
+        assert all(value in text for value in published)
 
 
 # Numbers and warnings.

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.errors import StoreError
+from harness.errors import HarnessError, StoreError
 from harness.judge.judged import judged_tables
+from harness.judge.verdict import Verdict
 from harness.machine import Machine
+from harness.machine.monitor import HARDWARE_SLOWDOWNS, Sample, Window
 from harness.plan.job import Job
-from harness.plan.plan import Plan, make_plan
+from harness.plan.plan import Options, Plan, make_plan
 from harness.specs import load
 from harness.store.result import Result
 from harness.store.select import Selection, is_noisy, select_results
@@ -164,3 +167,88 @@ def test_a_run_is_noisy_if_something_else_used_the_machine(plan: Plan) -> None:
     result = result_of(job_of(plan, "throughput", "a"))
     assert not is_noisy(result)
     assert is_noisy(replace(result, facts={**result.facts, "disturbed": True}))
+
+
+@pytest.mark.parametrize("reasons", [*HARDWARE_SLOWDOWNS, 0])
+def test_a_run_is_noisy_by_what_the_monitor_of_a_gpu_says_of_it(plan: Plan, reasons: int) -> None:
+    sample = Sample(
+        seconds=0.1, sm_clock=1380, memory_clock=877, power=250.0, temperature=60, reasons=reasons, others=()
+    )
+    alone = Window(samples=(sample,), energy=None, missing=())
+    shared = Window(samples=(replace(sample, others=(4711, 4712)),), energy=None, missing=())
+    for window, noisy in ((alone, bool(reasons)), (shared, True)):
+        result = result_of(job_of(plan, "throughput", "a"), warnings=(*window.interference, *window.warnings))
+        assert is_noisy(result) is noisy
+
+
+# What was measured otherwise.
+
+
+def reason_of(plan: Plan, store: Store, here: Machine, **options: Any) -> str:  # noqa: ANN401 -- passed on
+    (diff,) = judged_tables(plan.specs, Options(**options), store, here).diffs
+    cell = diff.judged_cells["a", "throughput"]
+    assert cell.verdict is Verdict.MISSING
+    return cell.reason
+
+
+def shown(plan: Plan, store: Store, here: Machine, **options: Any) -> str | None:  # noqa: ANN401 -- passed on
+    (table,) = judged_tables(plan.specs, Options(**options), store, here).tables
+    result = table.cell("a", "throughput").result
+    return result.id if result else None
+
+
+def test_a_throughput_of_another_batch_size_is_named_with_the_option_that_shows_it(plan: Plan, store: Store) -> None:
+    job = job_of(plan, "throughput", "a")
+    at_8 = save(
+        store, next(j for j in make_plan(plan.specs, Options(batch=8)).jobs if j["model"] == "a" and j.exclusive), 1
+    )
+    assert reason_of(plan, store, LAPTOP) == (
+        f"measured, but not with these options: batch = 8 (run {at_8.id}); `harness report` shows it with --batch 8"
+    )
+    assert shown(plan, store, LAPTOP, batch=8) == at_8.id
+    usual = save(store, job, 2)
+    assert reason_of(plan, store, LAPTOP, batch=4) == (
+        f"measured, but not with these options: batch = auto, memory = 16GiB (run {usual.id}); "
+        "`harness report` shows it without --batch"
+    )
+
+
+def test_a_throughput_of_another_machine_is_named_with_the_option_that_shows_it(plan: Plan, store: Store) -> None:
+    save(store, job_of(plan, "throughput", "b"), 0)
+    there = save(store, job_of(plan, "throughput", "a"), 1, machine=H200)
+    assert reason_of(plan, store, LAPTOP) == (
+        f"measured, but not on this machine: on NVIDIA H200 140 GiB (run {there.id}); "
+        "`harness report` shows it with --machine 'NVIDIA H200 140 GiB'"
+    )
+    assert shown(plan, store, LAPTOP, machine="NVIDIA H200 140 GiB") == there.id
+    assert shown(plan, store, LAPTOP, machine="h200") == there.id
+
+
+def test_a_throughput_of_another_machine_and_protocol_needs_both_options(plan: Plan, store: Store) -> None:
+    save(store, job_of(plan, "throughput", "b"), 0)
+    modern = make_plan(plan.specs, Options(protocol="modern"))
+    there = save(store, job_of(modern, "throughput", "a"), 1, machine=H200)
+    assert reason_of(plan, store, LAPTOP) == (
+        "measured, but not with these options: protocol = modern, memory = all, on NVIDIA H200 140 GiB "
+        f"(run {there.id}); "
+        "`harness report` shows it with --protocol modern --memory all --machine 'NVIDIA H200 140 GiB'"
+    )
+    assert shown(plan, store, LAPTOP, protocol="modern", memory="all", machine="H200") == there.id
+
+
+def test_failures_retired_results_and_other_models_were_not_measured(plan: Plan, store: Store) -> None:
+    job = job_of(plan, "throughput", "a")
+    at_8 = Job.of(job.kind, {**dict(job.settings), "batch": 8})
+    save(store, at_8, 0, error="out of memory")
+    save(store, replace(at_8, revision=at_8.revision - 1), 1)
+    save(store, Job.of(job.kind, {**dict(at_8.settings), "res": 384}), 2)
+    assert reason_of(plan, store, LAPTOP) == "not measured yet; run `harness reproduce` with these options"
+
+
+def test_a_machine_on_which_nothing_was_measured_is_refused(plan: Plan, store: Store) -> None:
+    save(store, job_of(plan, "throughput", "a"), 0)
+    with pytest.raises(HarnessError) as reason:
+        judged_tables(plan.specs, Options(machine="TPU"), store, LAPTOP)
+    assert str(reason.value) == (
+        "--machine TPU: none of these throughputs was measured on such a machine, but on: Some Processor, 4 cores"
+    )

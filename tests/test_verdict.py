@@ -1,17 +1,21 @@
 """Verdicts: what is not comparable is never judged, and every verdict has its reason."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.judge.table import fill
 from harness.judge.verdict import JudgedCell, Verdict, compare
 from harness.machine import Machine
-from harness.plan.plan import Options, make_plan
-from harness.specs import load
-from harness.store.result import Measurement
-from tests.fakes import LAPTOP, V100, result_of
+from harness.plan.job import Job
+from harness.plan.plan import Options, Plan, dependencies, make_plan
+from harness.specs import Catalog, Spec, load
+from harness.specs.checked import Scalar
+from harness.store.result import Measurement, Result
+from tests.fakes import LAPTOP, V100, images_of, result_of, with_facts, with_trainings
 
 SPEC = """
 [table]
@@ -159,17 +163,50 @@ def test_what_matches_timm_and_not_the_paper_is_explained(tmp_path: Path) -> Non
     assert (found.verdict, found.reason) == ("explained", "matches timm (20), not the paper (12)")
 
 
-def test_a_known_error_in_the_paper_is_never_judged(tmp_path: Path) -> None:
-    notes = '[footnote.B2]\ntext = "A slip."\neffect = "wrong"'
-    found = finding(tmp_path, "speed", values='paper = { speed = "100[B2]" }', notes=notes, value=100.0)
-    assert (found.verdict, found.reason) == ("explained", "A slip.")
+SLIP = '[footnote.B2]\ntext = "A slip."\neffect = "wrong"\n'
 
 
-def test_a_deviation_that_a_footnote_explains_is_explained(tmp_path: Path) -> None:
-    notes = '[footnote.B14]\ntext = "Another count."\neffect = "explains"'
-    values = 'paper = { params = "307[B14]" }'
-    assert finding(tmp_path, "params", values=values, notes=notes, value=304.7).verdict == "explained"
-    assert finding(tmp_path, "params", values=values, notes=notes, value=306.5).verdict == "match"
+@pytest.mark.parametrize(
+    ("value", "verdict", "reason"),
+    [
+        (170.0, "explained", "within 5 % of the paper as corrected (169.1); A slip."),
+        (96.9, "deviates", "not within 5 % of the paper as corrected (169.1)"),  # what was misprinted
+        (507.3, "deviates", "not within 5 % of the paper as corrected (169.1)"),  # three times what it should be
+    ],
+)
+def test_a_known_error_explains_a_value_only_where_it_should_be(
+    tmp_path: Path, value: float, verdict: str, reason: str
+) -> None:
+    notes = SLIP + "corrected = { speed = 169.1 }"
+    found = finding(tmp_path, "speed", values='paper = { speed = "96.9[B2]" }', notes=notes, value=value)
+    assert (found.verdict, found.reason) == (verdict, reason)
+
+
+def test_a_known_error_that_nobody_can_correct_is_never_judged(tmp_path: Path) -> None:
+    found = finding(tmp_path, "speed", values='paper = { speed = "100[B2]" }', notes=SLIP, value=100.0)
+    assert (found.verdict, found.reason) == ("not comparable", "no value is known to be right: A slip.")
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(304.7, "explained"), (303.6, "deviates"), (306.5, "match"), (150.0, "deviates")]
+)
+def test_a_footnote_explains_a_deviation_only_where_it_says_that_the_value_is(
+    tmp_path: Path, value: float, verdict: str
+) -> None:
+    notes = '[footnote.B14]\ntext = "Another count."\neffect = "explains"\ncorrected = { params = 304.7 }'
+    found = finding(tmp_path, "params", values='paper = { params = "307[B14]" }', notes=notes, value=value)
+    assert found.verdict == verdict
+
+
+def test_the_shipped_misprints_are_judged_by_what_they_should_be(tmp_path: Path) -> None:
+    (table5,) = Catalog().find(["table5"])
+    plan = make_plan([table5], Options(rows=("efficientnet_b5_ra",), columns=("throughput",)))
+    (job,) = plan.jobs
+    verdicts = {
+        value: judged_cell(table5, plan, {job.key: result_of(job, machine=V100, value=value)}).verdict
+        for value in (169.1, 96.9, 3 * 169.1)
+    }
+    assert list(verdicts.values()) == ["explained", "deviates", "deviates"]
 
 
 def test_a_remark_excuses_nothing(tmp_path: Path) -> None:
@@ -179,8 +216,25 @@ def test_a_remark_excuses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_published_uncertainty_widens_the_tolerance(tmp_path: Path) -> None:
-    assert finding(tmp_path, "params", values='paper = { params = "12 ± 2" }', value=13.9).verdict == "match"
-    assert finding(tmp_path, "params", values='paper = { params = "12 ± 2" }', value=14.1).verdict == "deviates"
+    values = 'paper = { params = "12 ± 2" }\ntimm = { params = 12.5 }'
+    inside, outside = (finding(tmp_path, "params", values=values, value=value) for value in (13.9, 14.1))
+    assert (inside.verdict, inside.reason) == ("match", "within the published ± 2 M of the paper (12 ± 2)")
+    assert (outside.verdict, outside.reason) == (
+        "deviates",
+        "not within the published ± 2 M of the paper (12 ± 2) and 1 M of timm (12.5)",
+    )
+
+
+def test_a_tolerance_is_given_with_all_its_digits(tmp_path: Path) -> None:
+    path = tmp_path / "fine.toml"
+    text = SPEC.format(values="paper = { speed = 100 }", notes="").replace('"5%"', '"0.5%"')
+    path.write_text(text, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    job = plan.cells_in(spec)["net", "speed"].job
+    assert job
+    found = compare(fill(spec, plan, {job.key: result_of(job, machine=V100, value=100.4)}))
+    assert found.judged_cells["net", "speed"].reason == "within 0.5 % of the paper (100)"
 
 
 def test_a_failure_is_shown_with_its_error(tmp_path: Path) -> None:
@@ -241,9 +295,287 @@ def test_a_training_may_miss_the_published_accuracy_by_what_trainings_differ(
     job = plan.cells_in(spec)["net", "top1"].job
     assert job
     result = replace(result_of(job), metrics={"top1": Measurement(unit="%", value=value)})
-    found = compare(fill(spec, plan, {job.key: result})).judged_cells["net", "top1"]
+    found = compare(fill(spec, plan, with_trainings(result))).judged_cells["net", "top1"]
     assert found.verdict == verdict
     assert "within 0.2 % of the paper (80)" in found.reason
+
+
+# The chain behind a number.
+
+
+def judged_cell(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> JudgedCell:
+    """Judge the only cell of a plan."""
+    (planned,) = plan.cells
+    return compare(fill(plan.specs[0], plan, results)).judged_cells[planned.cell.row.key, planned.cell.column.key]
+
+
+def trained_cell(
+    tmp_path: Path, recipe: str = "deit-ti", *, seeds: int = 1, changes: Mapping[str, Scalar] | None = None
+) -> tuple[Spec, Plan]:
+    """A table of one trained model, whose published accuracy is 80."""
+    path = tmp_path / "spec.toml"
+    path.write_text(TRAINED.replace('recipe = "deit-ti"', f'recipe = "{recipe}"'), encoding="utf-8")
+    options = Options(train=True, data=frozenset({"imagenet"}), seeds=seeds, changes=changes or {})
+    spec = load(path)
+    return spec, make_plan([spec], options)
+
+
+def accuracies(plan: Plan, *values: float) -> dict[str, Result]:
+    """The results of each seed and of everything behind it, whole."""
+    (planned,) = plan.cells
+    jobs = filter(None, (planned.job, *planned.repeats))
+    return with_trainings(
+        *(
+            replace(result_of(job), metrics={"top1": Measurement(unit="%", value=value, low=value - 9, high=value + 9)})
+            for job, value in zip(jobs, values, strict=False)
+        )
+    )
+
+
+TEACHER = (
+    '[recipe]\ntitle = "Mine"\nlike = "deit-ti-distilled"\n[set]\n'
+    'model = "deit_tiny_patch16_224"\ndistillation = "hard"\nteacher = "regnety-16gf"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "part", "reason"),
+    [
+        ("deit-ti", "weights", "trained on 1 of the 100 images of imagenet/train"),
+        ("deit-b-finetune", "start", "pre-trained on 1 of the 100 images of imagenet/train"),
+        (TEACHER, "teacher", "its teacher trained on 1 of the 100 images of imagenet/train"),
+    ],
+)
+def test_a_model_trained_on_a_part_of_the_images_is_not_judged_whatever_it_is_evaluated_on(
+    tmp_path: Path, recipe: str, part: str, reason: str
+) -> None:
+    if recipe == TEACHER:
+        recipe = str(tmp_path / "taught.toml")
+        Path(recipe).write_text(TEACHER, encoding="utf-8")
+    spec, plan = trained_cell(tmp_path, recipe)
+    results = accuracies(plan, 80.0)
+    assert judged_cell(spec, plan, results).verdict == "match"
+    (job,) = filter(None, (planned.job for planned in plan.cells))
+    training = job.need("weights")
+    assert training
+    training = training if part == "weights" else training.need(part)
+    assert training
+    part_of_them = with_facts(results[training.key], images=images_of("imagenet/train", 1))
+    found = judged_cell(spec, plan, {**results, training.key: part_of_them})
+    assert (found.verdict, found.reason, found.delta) == ("not comparable", reason, 0.0)
+
+
+def test_an_accuracy_whose_training_is_unknown_is_not_judged(tmp_path: Path) -> None:
+    spec, plan = trained_cell(tmp_path)
+    results = accuracies(plan, 80.0)
+    (key,) = (key for key, result in results.items() if result.job.kind == "train")
+    training = results.pop(key)
+    lost = judged_cell(spec, plan, results)
+    reason = f"nothing is known of what it was made from: there is no result of '{training.job}'"
+    assert (lost.verdict, lost.reason) == ("not comparable", reason)
+    other = with_facts(training, weights={"sha256": "of a later training"})
+    later = judged_cell(spec, plan, {**results, key: other})
+    reason = f"made from another run of '{training.job}' than the newest, {training.id}"
+    assert later.reason == f"{reason}; `harness reproduce` with the same inputs measures it again"
+    without = with_facts(training, images=None)
+    assert judged_cell(spec, plan, {**results, key: without}).reason == (
+        "nothing is known of the images that it was trained on"
+    )
+
+
+def test_a_seed_that_failed_or_is_missing_is_never_passed_over(tmp_path: Path) -> None:
+    spec, plan = trained_cell(tmp_path, seeds=2)
+    (planned,) = plan.cells
+    (second,) = planned.repeats
+    results = accuracies(plan, 80.0)
+    missing = judged_cell(spec, plan, results)
+    reason = "1 of 2 seeds are there: seed 2 is not measured"
+    assert (missing.verdict, missing.reason, missing.filled.number) == ("not comparable", reason, 80.0)
+    failed = judged_cell(spec, plan, {**results, second.key: result_of(second, error="the loss is NaN")})
+    reason = "1 of 2 seeds are there: seed 2 failed: the loss is NaN"
+    assert (failed.verdict, failed.reason) == ("not comparable", reason)
+    assert judged_cell(spec, plan, accuracies(plan, 80.1, 79.9)).verdict == "match"
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((82.0,), "deviates"),  # whose interval over images, 73 to 91, tells nothing about another training
+        ((82.0, 84.0), "deviates"),  # with one degree of freedom the interval is 83 ± 12.7
+        ((82.0, 84.0, 82.5), "deviates"),  # with two it is 82.83 ± 2.59, which ends above 80
+        ((80.0, 84.0, 82.5), "noise"),  # 82.17 ± 5.03
+    ],
+)
+def test_an_interval_of_fewer_than_three_trainings_excuses_nothing(
+    tmp_path: Path, values: tuple[float, ...], verdict: str
+) -> None:
+    spec, plan = trained_cell(tmp_path, seeds=len(values))
+    assert judged_cell(spec, plan, accuracies(plan, *values)).verdict == verdict
+
+
+def test_changed_settings_are_named_only_where_they_change_something(tmp_path: Path) -> None:
+    spec, plan = trained_cell(tmp_path, changes={"epochs": 300})  # as in the recipe
+    assert judged_cell(spec, plan, accuracies(plan, 80.0)).verdict == "match"
+    spec, plan = trained_cell(tmp_path, changes={"epochs": 10})
+    found = judged_cell(spec, plan, accuracies(plan, 80.0))
+    assert (found.verdict, found.reason) == (
+        "not comparable",
+        "trained with epochs = 10, which is not how the published value was",
+    )
+
+
+# Noise of the machine.
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [
+        "hardware thermal slowdown in 40 % of the timed window: check cooling and power of the GPU",
+        "2 other processes used the GPU while it was timed: measure when it is idle",
+        "other processes used 0.31 cores while this was timed: measure again on an idle machine",
+        "the host took 0.05 cores away while this was timed: measure again when the host is idle",
+    ],
+)
+def test_a_throughput_with_interference_is_not_judged(tmp_path: Path, warning: str) -> None:
+    spec, plan, job = speed_of_v100(tmp_path)
+    result = result_of(job, machine=V100, value=100.0, warnings=("iterations vary by 3.0 %: measure again", warning))
+    found = judged_cell(spec, plan, {job.key: result})
+    noise, remedy = warning.split(": ")
+    assert (found.verdict, found.reason) == ("not comparable", f"noisy measurement: {noise}; {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("warning", "verdict"),
+    [
+        ("NVML does not answer, so clocks, throttling and other processes were not monitored", "not comparable"),
+        ("the GPU does not report energy, other processes", "not comparable"),
+        ("the GPU does not report energy", "match"),
+        ("the SM clock moved between 1380 and 1530 MHz: lock it", "match"),
+    ],
+)
+def test_a_gpu_that_does_not_tell_of_interference_is_not_judged(tmp_path: Path, warning: str, verdict: str) -> None:
+    spec, plan, job = speed_of_v100(tmp_path)
+    found = judged_cell(spec, plan, {job.key: result_of(job, machine=V100, value=100.0, warnings=(warning,))})
+    assert found.verdict == verdict
+    assert found.reason == (warning if verdict == "not comparable" else "within 5 % of the paper (100)")
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"disturbed": True}, "noisy measurement: something else used the machine while this was timed"),
+        ({"warm_up_steady": False}, "noisy measurement: the warm-up was not steady"),
+        ({"not_compiled": "torch.compile failed, so this is eager"}, "torch.compile failed, so this is eager"),
+    ],
+)
+def test_a_throughput_that_says_it_is_not_clean_is_not_judged(
+    tmp_path: Path, facts: Mapping[str, Any], reason: str
+) -> None:
+    spec, plan, job = speed_of_v100(tmp_path)
+    found = judged_cell(spec, plan, {job.key: with_facts(result_of(job, machine=V100, value=100.0), **facts)})
+    assert found.verdict == "not comparable"
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("samples", "noise"),
+    [
+        ([0.04] * 30, ""),
+        ([0.04, 0.045] * 15, "iterations vary by 6.0 %"),  # 0.0025 · sqrt(30/29) / 0.0425
+        ([0.04] * 10 + [0.041] * 10 + [0.0422] * 10, "iterations became 5.5 % slower"),
+    ],
+)
+def test_iterations_that_scatter_or_drift_are_not_judged(tmp_path: Path, samples: list[float], noise: str) -> None:
+    spec, plan, job = speed_of_v100(tmp_path)
+    speed = Measurement(unit="im/s", value=100.0, samples=tuple(samples), sample_unit="s")
+    found = judged_cell(spec, plan, {job.key: replace(result_of(job, machine=V100), metrics={"throughput": speed})})
+    assert found.reason.startswith(f"noisy measurement: {noise}" if noise else "within 5 %")
+
+
+def test_two_iterations_excuse_no_difference(tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    twice = 'set = {{ protocol = "paper", repeats = 2 }}'
+    text = SPEC.replace('set = {{ protocol = "paper" }}', twice).format(values="paper = { speed = 100 }", notes="")
+    path.write_text(text, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], Options(columns=("speed",)))
+    (job,) = plan.jobs
+    wide = Measurement(unit="im/s", value=110.0, low=98.0, high=122.0, samples=(0.036, 0.037), sample_unit="s")
+    result = replace(result_of(job, machine=V100), metrics={"throughput": wide})
+    assert judged_cell(spec, plan, {job.key: result}).verdict == "deviates"
+
+
+def test_a_throughput_is_judged_only_where_the_spec_names_a_machine(tmp_path: Path) -> None:
+    path = tmp_path / "anywhere.toml"
+    text = SPEC.replace('machine = "V100 16GB"\n', "").format(values="paper = { speed = 100 }", notes="")
+    path.write_text(text, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], Options(columns=("speed",)))
+    (job,) = plan.jobs
+    found = judged_cell(spec, plan, {job.key: result_of(job, machine=V100, value=100.0)})
+    assert (found.verdict, found.reason) == (
+        "not comparable",
+        "measured on Tesla V100-SXM2-16GB 16 GiB, and the spec does not name the published machine",
+    )
+
+
+def speed_of_v100(tmp_path: Path) -> tuple[Spec, Plan, Job]:
+    path = tmp_path / "spec.toml"
+    path.write_text(SPEC.format(values="paper = { speed = 100 }", notes=""), encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], Options(columns=("speed",)))
+    (job,) = plan.jobs
+    return spec, plan, job
+
+
+# What an agreement is derived from.
+
+AGREEMENT = """
+[table]
+title = "Agreement"
+[source.paper]
+kind = "paper"
+cite = "the paper"
+[column.rate]
+label = "disagreement"
+job = "agreement"
+metric = "disagreement"
+tolerance = 0.0005
+set = { data = "imagenet" }
+[row.pair]
+label = "Pair"
+set = { first = "one.w", second = "two.v" }
+paper = { rate = 0.2 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, ""),
+        ({"unreadable": ["a.jpg", "b.jpg"]}, "2 of 100 images could not be read and count as wrong"),
+        ({"images": images_of("imagenet", 9)}, "measured on 9 of the 100 images of imagenet"),
+        ({"weights": {"warning": "nothing says whose weights these are"}}, "nothing says whose weights these are"),
+    ],
+)
+def test_an_agreement_is_as_good_as_the_evaluations_behind_it(
+    tmp_path: Path, facts: Mapping[str, Any], reason: str
+) -> None:
+    path = tmp_path / "agreement.toml"
+    path.write_text(AGREEMENT, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], Options(data=frozenset({"imagenet"})))
+    (job,) = (job for job in plan.jobs if job.kind == "agreement")
+    first, second = map(result_of, dependencies(job))
+    rate = replace(result_of(job), metrics={"disagreement": Measurement(unit="fraction", value=0.2)})
+    rate = with_facts(rate, images=images_of("imagenet"), evaluations=[first.id, second.id])
+    results = {result.job.key: result for result in (first, with_facts(second, **facts), rate)}
+    found = judged_cell(spec, plan, results)
+    assert (found.verdict, found.reason if reason else "") == ("not comparable" if reason else "match", reason)
+    newer = replace(first, id="a newer run")
+    found = judged_cell(spec, plan, {**results, first.job.key: newer})
+    assert found.verdict == "not comparable"
+    assert found.reason.startswith("made from another run of 'evaluate one imagenet at 224, crop 0.875'")
 
 
 SHAPE = """

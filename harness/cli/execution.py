@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.run.messages import Inputs
 from harness.run.runner import Runner, inspect_inputs
 from harness.run.target import resolve_target
 from harness.store.result import Result
-from harness.store.select import select_results
+from harness.store.select import Elsewhere, select_results
 from harness.store.store import Store
 
 INTERRUPTED = "interrupted before it was measured; what is finished is kept, and the same command goes on from here"
@@ -29,12 +29,14 @@ class ExecutionOutcome:
     """The outcome of running a plan.
 
     In `plan`, cells are blocked whose weights do not exist or which an interruption left unmeasured.  `results` has
-    the result that counts for each job by its key, `submitted` a sentence about jobs that a cluster runs later.
+    the result that counts for each job by its key, `elsewhere` those that do not, `submitted` a sentence about jobs
+    that a cluster runs later.
     """
 
     plan: Plan
     results: Mapping[str, Result]
     runner: Runner
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
     interrupted: bool = False
     submitted: str = ""
 
@@ -61,11 +63,13 @@ def execute(plan: Plan, runner: Runner, cluster: Settings | None, params: Mappin
     if cluster is not None:
         # Now it is known which machine is behind the partition.
         runner = replace(runner, target=cluster_target(cluster, runner.store.root))
-    selected = select_results(plan, runner.store, runner.target.machine).results
-    results = {**runner.with_current_inputs(selected, requested), **runner.results}
+    selection = select_results(plan, runner.store, runner.target.machine)
+    results = {**runner.with_current_inputs(selection.results, requested), **runner.results}
     if interrupted:
         plan = plan.block({job.key: INTERRUPTED for job in plan.jobs if job.key not in results})
-    return ExecutionOutcome(plan=plan, results=results, runner=runner, interrupted=interrupted)
+    return ExecutionOutcome(
+        plan=plan, results=results, runner=runner, elsewhere=selection.elsewhere, interrupted=interrupted
+    )
 
 
 def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runner, Settings | None]:

@@ -44,6 +44,7 @@ def _parse_verdicts(text: str) -> frozenset["Verdict"]:
 @options.tables
 @options.selection
 @options.throughput
+@options.machine
 @options.edition
 @options.runs
 @options.option("--baseline", type=options.PATH, help="Compare the results with this baseline as well.")
@@ -102,9 +103,10 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
         )
         gated += judge.judge(judged.diffs)
         new = sum(
-            cell.filled.measurement is not None and (name_of(diff.spec), *key) not in reference.cells
+            (name_of(diff.spec), *key) not in reference.cells
             for diff in judged.diffs
             for key, cell in diff.judged_cells.items()
+            if cell.is_counted and cell.filled.measurement is not None
         )
         gate = Gate(cells=tuple(gated), with_baseline=True, new=new)
 

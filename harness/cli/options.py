@@ -150,6 +150,12 @@ runs = _option("--runs", type=PATH, default=Path("runs"), help="Folder of the re
 
 device = _option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
 
+machine = _option(
+    "--machine",
+    metavar="NAME",
+    help="Show the throughputs of the machine with this in its name  [default: this one, else that of the newest]",
+)
+
 jobs = _option(
     "--jobs",
     type=click.IntRange(min=1),

@@ -28,6 +28,7 @@ FILE_WIDTH = 100
 @options.tables
 @options.selection
 @options.throughput
+@options.machine
 @options.explaining
 @options.show_training
 @options.data
@@ -133,6 +134,7 @@ def _write_site(  # noqa: PLR0913
 @click.command()
 @click.argument("name", shell_complete=complete_tables)
 @options.throughput
+@options.machine
 @options.show_training
 @options.data
 @options.edition

@@ -63,7 +63,7 @@ def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) 
         click.echo(f"{outcome.submitted}.  `harness status` shows their state; the same command waits for them.")
         return ExitCode.OK
 
-    diffs = judge_plan(outcome.plan, outcome.results)
+    diffs = judge_plan(outcome.plan, outcome.results, outcome.elsewhere)
     click.echo(render_tables(diffs, verbose=params["verbose"], explain=requested.explain), nl=False, color=True)
     figures = [] if outcome.interrupted else _draw_figures(catalog, outcome, requested)
     _print_summary(outcome, figures)

@@ -39,7 +39,7 @@ class BaselineRun:
 
     `seconds` are the raw samples of a throughput, each for `batch` images; `reference_seconds` is the time of the
     reference workload, the mean of before and after them (None where it was not measured).  `images` is the
-    fingerprint of the images that an accuracy was measured on (None where there are none).
+    fingerprint of the images that an accuracy was measured on, and its model trained (None where there are none).
     """
 
     id: str
@@ -121,7 +121,7 @@ def make_baseline(tables: Sequence[Table], selection: Selection) -> Baseline:
     for table in tables:
         for key, filled in table.cells.items():
             measurement, cell_runs = filled.measurement, _runs_of(filled, selection)
-            if measurement is None or not cell_runs:
+            if measurement is None or not cell_runs or filled.matches_by_construction:
                 continue
             runs.update({run.id: run for run in cell_runs})
             value = median_throughput(cell_runs) if cell_runs[0].seconds else measurement.value
@@ -160,7 +160,7 @@ def _runs_of(filled: FilledCell, selection: Selection) -> list[BaselineRun]:
     if result is None:
         return []
     if not result.job.exclusive:
-        return [BaselineRun(id=result.id, job=result.job, images=fingerprint_of(result))]
+        return [BaselineRun(id=result.id, job=result.job, images=fingerprint_of(result, filled.behind))]
     if filled.cell.metric != THROUGHPUT:
         return []
     quiet = [run for run in selection.throughputs.get(result.job.key, ()) if not is_noisy(run)]

@@ -20,8 +20,9 @@ from harness.gate.baseline import (
 )
 from harness.gate.noise import LEAST_PROCESSES, DriftReference, Noise, noise_of, process_throughput, throughput_change
 from harness.gate.paired import PairedTest, paired_test
+from harness.judge.chain import unknown_origin
 from harness.judge.table import FilledCell, fingerprint_of
-from harness.judge.verdict import Diff, Verdict
+from harness.judge.verdict import Diff, Verdict, why_missing
 from harness.plan.job import Job
 from harness.specs import Cell
 from harness.stats import Interval
@@ -125,7 +126,7 @@ def against_paper(diff: Diff, fail_on: frozenset[Verdict]) -> list[GatedCell]:
             **vars(_decide_by_verdict(judged.verdict, judged.reason, fail_on)),
         )
         for judged in diff.judged_cells.values()
-        if not judged.filled.planned.idle
+        if judged.is_counted
     ]
 
 
@@ -192,7 +193,7 @@ class BaselineJudge:
             (name_of(diff.spec), *key): judged.filled
             for diff in diffs
             for key, judged in diff.judged_cells.items()
-            if (name_of(diff.spec), *key) in self.baseline.cells
+            if judged.is_counted and (name_of(diff.spec), *key) in self.baseline.cells
         }
         # Tables share jobs: the same comparison is made once, and counts once.
         compared = {key: (self.baseline.cells[key].runs, filled.cell.metric) for key, filled in cells.items()}
@@ -214,9 +215,9 @@ class BaselineJudge:
         missing = _why_missing(filled)
         if missing or result is None:
             return Decision(outcome=Outcome.NOT_JUDGED if self.allow_missing else Outcome.MISSING, reason=missing)
-        changed = _changed_method(before[0].job, result.job)
-        if changed:
-            return _not_judged(changed)
+        reason = _changed_method(before[0].job, result.job) or unknown_origin(filled)
+        if reason:
+            return _not_judged(reason)
         if result.job.exclusive:
             return self._decide_throughput(filled.cell, result, before, tests)
         return self._decide_value(filled, result, old, tests)
@@ -235,9 +236,8 @@ class BaselineJudge:
         if isinstance(now, str) or isinstance(before, str):
             outcome = Outcome.HELD if now == before else Outcome.CHANGED
             return Decision(outcome=outcome, evidence=Evidence(now=now, before=before))
-        if fingerprint_of(result) != run.images:
-            images = (result.facts.get("images") or {}).get("said", "none")
-            return _not_judged(f"measured on other images than in the baseline: now {images}")
+        if fingerprint_of(result, filled.behind) != run.images:
+            return _not_judged(f"measured on other images than in the baseline: now {_images(result)}")
         tolerance = 0.0 if cell.kind in EXACT else cell.tolerance or 0.0
         allowed = tolerance * abs(before) if cell.relative else tolerance
         paired = self._paired_test(cell, run, result, before) if result.job.kind in PAIRED else None
@@ -335,11 +335,19 @@ def _not_judged(reason: str) -> Decision:
     return Decision(outcome=Outcome.NOT_JUDGED, reason=reason)
 
 
+def _images(result: Result) -> str:
+    """Describe the images behind a result, and those of them that nothing was measured on."""
+    said, unreadable = str((result.facts.get("images") or {}).get("said", "none")), result.facts.get("unreadable")
+    return f"{said}, of which {len(unreadable):,} could not be read" if unreadable else said
+
+
 def _why_missing(filled: FilledCell) -> str:
     """Return why a cell of the baseline has no value now; empty if it has one."""
     result = filled.result
+    if result is None and not filled.planned.blocked and filled.elsewhere is None:
+        return "not measured, though the baseline has it; `harness reproduce` measures it"
     if result is None:
-        return filled.planned.blocked or "not measured, though the baseline has it; `harness reproduce` measures it"
+        return why_missing(filled)
     if result.error is not None:
         return f"failed: {result.error}"
     if filled.measurement is None:

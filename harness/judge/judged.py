@@ -9,7 +9,7 @@ from harness.machine import Machine
 from harness.plan.plan import Options, Plan, make_plan
 from harness.specs import Spec
 from harness.store.result import Result
-from harness.store.select import Selection, select_results
+from harness.store.select import Elsewhere, Selection, select_results
 from harness.store.store import Store
 
 
@@ -43,16 +43,21 @@ def judged_tables(
     `here` is this machine: its throughputs count before those of others.  `newest_failures` makes a failure count that
     is newer than a good result, as a gate needs it (`harness.store.select`).
 
-    Raises `HarnessError` for rows or columns that no table has, and where two results claim the same run.
+    Raises `HarnessError` for rows or columns that no table has, for a machine on which nothing was measured, and where
+    two results claim the same run.
     """
     plan = make_plan(specs, options)
-    selection = select_results(plan, store, here, newest_failures=newest_failures)
-    return JudgedTables(plan=plan, selection=selection, diffs=judge_plan(plan, selection.results))
+    machine_name = options.machine if options else ""
+    selection = select_results(plan, store, here, newest_failures=newest_failures, machine_name=machine_name)
+    diffs = judge_plan(plan, selection.results, selection.elsewhere)
+    return JudgedTables(plan=plan, selection=selection, diffs=diffs)
 
 
-def judge_plan(plan: Plan, results: Mapping[str, Result]) -> tuple[Diff, ...]:
-    """Judge every table of a plan by results given by the key of their job.
+def judge_plan(
+    plan: Plan, results: Mapping[str, Result], elsewhere: Mapping[str, Elsewhere] | None = None
+) -> tuple[Diff, ...]:
+    """Judge every table of a plan by results given by the key of their job; `elsewhere` are those that do not count.
 
     For results that were just measured: `judge_plan(plan, {**select_results(…).results, **measured})`.
     """
-    return tuple(compare(fill(spec, plan, results)) for spec in plan.specs)
+    return tuple(compare(fill(spec, plan, results, elsewhere)) for spec in plan.specs)

@@ -1,15 +1,17 @@
 """`Spec` + `Result`s -> `Table` in the paper's layout: each cell with what was measured for it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from harness.machine import Machine
 from harness.plan.job import Job
-from harness.plan.plan import Plan, PlannedCell
+from harness.plan.plan import Plan, PlannedCell, dependencies
 from harness.specs import Cell, Spec
 from harness.specs.kinds import KINDS
 from harness.stats import mean_interval
 from harness.store.result import Measurement, Result
+from harness.store.select import Elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,10 @@ class FilledCell:
     """A cell, its job if it has one, and the result that counts for that job.
 
     `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds,
-    `trainings` those of the trainings that made the weights, one for each seed.
+    `trainings` those of the trainings that made the weights, one for each seed.  `behind` has the results of all that
+    the cell's number is derived from, by the key of their job: every training, and the evaluations of an agreement.
+    `same_file` names other weights of the table that were read from the same file; `elsewhere` is where a cell without
+    a result was measured otherwise.
     """
 
     planned: PlannedCell
@@ -25,6 +30,9 @@ class FilledCell:
     others: tuple[Result, ...] = ()
     repeats: tuple[Result, ...] = ()
     trainings: tuple[Result, ...] = ()
+    behind: Mapping[str, Result] = field(default_factory=dict)
+    same_file: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
     @property
     def cell(self) -> Cell:
@@ -41,13 +49,6 @@ class FilledCell:
         """Whether the value is a setting that the spec gives the job, as an image size."""
         kind = KINDS.get(self.cell.kind or "")
         return kind is not None and self.cell.metric in kind.required
-
-    @property
-    def of_all_images(self) -> bool:
-        """Whether an accuracy is over all published images, so that it may be drawn among published points."""
-        images = self.result.facts.get("images") if self.result else None
-        whole = not images or (bool(images["whole"]) and not self.planned.other_weights)
-        return whole and not self.at_small_scale
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -81,12 +82,24 @@ class FilledCell:
     def by_seed(self) -> Mapping[int, float]:
         """The cell's metric for each seed that was trained for it."""
         values = {}
-        for result in filter(None, (self.result, *self.repeats)):
+        for seed, result in self.result_by_seed.items():
             measurement = result.metrics.get(str(self.cell.metric)) if result.error is None else None
-            training = _training_of(result.job)
-            if training is not None and measurement is not None and not isinstance(measurement.value, str):
-                values[int(training["seed"])] = measurement.value
+            if measurement is not None and not isinstance(measurement.value, str):
+                values[seed] = measurement.value
         return values
+
+    @property
+    def result_by_seed(self) -> Mapping[int, Result]:
+        """The result of each seed that was trained for the cell, those that failed included."""
+        results = filter(None, (self.result, *self.repeats))
+        trained = ((_training_of(result.job), result) for result in results)
+        return {int(training["seed"]): result for training, result in trained if training is not None}
+
+    @property
+    def requested_seeds(self) -> tuple[int, ...]:
+        """Every seed that the plan trains for the cell."""
+        jobs = (self.planned.job, *self.planned.repeats) if self.planned.job else ()
+        return tuple(int(training["seed"]) for training in map(_training_of, jobs) if training is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,26 +115,64 @@ class Table:
         return self.cells[row, column]
 
 
-def fill(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> Table:
-    """Put results, given by the key of their job, into the cells of a table."""
-    cells = {
-        key: FilledCell(
+def fill(
+    spec: Spec, plan: Plan, results: Mapping[str, Result], elsewhere: Mapping[str, Elsewhere] | None = None
+) -> Table:
+    """Put results, given by the key of their job, into the cells of a table; `elsewhere` are those of other tables."""
+    files = _names_by_file(results)
+    cells = {}
+    for key, planned in plan.cells_in(spec).items():
+        job_key = planned.job.key if planned.job else ""
+        result = results.get(job_key)
+        cells[key] = FilledCell(
             planned=planned,
-            result=results.get(planned.job.key) if planned.job else None,
+            result=result,
             others=_explaining(planned, results),
             repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
             trainings=_trainings(planned, results),
+            behind={job.key: results[job.key] for job in planned.jobs if job.key in results},
+            same_file=tuple(sorted(files[_file_of(result)] - {result.job.weights_name})) if result else (),
+            elsewhere=(elsewhere or {}).get(job_key),
         )
-        for key, planned in plan.cells_in(spec).items()
-    }
     machines = (f.result.machine for f in cells.values() if f.result and f.result.job.exclusive)
     return Table(spec=spec, machine=next(machines, None), cells=cells)
 
 
-def fingerprint_of(result: Result) -> str | None:
-    """Return the fingerprint of the images that a result was measured on; None where it has none."""
-    fingerprint = (result.facts.get("images") or {}).get("fingerprint")
-    return None if fingerprint is None else str(fingerprint)
+def fingerprint_of(result: Result, behind: Mapping[str, Result] | None = None) -> str | None:
+    """Return the fingerprint of the images that a result was measured on; None where it has none.
+
+    With the results `behind` it, of those that its models were trained on as well.  An image that could not be read is
+    none that it was measured on.
+    """
+    prints = {_own_fingerprint(each) for each in (result, *results_behind(result, behind or {}))}
+    return "+".join(sorted(filter(None, prints))) or None
+
+
+def _own_fingerprint(result: Result) -> str:
+    fingerprint = str((result.facts.get("images") or {}).get("fingerprint") or "")
+    unreadable = result.facts.get("unreadable")
+    less = hashlib.sha256(repr(sorted(unreadable)).encode()).hexdigest() if unreadable else ""
+    return f"{fingerprint} less {less}" if less else fingerprint
+
+
+def results_behind(result: Result, known: Mapping[str, Result]) -> Iterator[Result]:
+    """Yield the known results that a result is derived from: trainings, and evaluations with their trainings."""
+    for job in (*result.job.lineage, *dependencies(result.job)):
+        if job.key in known:
+            yield known[job.key]
+
+
+def _file_of(result: Result) -> str:
+    """Return the SHA-256 of the file of public weights that was measured; empty where there is none."""
+    return str((result.facts.get("weights") or {}).get("sha256") or "") if result.job.weights_name else ""
+
+
+def _names_by_file(results: Mapping[str, Result]) -> Mapping[str, set[str]]:
+    """Return the weights that were read from each file: one file cannot be the weights of two names."""
+    names: dict[str, set[str]] = {"": set()}
+    for result in results.values():
+        names.setdefault(_file_of(result), set()).add(result.job.weights_name)
+    return {**names, "": set()}
 
 
 def _training_of(job: Job) -> Job | None:
@@ -138,9 +189,13 @@ def _trainings(planned: PlannedCell, results: Mapping[str, Result]) -> tuple[Res
 
 
 def _explaining(planned: PlannedCell, results: Mapping[str, Result]) -> tuple[Result, ...]:
-    """Return the results that may explain a cell's own: those on the same images, if it has one."""
+    """Return the results that may explain a cell's own: those of the same weights on the same images, if it has one."""
     others = tuple(results[job.key] for job in planned.others if job.key in results)
     own = results.get(planned.job.key) if planned.job else None
     if own is None or own.error is not None:
         return others
-    return tuple(result for result in others if fingerprint_of(result) == fingerprint_of(own))
+
+    def inputs(result: Result) -> tuple[str | None, str]:
+        return fingerprint_of(result), _file_of(result)
+
+    return tuple(result for result in others if inputs(result) == inputs(own))

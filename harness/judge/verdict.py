@@ -2,19 +2,26 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from shlex import quote
+from statistics import fmean
 
 from harness.judge.ablation import LEAST_ROWS, Ablation, ablation_of
+from harness.judge.chain import broken_link
 from harness.judge.table import FilledCell, Table
-from harness.plan.plan import Options, make_job
-from harness.specs import Column, PublishedValue, Reference, Row, Spec
+from harness.plan.plan import OVERRIDES, Options, make_job
+from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
 from harness.stats import Interval, kendall, rank_correlation, spearman
-from harness.store.result import Result
+from harness.store.select import is_noisy
 
 # Points between two trainings of the same recipe; the authors name about 0.2 (issue 32 of their repository).
 RETRAINING_SPREAD = 0.2
+
+# An interval of fewer trainings, or iterations, tells too little to excuse a difference: with two it is twelve times as
+# wide as their scatter.
+LEAST_SAMPLES = 3
 
 # Kinds of job that a published value was computed by on these very images with these weights: there is no noise.
 DETERMINISTIC = ("evaluate", "agreement", "dataset")
@@ -48,6 +55,12 @@ class JudgedCell:
     reason: str
     delta: float | None = None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the verdict counts: there is something to measure, and it does not match by construction."""
+        measured = self.verdict is Verdict.DEVIATES or not self.filled.matches_by_construction
+        return measured and not self.filled.planned.idle
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
@@ -63,12 +76,13 @@ class Ratio:
 class Shape:
     """What a throughput column tells on any machine: the order of its rows and their ratios.
 
-    `rows` counts distinct models; rows that share a job count once.
+    `rows` counts distinct models, rows that share a job once; `noisy` those of them that something else disturbed.
     """
 
     column: Column
     machine: str
     rows: int
+    noisy: int
     kendall: Interval
     spearman: Interval
     ratios: tuple[Ratio, ...]
@@ -103,11 +117,7 @@ class Diff:
     @property
     def counts(self) -> Counter[Verdict]:
         """How often each verdict occurs, over cells that are measured and do not match by construction."""
-        return Counter(
-            cell.verdict
-            for cell in self.judged_cells.values()
-            if not cell.filled.planned.idle and not cell.filled.matches_by_construction
-        )
+        return Counter(cell.verdict for cell in self.judged_cells.values() if cell.is_counted)
 
 
 def compare(table: Table) -> Diff:
@@ -125,9 +135,7 @@ def judge(filled: FilledCell, spec: Spec) -> JudgedCell:
     if planned.idle:
         return judged(Verdict.NOT_COMPARABLE, planned.blocked)
     if result is None:
-        return judged(
-            Verdict.MISSING, planned.blocked or "not measured yet; run `harness reproduce` with these options"
-        )
+        return judged(Verdict.MISSING, why_missing(filled))
     if result.error is not None:
         return judged(Verdict.FAILED, result.error)
     if measurement is None:
@@ -135,73 +143,81 @@ def judge(filled: FilledCell, spec: Spec) -> JudgedCell:
     references = filled.cell.references
     if not references:
         return judged(Verdict.NOT_COMPARABLE, "nothing was published here")
-    if isinstance(measurement.value, str):
-        if measurement.value == references[0].published.text:
-            return judged(Verdict.MATCH, "the same text")
-        return judged(Verdict.DEVIATES, f"published is {references[0].published.text}")
-    published = references[0].published.value
-    delta = measurement.value - published if published is not None and not filled.at_small_scale else None
-    reason = planned.other_weights or _other_conditions(filled, result)
+    value, published = measurement.value, references[0].published.value
+    delta = None if isinstance(value, str) or published is None or filled.at_small_scale else value - published
+    reason = broken_link(filled)
     if reason:
         return judged(Verdict.NOT_COMPARABLE, reason, delta)
-    verdict, reason = _by_the_numbers(filled, measurement.value, spec)
+    verdict, reason = _by_the_values(filled, value, spec)
     assumed = "".join(f"; its recipe assumes {setting}" for setting in planned.assumed)
     return judged(verdict, reason + assumed, delta)
 
 
-def _other_conditions(filled: FilledCell, result: Result) -> str:
-    """Return why a number may not be judged: another machine, or settings that are not the published ones."""
-    if filled.planned.scaled_down:
-        return f"trained at the {filled.planned.scale} scale, which stands in for the published one"
-    if filled.planned.changes:
-        return f"trained with {filled.planned.changes}, which is not how the published value was"
-    images = result.facts.get("images")
-    if images and not images["whole"] and result.job.kind != "train":
-        return f"measured on {images['said']}"
-    if result.job.needs or result.job.kind in ("train", "recipe"):
-        return ""  # the recipe says what was done
-    job, published = result.job, make_job(filled.cell, Options())
-    changed = sorted({name for name, _ in set(job.settings) ^ set(published.settings)})
-    if "protocol" in changed:
-        return f"measured under the {job['protocol']} protocol, published under the {published['protocol']} one"
-    machine = filled.cell.column.machine
-    if machine and not result.machine.matches(machine):
-        return f"measured on {result.machine.label}, published for {machine}"
-    if changed:
-        described = ", ".join(f"{name} = {job.get(name, 'None')}" for name in changed)
-        return f"measured with {described}, which is not how the published value was"
-    return ""
+def why_missing(filled: FilledCell) -> str:
+    """Return why a cell has no result, and with which options one shows that was measured otherwise."""
+    job, other = filled.planned.job, filled.elsewhere
+    if filled.planned.blocked or job is None or other is None:
+        return filled.planned.blocked or "not measured yet; run `harness reproduce` with these options"
+    usual, measured = make_job(filled.cell, Options()), other.result.job
+    differing = {name: measured[name] for name in OVERRIDES if name in dict(measured.settings)}
+    differing = {name: value for name, value in differing.items() if job.get(name) != value}
+    given = [f"--{name} {value}" for name, value in differing.items() if usual.get(name) != value]
+    given += [f"--machine {quote(other.result.machine.label)}"] if other.other_machine else []
+    left_out = [f"--{name}" for name, value in differing.items() if usual.get(name) == value and job.get(name) != ""]
+    options = [f"with {' '.join(given)}"] if given else []
+    options += [f"without {' '.join(left_out)}"] if left_out else []
+    how = [f"{name} = {value}" for name, value in differing.items()]
+    how += [f"on {other.result.machine.label}"] if other.other_machine else []
+    where = "with these options" if differing else "on this machine"
+    shows = f"`harness report` shows it {' and '.join(options)}"
+    return f"measured, but not {where}: {', '.join(how)} (run {other.result.id}); {shows}"
 
 
-def _by_the_numbers(filled: FilledCell, value: float, spec: Spec) -> tuple[Verdict, str]:
+def _by_the_values(filled: FilledCell, value: float | str, spec: Spec) -> tuple[Verdict, str]:
     cell = filled.cell
-    known_wrong = [text for r in cell.references for text in _notes(r.published, spec, "wrong")]
-    explaining = [text for r in cell.references for text in _notes(r.published, spec, "explains")]
-    judged = [r for r in cell.references if not _notes(r.published, spec, "wrong")]
+    known_wrong = [note for r in cell.references for note in _notes(r, spec, "wrong")]
+    judged = [to_judge for r in cell.references if (to_judge := _as_it_should_be(r, cell, spec))]
     if not judged:
-        return Verdict.EXPLAINED, known_wrong[0]
+        return Verdict.NOT_COMPARABLE, f"no value is known to be right: {known_wrong[0].text}"
     within = [reference for reference in judged if is_within(filled, reference, value)]
     outside = [reference for reference in judged if reference not in within]
     paper = [reference for reference in judged if reference.source.kind == "paper"]
     if within and (all(r in within for r in paper) if paper else not outside):
-        if known_wrong:
-            return Verdict.EXPLAINED, f"within {_tolerance(filled)} of {_named(within)}; {known_wrong[0]}"
-        return Verdict.MATCH, f"within {_tolerance(filled)} of {_named(within)}"
+        matching = "the same text" if isinstance(value, str) else f"within {_tolerances_of(filled, within)}"
+        return (Verdict.EXPLAINED, f"{matching}; {known_wrong[0].text}") if known_wrong else (Verdict.MATCH, matching)
     if within:
         return Verdict.EXPLAINED, f"matches {_named(within)}, not {_named(outside)}"
+    if isinstance(value, str):
+        return Verdict.DEVIATES, f"published is {' and '.join(r.published.text for r in outside)}"
     if variant := explanation(filled, judged):
         return Verdict.EXPLAINED, variant
     if inside := [reference for reference in judged if _in_interval(filled, reference)]:
-        return Verdict.NOISE, f"outside {_tolerance(filled)}, but the 95 % interval holds {_named(inside)}"
-    if explaining:
-        return Verdict.EXPLAINED, explaining[0]
-    return Verdict.DEVIATES, f"not within {_tolerance(filled)} of {_named(outside)}"
+        allowed = " and ".join(dict.fromkeys(_tolerance(filled, reference) for reference in inside))
+        return Verdict.NOISE, f"outside {allowed}, but the 95 % interval holds {_named(inside)}"
+    for reference in cell.references:
+        for note in _notes(reference, spec, "explains"):
+            corrected = _corrected(reference, note, cell)
+            if corrected and is_within(filled, corrected, value):
+                return Verdict.EXPLAINED, note.text
+    return Verdict.DEVIATES, f"not within {_tolerances_of(filled, outside)}"
 
 
-def _notes(published: PublishedValue, spec: Spec, effect: str) -> list[str]:
-    """Return the texts of a value's footnotes that have this effect."""
-    notes = (spec.footnotes[mark] for mark in published.marks if mark in spec.footnotes)
-    return [note.text for note in notes if note.effect == effect]
+def _notes(reference: Reference, spec: Spec, effect: str) -> list[Footnote]:
+    """Return a value's footnotes that have this effect."""
+    notes = (spec.footnotes[mark] for mark in reference.published.marks if mark in spec.footnotes)
+    return [note for note in notes if note.effect == effect]
+
+
+def _as_it_should_be(reference: Reference, cell: Cell, spec: Spec) -> Reference | None:
+    """Return a reference with the value that it should have; None where it is wrong and nobody knows the right one."""
+    wrong = _notes(reference, spec, "wrong")
+    return _corrected(reference, wrong[0], cell) if wrong else reference
+
+
+def _corrected(reference: Reference, note: Footnote, cell: Cell) -> Reference | None:
+    value = note.corrected.get(cell.column.key)
+    source = replace(reference.source, cite=f"{reference.source.cite} as corrected")
+    return Reference(source=source, published=value) if value else None
 
 
 def _in_interval(filled: FilledCell, reference: Reference) -> bool:
@@ -209,8 +225,12 @@ def _in_interval(filled: FilledCell, reference: Reference) -> bool:
     measurement, published = filled.measurement, reference.published.value
     if measurement is None or published is None or measurement.low is None or measurement.high is None:
         return False
-    deterministic = filled.cell.kind in DETERMINISTIC and not _retrained(filled)
-    return not deterministic and measurement.low <= published <= measurement.high
+    if _retrained(filled):
+        excuses = len(filled.by_seed) >= LEAST_SAMPLES
+    else:
+        few = 0 < len(measurement.samples) < LEAST_SAMPLES
+        excuses = filled.cell.kind not in DETERMINISTIC and not few
+    return excuses and measurement.low <= published <= measurement.high
 
 
 def _retrained(filled: FilledCell) -> bool:
@@ -227,17 +247,19 @@ class HeadVariant:
 
 
 def head_variants(filled: FilledCell) -> list[HeadVariant]:
-    """Return a cell's accuracy by every crop that was measured and every head, the cell's own first."""
+    """Return a cell's accuracy by every crop that was measured and every head, the cell's own first.
+
+    Of several seeds it is their mean, as the cell's own is.
+    """
     metric = str(filled.cell.metric).partition("_")[0]
-    variants = []
-    for result in filter(None, (filled.result, *filled.others)):
+    found: dict[tuple[float, str], list[float]] = {}
+    for result in filter(None, (filled.result, *filled.repeats, *filled.others)):
         heads = result.facts.get("heads", {}) if result.error is None else {}
-        variants += [
-            HeadVariant(crop=float(result.job["crop"]), head=head if len(heads) > 1 else "", value=values[metric])
-            for head, values in heads.items()
-            if metric in values
-        ]
-    return variants
+        for head, values in heads.items():
+            if metric in values:
+                key = float(result.job["crop"]), head if len(heads) > 1 else ""
+                found.setdefault(key, []).append(values[metric])
+    return [HeadVariant(crop=crop, head=head, value=fmean(values)) for (crop, head), values in found.items()]
 
 
 def explanation(filled: FilledCell, judged: Iterable[Reference]) -> str:
@@ -251,31 +273,46 @@ def explanation(filled: FilledCell, judged: Iterable[Reference]) -> str:
     return ""
 
 
-def is_within(filled: FilledCell, reference: Reference, value: float) -> bool:
+def is_within(filled: FilledCell, reference: Reference, value: float | str) -> bool:
     """Whether a value is within the cell's tolerance of a published one, or within its published uncertainty."""
     published = reference.published.value
+    if isinstance(value, str):
+        return value == reference.published.text
     if published is None:
         return False
-    allowed = _allowed(filled)
-    if filled.cell.relative:
-        allowed *= abs(published)
-    allowed = max(allowed, float(reference.published.uncertainty or 0))
+    allowed = max(_allowed(filled, reference), float(reference.published.uncertainty or 0))
     # A difference in the last bit of a sum of decimals is not a measured one.
     return abs(value - published) <= allowed + 1e-9 * max(1.0, abs(published))
 
 
-def _allowed(filled: FilledCell) -> float:
+def _allowed(filled: FilledCell, reference: Reference) -> float:
+    """Return the difference from a published value that the spec allows, or that two trainings have."""
     allowed = filled.cell.tolerance or 0.0
-    return max(allowed, RETRAINING_SPREAD) if _retrained(filled) and not filled.cell.relative else allowed
+    if filled.cell.relative:
+        return allowed * abs(reference.published.value or 0.0)
+    return max(allowed, RETRAINING_SPREAD) if _retrained(filled) else allowed
 
 
-def _tolerance(filled: FilledCell) -> str:
-    tolerance = _allowed(filled)
-    return f"{100 * tolerance:.0f} %" if filled.cell.relative else f"{tolerance:g} {filled.cell.unit}".strip()
+def _tolerance(filled: FilledCell, reference: Reference) -> str:
+    """Describe the difference from a reference that is allowed: the tolerance, or a published uncertainty above it."""
+    allowed, uncertainty = _allowed(filled, reference), reference.published.uncertainty
+    if uncertainty and float(uncertainty) > allowed:
+        return f"the published ± {uncertainty} {filled.cell.unit}".strip()
+    if filled.cell.relative:
+        return f"{100 * (filled.cell.tolerance or 0.0):g} %"
+    return f"{allowed:g} {filled.cell.unit}".strip()
+
+
+def _tolerances_of(filled: FilledCell, references: Iterable[Reference]) -> str:
+    """Describe the allowed difference from each of some references."""
+    groups: dict[str, list[Reference]] = {}
+    for reference in references:
+        groups.setdefault(_tolerance(filled, reference), []).append(reference)
+    return " and ".join(f"{text} of {_named(group)}" for text, group in groups.items())
 
 
 def _named(references: Iterable[Reference]) -> str:
-    return " and ".join(f"{r.source.cite} ({r.published.text})" for r in references)
+    return " and ".join(f"{r.source.cite} ({r.published})" for r in references)
 
 
 def _shape(table: Table, column: Column) -> Shape | None:
@@ -288,10 +325,11 @@ def _shape(table: Table, column: Column) -> Shape | None:
         number, published, job = filled.number, filled.cell.published, filled.planned.job
         if number is None or job is None or published is None or published.value is None:
             continue
-        if not _notes(published, table.spec, "wrong"):
+        if not any(table.spec.footnotes[mark].effect == "wrong" for mark in published.marks):
             pairs[row] = (number, published.value)
             jobs.setdefault(job.key, row)
     distinct = [pairs[row] for row in jobs.values()]
+    results = (table.cell(row, column.key).result for row in jobs.values())
     if len(distinct) < LEAST_ROWS:
         return None
     ratios = []
@@ -305,6 +343,7 @@ def _shape(table: Table, column: Column) -> Shape | None:
         column=column,
         machine=str(column.machine),
         rows=len(distinct),
+        noisy=sum(result is not None and is_noisy(result) for result in results),
         kendall=rank_correlation(*zip(*distinct, strict=True), measure=kendall),
         spearman=rank_correlation(*zip(*distinct, strict=True), measure=spearman),
         ratios=tuple(ratios),

@@ -52,15 +52,22 @@ class Job:
     @cached_property
     def key(self) -> str:
         """The same work has the same key, whichever table needs it; the key is readable."""
-        settings = dict(self.settings)
-        named = ("model", "res", "protocol", "data", "recipe")
-        names = [self.kind, *(str(settings[name]) for name in named if name in settings)]
         parts: list[object] = [self.kind, self.settings, self.revision]
         if self.needs:
             parts.append([(part, job.key) for part, job in self.needs])
         text = json.dumps(parts, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return "-".join([*(re.sub(r"[^A-Za-z0-9_.]+", "_", name) for name in names), digest])
+        return f"{self._named('model', 'res', 'protocol', 'data', 'recipe')}-{digest}"
+
+    @property
+    def key_prefix(self) -> str:
+        """What the keys of all jobs of this kind on this model, at this size, begin with."""
+        return f"{self._named('model', 'res')}-"
+
+    def _named(self, *names: str) -> str:
+        settings = dict(self.settings)
+        parts = (self.kind, *(str(settings[name]) for name in names if name in settings))
+        return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in parts)
 
     @property
     def exclusive(self) -> bool:

@@ -14,6 +14,9 @@ from harness.specs.datasets import EMBEDDED
 from harness.specs.kinds import KINDS, PROTOCOL_MEMORY
 from harness.specs.recipe import Recipes
 
+# Settings of a throughput that the command line sets, each by the option of its name.
+OVERRIDES = ("protocol", "repeats", "batch", "memory")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -22,7 +25,7 @@ class Options:
     `data` names the available datasets.  `explain` adds the other crops of each accuracy, `allow_nearest` takes other
     public weights where the paper's were never released.  `train` allows training, at the published `scale` or a
     smaller one, with so many `seeds`, and with `changes` to every recipe; `retrain` trains even where weights are
-    public.
+    public.  `machine` names the machine whose throughputs are shown.
     """
 
     only: frozenset[str] | None = None
@@ -40,11 +43,12 @@ class Options:
     scale: str = "full"
     seeds: int | None = None
     changes: Mapping[str, Scalar] = field(default_factory=dict)
+    machine: str = ""
 
     @property
     def overrides(self) -> Mapping[str, Scalar]:
         """Settings that win over the spec's."""
-        options = {"protocol": self.protocol, "repeats": self.repeats, "batch": self.batch, "memory": self.memory}
+        options: dict[str, Scalar | None] = {name: getattr(self, name) for name in OVERRIDES}
         return {name: value for name, value in options.items() if value is not None}
 
 
@@ -201,21 +205,23 @@ def _is_trained(cell: Cell, options: Options) -> bool:
 
 def _plan_training(planned: PlannedCell, options: Options, stages: TrainingStages) -> PlannedCell:
     """Plan the trainings behind a cell and the evaluation of the trained model, once for each seed."""
-    changes = ", ".join(f"{name} = {value}" for name, value in options.changes.items())
-    planned = replace(planned, scale=options.scale, changes=changes)
+    planned = replace(planned, scale=options.scale)
     if planned.cell.metric == "real" and options.scale != "full":
         reason = f"left out: only ImageNet has ReaL labels, and the {options.scale} scale does without it"
         return replace(planned, blocked=reason)
     try:
         jobs = stages.jobs(planned.cell, options.seeds)
+        as_published = replace(stages, changes={}).jobs(planned.cell, options.seeds) if stages.changes else jobs
     except NoStandIn as error:
         return replace(planned, blocked=f"left out: {error}")
     names = dict.fromkeys(str(each["data"]) for job in jobs for each in (*job.lineage, job))
     missing = [f"--data {name}=PATH" for name in names if _is_missing(name, options)]
+    changes = ", ".join(f"{name} = {value}" for name, value in options.changes.items())
     return replace(
         planned,
         job=jobs[0],
         repeats=jobs[1:],
+        changes="" if jobs == as_published else changes,
         blocked=f"needs {' '.join(missing)}" if missing else "",
         assumed=stages.assumptions(planned.cell, jobs[0]),
     )

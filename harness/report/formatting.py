@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from harness.judge.chain import broken_input
 from harness.judge.roofline import Roofline
 from harness.judge.table import FilledCell
 from harness.judge.verdict import HEAD_NAMES, Diff, HeadVariant, JudgedCell, Ratio, Shape, Verdict, is_within
-from harness.specs import Column, Footnote, PublishedValue, Row
+from harness.specs import Cell, Column, Footnote, Row
 
 SIGNS = {
     Verdict.MATCH: "✓",
@@ -39,9 +40,9 @@ class CellText:
 def cell_text(judged: JudgedCell) -> CellText:
     """Return the texts of a cell."""
     filled, cell, measurement = judged.filled, judged.filled.cell, judged.filled.measurement
-    published = ""
-    if cell.published and not filled.at_small_scale:
-        published = published_text(cell.published) + "".join(f"[{mark}]" for mark in cell.published.marks)
+    # The heading has the column's unit; a row of another one has it in its cells.
+    unit = cell.unit if cell.unit != cell.column.unit else ""
+    published = "" if filled.at_small_scale else _published(cell, unit, idle=filled.planned.idle)
     if filled.planned.idle:
         return CellText(published=published)
     measured = batch = ""
@@ -51,6 +52,7 @@ def cell_text(judged: JudgedCell) -> CellText:
             half = (measurement.high - measurement.low) / 2
             tenths = 1 if cell.unit.startswith("%") and half >= 0.05 else None
             measured = f"{measured} ±{number(half, tenths, significant=1)}"
+        measured = _with_unit(measured, unit)
         if cell.kind == cell.metric == "throughput" and filled.result:
             batch = f"@{filled.result.facts.get('batch', '?')}"
     return CellText(
@@ -58,9 +60,22 @@ def cell_text(judged: JudgedCell) -> CellText:
     )
 
 
-def published_text(value: PublishedValue) -> str:
-    """Return a published value with its uncertainty, if it has one."""
-    return f"{value.text} ± {value.uncertainty}" if value.uncertainty else value.text
+def _published(cell: Cell, unit: str, *, idle: bool) -> str:
+    """Return the published value with its marks.
+
+    A blank of the paper stays blank; a statement that nothing measures is that of its own source, which it names.
+    """
+    published, source = cell.published, ""
+    if published is None and idle and cell.references:
+        published, source = cell.references[0].published, f" ({cell.references[0].source.name})"
+    if published is None:
+        return ""
+    return f"{_with_unit(str(published), unit)}{source}" + "".join(f"[{mark}]" for mark in published.marks)
+
+
+def _with_unit(value: str, unit: str) -> str:
+    """Add a unit to a number, or to a text with one: "yes" has none."""
+    return f"{value} {unit}" if unit and any(map(str.isdigit, value)) else value
 
 
 def _difference(judged: JudgedCell) -> str:
@@ -123,12 +138,6 @@ def row_groups(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
     for group, members in groupby(rows, key=lambda row: row.group):
         grouped = list(members)
         yield group if group and group != grouped[0].label else "", grouped
-
-
-def column_unit(diff: Diff, column: Column) -> str:
-    """Return the unit of a column; empty where its rows have several."""
-    units = {diff.judged_cells[row.key, column.key].filled.cell.unit for row in diff.spec.rows}
-    return units.pop() if len(units) == 1 else ""
 
 
 def counts(diff: Diff) -> str:
@@ -217,8 +226,9 @@ def _warnings(diff: Diff) -> list[tuple[str, str]]:
 def shape_sentence(shape: Shape) -> str:
     """Return how well the order of the rows agrees."""
     tau, rho = shape.kendall, shape.spearman
+    noisy = f" ({shape.noisy} measured while something else used the machine)" if shape.noisy else ""
     return (
-        f"order of {shape.rows} models against the published one: "
+        f"order of {shape.rows} models{noisy} against the published one: "
         f"Kendall's τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}], "
         f"Spearman's ρ {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] (95 % bootstrap interval)"
     )
@@ -235,7 +245,7 @@ def ratios_by_reference(shape: Shape) -> list[tuple[Row, list[Ratio]]]:
 def head_table(judged: JudgedCell, variants: Sequence[HeadVariant]) -> tuple[str, list[tuple[str, ...]]]:
     """Return what each crop (a line) and head (a column) gives for a cell: a title, then heading and lines."""
     filled, cell = judged.filled, judged.filled.cell
-    references = " and ".join(f"{r.source.cite} {r.published.text}" for r in cell.references)
+    references = " and ".join(f"{r.source.cite} {r.published}" for r in cell.references)
     title = f"{cell.column.label} of {cell.row.label}; published: {references or 'nothing'}"
     comparable = judged.verdict is not Verdict.NOT_COMPARABLE
     if not comparable:
@@ -263,7 +273,7 @@ HEAD_LEGEND = f"{SIGNS[Verdict.MATCH]} within the tolerance of a published value
 
 def measured_point(across: FilledCell, up: FilledCell) -> tuple[float, float, bool] | None:
     """Return x and y of a measured point, and whether y is the published value because ours was not measured."""
-    y = up.number if up.of_all_images else None
+    y = None if broken_input(up) else up.number
     height = up.published_number if y is None else y
     return None if across.number is None or height is None else (across.number, height, y is None)
 

@@ -147,25 +147,19 @@ def _tabular(diff: Diff, rows: Sequence[Row], published: str | None) -> list[str
 def _layout(diff: Diff, column: Column, *, twice: bool) -> str:
     """Align numbers to the right and text to the left; long texts are broken into lines."""
     cells = [diff.judged_cells[row.key, column.key] for row in diff.spec.rows]
-    texts = [text for cell in cells for text in (formatting.cell_text(cell).measured, _published(cell))]
-    if any(len(text) > LONG for text in texts):
+    texts = map(formatting.cell_text, cells)
+    if any(len(part) > LONG for text in texts for part in (text.measured, text.published)):
         return BROKEN * 2 if twice else BROKEN
     if any(cell.filled.cell.text for cell in cells):
         return "ll" if twice else "l"
     return "r@{\\hspace{.4em}}l" if twice else "r"
 
 
-def _published(judged: JudgedCell) -> str:
-    """Return the published value; for a statement that nothing measures, what its own source says."""
-    references = judged.filled.cell.references if judged.filled.planned.idle else ()
-    return formatting.cell_text(judged).published or (references[0].published.text if references else "")
-
-
 def _headings(diff: Diff, *, twice: bool) -> list[str]:
     """Column labels above their units, as in the paper."""
     names, units = [], []
     for column in diff.spec.columns:
-        unit = formatting.column_unit(diff, column)
+        unit = column.unit
         name, below = escaped(column.label), f"({escaped(unit)})" if unit and unit not in column.label else ""
         names.append(f"\\multicolumn{{2}}{{c}}{{{name}}}" if twice else name)
         units.append(f"\\multicolumn{{2}}{{c}}{{{below}}}" if twice else below)
@@ -193,7 +187,7 @@ def _measured_only(judged: JudgedCell) -> str:
     """The measured value; a text that nothing measures is shown as published."""
     cell = formatting.cell_text(judged)
     if judged.filled.planned.idle:
-        return escaped(_published(judged).partition("[")[0])
+        return escaped(cell.published.partition("[")[0])
     return _measured(cell.measured) or "--"
 
 
@@ -207,7 +201,7 @@ def _measured_cell(judged: JudgedCell) -> str:
 
 def _published_cell(judged: JudgedCell) -> str:
     cell = formatting.cell_text(judged)
-    text = " ".join(filter(None, (_marked(_published(judged)), escaped(cell.difference))))
+    text = " ".join(filter(None, (_marked(cell.published), escaped(cell.difference))))
     return f"\\published{{{text}}}" if text else ""
 
 

@@ -92,11 +92,10 @@ def _cells(diff: Diff, *, two_lines: bool) -> Grid:
     grid = _grid()
     grid.add_column("", no_wrap=True)
     for column in diff.spec.columns:
-        unit = formatting.column_unit(diff, column)
         header = (
-            f"{column.label}\n{formatting.remaining_unit(column.label, unit)}"
+            f"{column.label}\n{formatting.remaining_unit(column.label, column.unit)}"
             if two_lines
-            else formatting.heading(column.label, unit)
+            else formatting.heading(column.label, column.unit)
         )
         grid.add_column(header, justify="right", no_wrap=True)
         if not two_lines:
@@ -121,7 +120,7 @@ def _parts(judged: JudgedCell) -> tuple[Text, Text]:
 
 def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
     """For narrow windows and wide tables: a line a cell, under the row's name."""
-    labels = [f" {formatting.heading(c.label, formatting.column_unit(diff, c))}" for c in diff.spec.columns]
+    labels = [f" {formatting.heading(c.label, c.unit)}" for c in diff.spec.columns]
     indent = min(max(map(cell_len, labels), default=0), max(12, width // 2))
     for row in diff.spec.rows:
         console.print(Text(" / ".join(filter(None, (row.group, row.label))), style="bold"))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,6 +27,10 @@ class PublishedValue:
     uncertainty: str | None = None
     marks: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """Return the value with its uncertainty, if it has one."""
+        return f"{self.text} ± {self.uncertainty}" if self.uncertainty else self.text
+
     @property
     def decimals(self) -> int:
         """Digits after the point, as published."""
@@ -50,12 +54,17 @@ class PublishedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedSource:
-    """The origin of values.  `edition` is `arxiv`, `icml` or `both` and matters for kind `paper` only."""
+    """The origin of values.  `edition` is `arxiv`, `icml` or `both` and matters for kind `paper` only.
+
+    `main` tells that the table is this source's own: the paper's, or, where none of its sources is a paper, any
+    of them.
+    """
 
     name: str
     kind: str = "paper"
     edition: str = "both"
     cite: str
+    main: bool = True
 
     def is_in(self, edition: str) -> bool:
         """Whether the values belong to that edition.  Those of the authors' repository and of timm belong to both."""
@@ -72,11 +81,15 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Footnote:
-    """A remark on a value.  `effect` is `note`, `explains` or `wrong`; see tables/README.md."""
+    """A remark on a value.  `effect` is `note`, `explains` or `wrong`; see tables/README.md.
+
+    `corrected` has what the value should be, by column.
+    """
 
     mark: str
     text: str = ""
     effect: str = "note"
+    corrected: Mapping[str, PublishedValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +175,8 @@ class Cell:
 
     @property
     def published(self) -> PublishedValue | None:
-        """The paper's own value, if it has one."""
-        return next((r.published for r in self.references if r.source.kind == "paper"), None)
+        """The value of the paper, or of what the table is of where that is no paper; None if it has none."""
+        return next((r.published for r in self.references if r.source.main), None)
 
 
 @dataclass(frozen=True, kw_only=True)

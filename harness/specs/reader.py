@@ -75,7 +75,11 @@ _CELL = {
 _NEAREST = {"model": _LABEL, "weights": _LABEL, "match": TEXT, "comment": TEXT}
 _FAMILY = {"label": TEXT, "reference": TEXT}
 _MACHINE = {"tflops": Constraint(types=(float,), above=0, required=True)}
-_FOOTNOTE = {"text": _LABEL, "effect": Constraint(types=(str,), choices=("note", "explains", "wrong"))}
+_FOOTNOTE = {
+    "text": _LABEL,
+    "effect": Constraint(types=(str,), choices=("note", "explains", "wrong")),
+    "corrected": TABLE,
+}
 _PARTS = dict.fromkeys(("table", "source", "column", "row", "family", "machine", "footnote"), TABLE)
 
 
@@ -118,13 +122,16 @@ class _SpecReader(Reader):
 
     def spec(self) -> Spec:
         table = self.table(self._parts.get("table", {}), _TABLE, "table")
+        entries = self._entries("source", _SOURCE)
+        papers = any(entry.get("kind") == "paper" for entry in entries.values())
         sources = {
-            name: _build(PublishedSource, {"cite": name, **entry}, name=name)
-            for name, entry in self._entries("source", _SOURCE).items()
+            name: _build(
+                *(PublishedSource, {"cite": name, **entry}), name=name, main=not papers or entry.get("kind") == "paper"
+            )
+            for name, entry in entries.items()
         }
         for name in sources.keys() & _ROW.keys():
             self.report(f"a source cannot be called '{name}', which is a key of every row", "source", name)
-        footnotes = {mark: Footnote(mark=mark, **entry) for mark, entry in self._entries("footnote", _FOOTNOTE).items()}
         families = {
             key: Family(key=key, **{"label": key, **entry}) for key, entry in self._entries("family", _FAMILY).items()
         }
@@ -139,6 +146,10 @@ class _SpecReader(Reader):
                 nearest=tuple(self._nearest(raw, key) for raw in level.entry.get("nearest", [])),
             )
             for key, level in row_levels.items()
+        }
+        footnotes = {
+            mark: Footnote(mark=mark, **{**entry, "corrected": self._corrected(mark, entry, columns)})
+            for mark, entry in self._entries("footnote", _FOOTNOTE).items()
         }
         for key, family in families.items():
             self._refer("reference", family.reference, rows, "row", "family", key)
@@ -218,6 +229,16 @@ class _SpecReader(Reader):
         entry = self.table(raw, {**_NEAREST, **dict.fromkeys(published, TABLE)}, "row", row, "nearest")
         texts = {source: {metric: str(value) for metric, value in of.items()} for source, of in published.items()}
         return _build(Nearest, entry, published=texts)
+
+    def _corrected(
+        self, mark: str, entry: Mapping[str, Any], columns: Mapping[str, Column]
+    ) -> Mapping[str, PublishedValue]:
+        """Read what values with a footnote should be, by column."""
+        raw, keys = entry.get("corrected", {}), ("footnote", mark, "corrected")
+        valid = self.table(raw, dict.fromkeys(columns, Constraint(types=(float, str))), *keys, what="column")
+        # As written, for a float would lose digits.
+        values = {name: PublishedValue.read(raw[name], words=isinstance(raw[name], str)) for name in valid}
+        return {name: value for name, value in values.items() if value is not None}
 
     # Cells.
 

@@ -3,20 +3,37 @@
 The rule: of each job the newest result counts.  Throughputs of different machines never meet in one table: those of
 this machine count if it has any, otherwise those of the machine that has the newest one.
 
+`machine` names another one instead.  Of what does not count, `elsewhere` tells where it was measured otherwise.
+
 The rule has one variation, `newest_failures`.  A table shows a failure only where no good result is known; a gate must
 see that a job has begun to fail, so there a failure counts like any other result, and so it does where the machine is
 chosen.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.errors import StoreError
+from harness.errors import HarnessError, StoreError
 from harness.machine import Machine, same_software
 from harness.plan.job import Job
-from harness.plan.plan import Plan
+from harness.plan.plan import OVERRIDES, Plan
 from harness.store.result import Result
 from harness.store.store import Store
+
+# What warnings say where the machine did something else than the measurement, or slowed down.
+_INTERFERENCE = re.compile(r"(slowdown|power brake) in \d+ % of|other process(es)? used|the host took")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """A throughput that was measured, but on another machine or under other settings than those asked for.
+
+    `other_machine` tells that only the name of its machine brings it into the table.
+    """
+
+    result: Result
+    other_machine: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,39 +41,73 @@ class Selection:
     """The results that count, by the key of their job.
 
     `throughputs` are all good runs of each throughput job with the software of the newest one, newest first.  Those,
-    and the `results` of throughput jobs, are of `machine`; None where no throughput is known.
+    and the `results` of throughput jobs, are of `machine`; None where no throughput is known.  `elsewhere` has the
+    newest other measurement of those throughputs that have no result.
     """
 
     results: Mapping[str, Result]
     throughputs: Mapping[str, tuple[Result, ...]]
     machine: Machine | None
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
 
 
-def select_results(plan: Plan, store: Store, here: Machine | None, *, newest_failures: bool = False) -> Selection:
-    """Select the result that counts for each job of a plan; `here` is this machine.
+def select_results(
+    plan: Plan, store: Store, here: Machine | None, *, newest_failures: bool = False, machine_name: str = ""
+) -> Selection:
+    """Select the result that counts for each job of a plan; `here` is this machine, `machine_name` another to show.
 
-    Raises `StoreError` where two results claim the same run: one of them is a copy, and would count twice.
+    Raises `StoreError` where two results claim the same run: one of them is a copy, and would count twice; and
+    `HarnessError` where nothing was measured on a machine of that name.
     """
     runs = {job: list(store.results(job)) for job in plan.all_jobs if job.exclusive}
     others = [_newest(store.results(job), failures=newest_failures) for job in plan.all_jobs if not job.exclusive]
     _check_claims([*(result for results in runs.values() for result in results), *filter(None, others)], store)
     counting = [result for results in runs.values() for result in results if newest_failures or result.error is None]
-    machine = _machine_of(counting, here)
+    machine = _machine_called(machine_name, counting) if machine_name else _machine_of(counting, here)
     on_machine = {
         job: [one for one in results if machine is None or one.machine.is_equivalent(machine)]
         for job, results in runs.items()
     }
     selected = (*others, *(_newest(results, failures=newest_failures) for results in on_machine.values()))
+    missing = [job for job, results in on_machine.items() if not results]
+    elsewhere = {job.key: _elsewhere([*runs[job], *store.variants(job, OVERRIDES)], machine or here) for job in missing}
     return Selection(
         results={result.job.key: result for result in selected if result},
         throughputs={job.key: _same_software_as_newest(results) for job, results in on_machine.items()},
         machine=machine,
+        elsewhere={key: other for key, other in elsewhere.items() if other},
     )
 
 
+def interference(result: Result) -> str:
+    """Return what else used the machine, or slowed it, while a throughput was measured; empty if nothing did."""
+    sentence = next((warning for warning in result.warnings if _INTERFERENCE.search(warning)), "")
+    noisy = "something else used the machine while this was timed: measure again when it is idle"
+    return sentence or (noisy if result.facts.get("disturbed") else "")
+
+
 def is_noisy(result: Result) -> bool:
-    """Whether something else used the machine while a throughput was measured, so that it tells about that as well."""
-    return bool(result.facts.get("disturbed"))
+    """Whether a throughput tells about something else as well than the model."""
+    return bool(interference(result))
+
+
+def _elsewhere(results: Iterable[Result], machine: Machine | None) -> Elsewhere | None:
+    newest = max((result for result in results if result.error is None), key=lambda result: result.id, default=None)
+    if newest is None:
+        return None
+    return Elsewhere(result=newest, other_machine=machine is not None and not newest.machine.is_equivalent(machine))
+
+
+def _machine_called(name: str, results: list[Result]) -> Machine:
+    """Return the machine of the newest result whose machine has this label, or has the name in its label."""
+    machines = {result.machine.label: result.machine for result in sorted(results, key=lambda result: result.id)}
+    matches = [label for label in machines if name.lower() in label.lower()]
+    if not matches:
+        known = ", ".join(machines) or "none"
+        raise HarnessError(
+            f"--machine {name}: none of these throughputs was measured on such a machine, but on: {known}"
+        )
+    return machines[name if name in machines else matches[-1]]
 
 
 def _newest(results: Iterable[Result], *, failures: bool) -> Result | None:

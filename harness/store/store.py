@@ -1,10 +1,11 @@
 """`Result` <-> `runs/<job key>/<run id>.json`: one folder per job, one file per run, nothing is overwritten."""
 
+import contextlib
 import errno
 import glob
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from harness import atomic
@@ -81,6 +82,21 @@ class Store:
     def latest(self, job: Job, condition: Callable[[Result], bool]) -> Result | None:
         """Return the newest result of a job that fulfils a condition."""
         return next((result for result in self.results(job) if condition(result)), None)
+
+    def variants(self, job: Job, names: Collection[str]) -> Iterator[Result]:
+        """Yield the good results of other jobs that differ from this one in the settings of these names alone.
+
+        Files that are no result are passed over: whoever looks for their own job reports them.
+        """
+
+        def rest(of: Job) -> tuple[object, ...]:
+            return of.kind, of.revision, of.needs, [(name, value) for name, value in of.settings if name not in names]
+
+        for path in self.root.glob(f"{glob.escape(job.key_prefix)}*/[!.]*.json"):
+            with contextlib.suppress(StoreError):
+                result = read(path)
+                if result.error is None and result.job != job and rest(result.job) == rest(job):
+                    yield result
 
     def all_results(self) -> Iterator[Result]:
         """Yield all results of all jobs, newest first.
