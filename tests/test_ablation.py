@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from harness.judge.table import fill
 from harness.judge.verdict import Diff, Verdict, compare
 from harness.plan.plan import Options, make_plan
 from harness.report import render_csv, render_json, render_latex, render_markdown, render_terminal
+from harness.report.ablation import heading
 from harness.specs import load
 from harness.store.result import Measurement, Result, new_id
 from tests.fakes import LAPTOP
@@ -230,6 +232,46 @@ def test_a_cell_with_several_seeds_has_their_mean(diff: Diff) -> None:
     assert measurement is not None
     assert measurement.value == pytest.approx(52.0)
     assert measurement.samples == (50.0, 52.0, 54.0)
+
+
+def with_results(diff: Diff, row: str, **changes: Any) -> Diff:  # noqa: ANN401 -- fields of a filled cell
+    table = diff.table
+    filled = replace(table.cell(row, "top1"), **changes)
+    return compare(replace(table, cells={**table.cells, (row, "top1"): filled}))
+
+
+def test_a_seed_that_failed_is_named_where_the_signs_are_counted(diff: Diff) -> None:
+    second, third = diff.table.cell("worse", "top1").repeats
+    failed = replace(third, error="the loss is NaN", metrics={})
+    found = with_results(diff, "worse", repeats=(second, failed))
+    (ablation,) = found.ablations
+    worse = ablation.rows[0]
+    assert worse.seeds == 2
+    assert worse.measured == pytest.approx(-9.5)  # -10 and -9
+    assert ablation.left_out == ("seed 3 of 'Row worse' (failed: the loss is NaN)",)
+    assert "; left out: seed 3 of 'Row worse' (failed: the loss is NaN)" in render_markdown(found)
+    cell = found.judged_cells["worse", "top1"]
+    assert cell.reason == "2 of 3 seeds are there: seed 3 failed: the loss is NaN"
+    missing = with_results(diff, "worse", repeats=(second,)).ablations[0]
+    assert missing.left_out == ("seed 3 of 'Row worse' (is not measured)",)
+
+
+def test_seeds_of_other_images_than_the_default_rows_are_no_effect(diff: Diff) -> None:
+    first = diff.table.cell("worse", "top1").result
+    assert first is not None
+    fewer = replace(first, facts={"images": {**first.facts["images"], "fingerprint": "fewer"}})
+    (ablation,) = with_results(diff, "worse", result=fewer).ablations
+    worse = ablation.rows[0]
+    assert worse.seeds == 2
+    assert worse.measured == pytest.approx(-10.0)  # -9 and -11
+    assert ablation.left_out == ("seed 1 of 'Row worse' (other images than those of 'Row whole')",)
+
+
+def test_a_heading_has_the_seeds_of_the_default_row(diff: Diff) -> None:
+    rows = {row: with_results(diff, row, repeats=()).table.cell(row, "top1") for row in ROWS if row != "whole"}
+    table = replace(diff.table, cells={**diff.table.cells, **{(row, "top1"): filled for row, filled in rows.items()}})
+    (ablation,) = compare(table).ablations
+    assert heading(ablation).endswith("(at this scale 52.0 %, mean of 3 seeds)")
 
 
 def test_without_a_default_row_there_are_no_effects(diff: Diff) -> None:

@@ -4,10 +4,11 @@ Accuracies of small models on other images say nothing about the published ones;
 which change matters more, may.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.judge.table import FilledCell, Table
+from harness.judge.table import FilledCell, Table, fingerprint_of
 from harness.specs import Column, Row
 from harness.stats import Interval, kendall, mean_interval, rank_correlation
 
@@ -47,15 +48,18 @@ class AblationEffect:
 class Ablation:
     """The effects in one column of a table.
 
-    `default` is the mean accuracy of the default row in percent, `on` describes the images that it was measured on.
+    `default` is the mean accuracy of the default row in percent, over `seeds`; `on` describes the images that it was
+    measured on.  `left_out` has a clause for each seed of a row that was asked for and is in no effect.
     """
 
     column: Column
     default_row: Row
     default: float
+    seeds: int
     on: str
     rows: tuple[AblationEffect, ...]
     order: Interval | None
+    left_out: tuple[str, ...] = ()
 
     def agreeing(self, *, clear: bool = False) -> tuple[int, int]:
         """Return how many effects have the published sign, of how many that have one; `clear` ones only if asked."""
@@ -80,7 +84,7 @@ def _column_ablation(table: Table, column: Column, default: Row) -> Ablation | N
     cells = (table.cell(row.key, column.key) for row in table.spec.rows)
     # A row that shares the default's job in this column changes nothing in it.
     same = (base.planned.job, base.cell.metric)
-    changed = (filled for filled in cells if (filled.planned.job, filled.cell.metric) != same)
+    changed = [filled for filled in cells if (filled.planned.job, filled.cell.metric) != same]
     effects = [effect for filled in changed if (effect := _effect(filled, base))]
     if not effects:
         return None
@@ -89,14 +93,40 @@ def _column_ablation(table: Table, column: Column, default: Row) -> Ablation | N
         column=column,
         default_row=default,
         default=fmean(base.by_seed.values()),
+        seeds=len(base.by_seed),
         on=str(images["said"]) if images else "",
         rows=tuple(effects),
         order=_order(effects),
+        left_out=tuple(reason for filled in changed for reason in _left_out(filled, base)),
     )
 
 
+def _comparable_seeds(filled: FilledCell, base: FilledCell) -> list[int]:
+    """Return the seeds that both rows have, measured and trained on the same images."""
+    return [seed for seed in filled.by_seed if seed in base.by_seed and _images(filled, seed) == _images(base, seed)]
+
+
+def _images(filled: FilledCell, seed: int) -> str | None:
+    return fingerprint_of(filled.result_by_seed[seed], filled.behind)
+
+
+def _left_out(filled: FilledCell, base: FilledCell) -> Iterator[str]:
+    """Yield why each requested seed of a row is in no effect; nothing for a row that was not trained at all."""
+    label, there = filled.cell.row.label, _comparable_seeds(filled, base)
+    for seed in filled.requested_seeds if filled.result_by_seed else ():
+        result = filled.result_by_seed.get(seed)
+        if seed not in filled.by_seed:
+            reason = f"failed: {result.error}" if result is not None and result.error else "is not measured"
+        elif seed not in base.by_seed:
+            reason = f"'{base.cell.row.label}' has no such seed"
+        else:
+            reason = f"other images than those of '{base.cell.row.label}'"
+        if seed not in there:
+            yield f"seed {seed} of '{label}' ({reason})"
+
+
 def _effect(filled: FilledCell, base: FilledCell) -> AblationEffect | None:
-    seeds = [seed for seed in filled.by_seed if seed in base.by_seed]
+    seeds = _comparable_seeds(filled, base)
     if not seeds:
         return None
     difference = mean_interval([filled.by_seed[seed] - base.by_seed[seed] for seed in seeds])

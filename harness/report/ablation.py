@@ -15,8 +15,9 @@ def signs_sentence(column: Ablation) -> str:
     """Return how often the sign is the published one, and how far the order agrees."""
     agreeing, changes = column.agreeing()
     clearly, clear = column.agreeing(clear=True)
+    left_out = [f"left out: {', '.join(column.left_out)}"] if column.left_out else []
     if not changes:
-        return "no change has a published sign"
+        return "; ".join(["no change has a published sign", *left_out])
     noun, verb = ("change", "has") if changes == 1 else ("changes", "have")
     parts = [f"{agreeing} of {changes} {noun} {verb} the published sign"]
     if clear:
@@ -28,21 +29,22 @@ def signs_sentence(column: Ablation) -> str:
         )
         bounds = f" [{low}, {high}]" if not math.isnan(order.low) else ""
         parts.append(f"order of the changes: Kendall's τ {tau}{bounds}")
-    return "; ".join(parts)
+    return "; ".join([*parts, *left_out])
 
 
 def introduction(diff: Diff) -> str:
     """Return what was trained, and what its numbers may be compared with."""
     scale = next(f.planned.scale for f in diff.table.cells.values() if f.planned.scaled_down)
+    changes = next((f" with {f.planned.changes}" for f in diff.table.cells.values() if f.planned.changes), "")
     return (
-        f"{scale} scale: small models on {diff.ablations[0].on}. Only differences from the default row are shown, "
-        "ours next to the paper's; accuracies of a stand-in are not comparable with the published ones."
+        f"{scale} scale{changes}: small models on {diff.ablations[0].on}. Only differences from the default row are "
+        "shown, ours next to the paper's; accuracies of a stand-in are not comparable with the published ones."
     )
 
 
 def heading(column: Ablation) -> str:
     """Return the heading of a column, with the row that the others are compared with."""
-    seeds = max(effect.seeds for effect in column.rows)
+    seeds = column.seeds
     return (
         f"{column.column.label}: points above or below '{column.default_row.label}' "
         f"(at this scale {formatting.number(column.default, 1)} %, mean of {seeds} seed{'s' if seeds > 1 else ''})"
