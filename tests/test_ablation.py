@@ -13,7 +13,7 @@ from harness.judge.table import fill
 from harness.judge.verdict import Diff, Verdict, compare
 from harness.plan.plan import Options, make_plan
 from harness.report import render_csv, render_json, render_latex, render_markdown, render_terminal
-from harness.report.ablation import heading
+from harness.report.ablation import heading, introduction
 from harness.specs import load
 from harness.store.result import Measurement, Result, new_id
 from tests.fakes import LAPTOP
@@ -265,6 +265,12 @@ def test_seeds_of_other_images_than_the_default_rows_are_no_effect(diff: Diff) -
     assert worse.seeds == 2
     assert worse.measured == pytest.approx(-10.0)  # -9 and -11
     assert ablation.left_out == ("seed 1 of 'Row worse' (other images than those of 'Row whole')",)
+
+
+def test_settings_that_were_changed_are_told_with_the_scale(diff: Diff) -> None:
+    base = diff.table.cell("whole", "top1")
+    found = with_results(diff, "whole", planned=replace(base.planned, changes="epochs = 10"))
+    assert introduction(found).startswith("proxy scale with epochs = 10: small models on all 360 images")
 
 
 def test_a_heading_has_the_seeds_of_the_default_row(diff: Diff) -> None:

@@ -223,27 +223,6 @@ def test_an_accuracy_with_unreadable_images_is_not_judged(spec: Spec) -> None:
     )
 
 
-def test_weights_that_may_be_others_are_not_judged(spec: Spec) -> None:
-    warning = "nothing in its name or hash says that net.pth is net.w"
-    cell = judged(spec, {0.875: 83.1}, weights={**FILE, "warning": warning})
-    assert (cell.verdict, cell.reason) == (Verdict.NOT_COMPARABLE, warning)
-
-
-def test_where_two_rows_share_a_file_of_weights_neither_is_judged(tmp_path: Path) -> None:
-    twin = '[row.twin]\nlabel = "Twin"\nset = { model = "net", weights = "v", res = 384 }\npaper = { top1 = 83.1 }\n'
-    path = tmp_path / "twins.toml"
-    path.write_text(SPEC + twin, encoding="utf-8")
-    spec = load(path)
-    plan = make_plan([spec], GIVEN)
-    results = {job.key: evaluated(job, 83.1) for job in plan.jobs}
-    cells = compare(fill(spec, plan, results)).judged_cells
-    reason = "the same file was taken for the weights net.v and net.w: net.safetensors; name them MODEL.TAG.safetensors"
-    for row in ("net", "twin"):
-        assert (cells[row, "top1"].verdict, cells[row, "top1"].reason) == (Verdict.NOT_COMPARABLE, reason)
-    other = {**results, plan.jobs[1].key: evaluated(plan.jobs[1], 83.1, weights={**FILE, "sha256": "b" * 64})}
-    assert compare(fill(spec, plan, other)).judged_cells["net", "top1"].verdict is Verdict.MATCH
-
-
 @pytest.mark.parametrize(
     "facts", [UNREADABLE, {"weights": {**FILE, "sha256": "b" * 64}}], ids=["unreadable", "weights"]
 )

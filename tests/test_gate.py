@@ -1,10 +1,11 @@
 """The outcome of the gate for a cell: worse, better or held, by numbers worked out by hand; and what is not judged."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -30,7 +31,7 @@ from harness.store.predictions import write
 from harness.store.result import Measurement
 from harness.store.store import Store
 from tests.evaluations import predictions
-from tests.fakes import H200, V100, with_facts
+from tests.fakes import H200, V100, images_of, result_of, with_facts
 from tests.gating import (
     FIVE,
     SPEC,
@@ -172,6 +173,38 @@ def test_images_that_could_not_be_read_are_other_images(old: Store, new: Store, 
     save_again = save_accuracy(old, spec, 10, images(right=722, lost=300))
     old.save(with_facts(save_again, unreadable=[f"{number}.jpg" for number in range(300)]))
     assert said(old, new, spec)[0] is Outcome.HELD  # without the same images in both
+
+
+TRAINED = SPEC.replace(
+    'set = { model = "tiny", res = 224, weights = "w" }',
+    'unreleased = "lost"\nset = { model = "tiny", res = 224 }\ntrain = { recipe = "deit-ti" }',
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"images": images_of("imagenet/train", 9)}, "measured on other images than in the baseline"),
+        ({"weights": {"sha256": "later"}}, "made from another run of 'train deit_tiny_patch16_224 deit-ti"),
+    ],
+    ids=["same", "other images", "other run"],
+)
+def test_a_trained_model_is_judged_only_where_its_training_is_the_same(
+    tmp_path: Path, old: Store, new: Store, changes: Mapping[str, Any], reason: str
+) -> None:
+    spec = mine(tmp_path, TRAINED)
+    job = plan_of(spec).cells_in(spec)["tiny", "top1"].job
+    assert job is not None
+    (training,) = job.lineage
+    trained: tuple[tuple[Store, int, Mapping[str, Any]], ...] = ((old, 0, {}), (new, 9, changes))
+    for store, minutes, facts in trained:
+        store.save(with_facts(result_of(training, minutes=minutes), **facts))
+        evaluated = save_accuracy(store, spec, minutes, images(right=722), job=job, files=False)
+        store.save(with_facts(evaluated, weights=result_of(training).facts["weights"]))
+    (one,) = (one for one in judged(old, new, spec) if one.cell.column.key == "top1")
+    assert one.outcome is (Outcome.NOT_JUDGED if reason else Outcome.HELD)
+    assert one.reason.startswith(reason)
 
 
 def test_another_crop_is_not_judged(tmp_path: Path, old: Store, new: Store, spec: Spec) -> None:

@@ -16,7 +16,7 @@ from harness.cli.main import cli
 from harness.gate.baseline_file import read
 from harness.store.store import Store
 from tests.commands import Command, Completed, clean_environment
-from tests.fakes import FakeLauncher
+from tests.fakes import H200, V100, FakeLauncher
 from tests.gating import mine, save_accuracy, save_throughput
 from tests.test_gate import images
 from tests.test_history import harness
@@ -106,6 +106,22 @@ def test_a_deviation_from_the_paper_exits_with_1_unless_fail_on_leaves_it_out(ha
     assert "✗ deviates: mine, top-1 of Tiny: deviates: not within 0.05 % of the paper (72.2)\n" in ran.stdout
     assert harness("check", "mine.toml", "--runs", "change", "--fail-on", "failed").returncode == 0
     assert harness("check", "mine.toml", "--runs", "main").returncode == 0
+
+
+def test_the_throughput_of_another_machine_is_shown_by_its_name(harness: Command, tmp_path: Path) -> None:
+    spec, store = mine(tmp_path), Store(tmp_path / "runs")
+    save_throughput(store, spec, 0, [0.04, 0.04, 0.04], machine=H200)
+    save_throughput(store, spec, 1, [0.02, 0.02, 0.02], machine=V100)
+    newest = harness("report", "mine.toml", "--columns", "speed")
+    assert "throughput measured on Tesla V100-SXM2-16GB 16 GiB" in newest.stdout
+    other = harness("report", "mine.toml", "--columns", "speed", "--machine", "h200")
+    assert "throughput measured on NVIDIA H200 140 GiB" in other.stdout
+    nowhere = harness("check", "mine.toml", "--columns", "speed", "--machine", "TPU")
+    assert (nowhere.returncode, nowhere.stdout) == (2, "")
+    assert nowhere.stderr == (
+        "error: --machine TPU: none of these throughputs was measured on such a machine, but on: "
+        "NVIDIA H200 140 GiB, Tesla V100-SXM2-16GB 16 GiB\n"
+    )
 
 
 def test_json_is_all_of_stdout(harness: Command, stores: object) -> None:

@@ -452,6 +452,15 @@ def test_where_words_are_expecteda_list_is_reported(mistakes: Mistakes) -> None:
     assert mistakes(text) == ["mine.toml:10: a in [row.x.paper] must be a string, not a list"]
 
 
+def test_a_correction_is_a_value_of_a_column(mistakes: Mistakes) -> None:
+    text = TABLE + SOURCE + COLUMN + ROW + 'paper = { a = "1[B]" }\n[footnote.B]\ntext = "Two."\n'
+    text += "corrected = { b = 2, a = true }\n"
+    assert mistakes(text) == [
+        "mine.toml:12: a in [footnote.B.corrected] must be a number or a string, not true",
+        "mine.toml:12: unknown column 'b' in [footnote.B.corrected]",
+    ]
+
+
 def test_a_mark_needs_a_footnote_and_a_footnote_a_mark(mistakes: Mistakes) -> None:
     text = """\
 [table]
@@ -698,6 +707,7 @@ text = "One."
 [footnote."*"]
 text = "A star."
 effect = "wrong"
+corrected = { top1 = 169.10, word = "3.0" }
 """
 
 
@@ -783,6 +793,9 @@ def test_a_spec_without_edition_has_everything(read: Read) -> None:
         "timm": ("timm", "both", "timm"),
     }
     assert {mark: note.effect for mark, note in spec.footnotes.items()} == {"B1": "note", "*": "wrong"}
+    corrected = {mark: {key: str(value) for key, value in n.corrected.items()} for mark, n in spec.footnotes.items()}
+    assert corrected == {"B1": {}, "*": {"top1": "169.10", "word": "3.0"}}
+    assert [source.name for source in spec.sources.values() if source.main] == ["paper", "arxiv", "icml"]
 
 
 def test_the_icml_edition_has_its_labels_its_values_and_not_what_it_lacks(read: Read) -> None:

@@ -555,7 +555,6 @@ paper = { rate = 0.2 }
         ({}, ""),
         ({"unreadable": ["a.jpg", "b.jpg"]}, "2 of 100 images could not be read and count as wrong"),
         ({"images": images_of("imagenet", 9)}, "measured on 9 of the 100 images of imagenet"),
-        ({"weights": {"warning": "nothing says whose weights these are"}}, "nothing says whose weights these are"),
     ],
 )
 def test_an_agreement_is_as_good_as_the_evaluations_behind_it(

@@ -70,17 +70,11 @@ def _origins(filled: FilledCell) -> Iterator[str]:
         yield from (problem for _, _, problem in _followed(result, filled.behind) if problem)
 
 
-def _images_and_weights(filled: FilledCell) -> Iterator[str]:
-    """Images and weights are the published ones, those of every training behind the number as well."""
+def _images(filled: FilledCell) -> Iterator[str]:
+    """Images are the published ones, those of every training behind the number as well."""
     for own in _own(filled):
         for result, part, _ in _followed(own, filled.behind):
             yield from _own_images(result, _DONE[part or ("weights" if result.job.kind == "train" else "")])
-            if warning := (result.facts.get("weights") or {}).get("warning"):
-                yield str(warning)
-    if filled.same_file and filled.result:
-        names = " and ".join(sorted({filled.result.job.weights_name, *filled.same_file}))
-        file = filled.result.facts["weights"].get("file", "one file")
-        yield f"the same file was taken for the weights {names}: {file}; name them MODEL.TAG.safetensors"
 
 
 def _own_images(result: Result, done: str) -> Iterator[str]:
@@ -167,5 +161,5 @@ def _noise(filled: FilledCell) -> Iterator[str]:
     yield from (warning for warning in result.warnings if _UNMONITORED.search(warning))
 
 
-_INPUTS = (_seeds, _substitutes, _origins, _images_and_weights)
+_INPUTS = (_seeds, _substitutes, _origins, _images)
 _CONDITIONS = (_settings, _noise)

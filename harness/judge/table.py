@@ -21,8 +21,7 @@ class FilledCell:
     `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds,
     `trainings` those of the trainings that made the weights, one for each seed.  `behind` has the results of all that
     the cell's number is derived from, by the key of their job: every training, and the evaluations of an agreement.
-    `same_file` names other weights of the table that were read from the same file; `elsewhere` is where a cell without
-    a result was measured otherwise.
+    `elsewhere` is where a cell without a result was measured otherwise.
     """
 
     planned: PlannedCell
@@ -31,7 +30,6 @@ class FilledCell:
     repeats: tuple[Result, ...] = ()
     trainings: tuple[Result, ...] = ()
     behind: Mapping[str, Result] = field(default_factory=dict)
-    same_file: tuple[str, ...] = ()
     elsewhere: Elsewhere | None = None
 
     @property
@@ -119,7 +117,6 @@ def fill(
     spec: Spec, plan: Plan, results: Mapping[str, Result], elsewhere: Mapping[str, Elsewhere] | None = None
 ) -> Table:
     """Put results, given by the key of their job, into the cells of a table; `elsewhere` are those of other tables."""
-    files = _names_by_file(results)
     cells = {}
     for key, planned in plan.cells_in(spec).items():
         job_key = planned.job.key if planned.job else ""
@@ -131,7 +128,6 @@ def fill(
             repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
             trainings=_trainings(planned, results),
             behind={job.key: results[job.key] for job in planned.jobs if job.key in results},
-            same_file=tuple(sorted(files[_file_of(result)] - {result.job.weights_name})) if result else (),
             elsewhere=(elsewhere or {}).get(job_key),
         )
     machines = (f.result.machine for f in cells.values() if f.result and f.result.job.exclusive)
@@ -162,19 +158,6 @@ def results_behind(result: Result, known: Mapping[str, Result]) -> Iterator[Resu
             yield known[job.key]
 
 
-def _file_of(result: Result) -> str:
-    """Return the SHA-256 of the file of public weights that was measured; empty where there is none."""
-    return str((result.facts.get("weights") or {}).get("sha256") or "") if result.job.weights_name else ""
-
-
-def _names_by_file(results: Mapping[str, Result]) -> Mapping[str, set[str]]:
-    """Return the weights that were read from each file: one file cannot be the weights of two names."""
-    names: dict[str, set[str]] = {"": set()}
-    for result in results.values():
-        names.setdefault(_file_of(result), set()).add(result.job.weights_name)
-    return {**names, "": set()}
-
-
 def _training_of(job: Job) -> Job | None:
     """Return the training whose weights a job uses, or that it is."""
     training = job.need("weights") or job
@@ -195,7 +178,7 @@ def _explaining(planned: PlannedCell, results: Mapping[str, Result]) -> tuple[Re
     if own is None or own.error is not None:
         return others
 
-    def inputs(result: Result) -> tuple[str | None, str]:
-        return fingerprint_of(result), _file_of(result)
+    def inputs(result: Result) -> tuple[object, ...]:
+        return fingerprint_of(result), (result.facts.get("weights") or {}).get("sha256")
 
     return tuple(result for result in others if inputs(result) == inputs(own))
