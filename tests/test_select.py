@@ -242,6 +242,8 @@ def test_failures_retired_results_and_other_models_were_not_measured(plan: Plan,
     save(store, at_8, 0, error="out of memory")
     save(store, replace(at_8, revision=at_8.revision - 1), 1)
     save(store, Job.of(job.kind, {**dict(at_8.settings), "res": 384}), 2)
+    copied = save(store, at_8, 3)
+    store.path_of(copied).rename(store.root / at_8.key / "a-copy.json")
     assert reason_of(plan, store, LAPTOP) == "not measured yet; run `harness reproduce` with these options"
 
 

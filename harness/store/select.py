@@ -70,7 +70,8 @@ def select_results(
     }
     selected = (*others, *(_newest(results, failures=newest_failures) for results in on_machine.values()))
     missing = [job for job, results in on_machine.items() if not results]
-    elsewhere = {job.key: _elsewhere([*runs[job], *store.variants(job, OVERRIDES)], machine or here) for job in missing}
+    variants = store.variants(missing, OVERRIDES)
+    elsewhere = {job.key: _elsewhere([*runs[job], *variants[job]], machine or here) for job in missing}
     return Selection(
         results={result.job.key: result for result in selected if result},
         throughputs={job.key: _same_software_as_newest(results) for job, results in on_machine.items()},

@@ -83,20 +83,25 @@ class Store:
         """Return the newest result of a job that fulfils a condition."""
         return next((result for result in self.results(job) if condition(result)), None)
 
-    def variants(self, job: Job, names: Collection[str]) -> Iterator[Result]:
-        """Yield the good results of other jobs that differ from this one in the settings of these names alone.
+    def variants(self, jobs: Collection[Job], names: Collection[str]) -> dict[Job, list[Result]]:
+        """Return for each job the good results of others that differ from it in the settings of these names alone.
 
-        Files that are no result are passed over: whoever looks for their own job reports them.
+        Files that are no result, or in the wrong place, are passed over: whoever looks for their own job reports them.
         """
 
         def rest(of: Job) -> tuple[object, ...]:
             return of.kind, of.revision, of.needs, [(name, value) for name, value in of.settings if name not in names]
 
-        for path in self.root.glob(f"{glob.escape(job.key_prefix)}*/[!.]*.json"):
-            with contextlib.suppress(StoreError):
-                result = read(path)
-                if result.error is None and result.job != job and rest(result.job) == rest(job):
-                    yield result
+        folders = [entry.name for entry in os.scandir(self.root)] if jobs and self.root.is_dir() else []
+        variants: dict[Job, list[Result]] = {job: [] for job in jobs}
+        for job, found in variants.items():
+            for folder in (name for name in folders if name.startswith(job.key_prefix) and name != job.key):
+                for path in (self.root / folder).glob("[!.]*.json"):
+                    with contextlib.suppress(StoreError):
+                        result = read(path)
+                        if result.error is None and rest(result.job) == rest(job) and path == self.path_of(result):
+                            found.append(result)
+        return variants
 
     def all_results(self) -> Iterator[Result]:
         """Yield all results of all jobs, newest first.
