@@ -6,7 +6,9 @@ import pytest
 import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
-from harness.jobs.training.losses import HeadLogits, Objective, divergence
+from harness.jobs.training.hyperparameters import Hyperparameters
+from harness.jobs.training.losses import HeadLogits, Objective, build_objective, divergence
+from tests.trainings import smoke
 
 STUDENT = [[2.0, 0.5, -1.0], [0.1, 0.2, 0.3]]
 DISTIL = [[1.0, -1.0, 0.0], [0.0, 2.0, 1.0]]
@@ -36,13 +38,14 @@ def logits(rows: list[list[float]], distil: list[list[float]] | None = None) -> 
     return HeadLogits(label=torch.tensor(rows), distil=None if distil is None else torch.tensor(distil))
 
 
-def objective(distillation: str, scaling: str = "paper") -> Objective:
+def objective(distillation: str, scaling: str = "paper", *, class_head_alone: bool = True) -> Objective:
     return Objective(
         label_loss=torch.nn.functional.cross_entropy,
         distillation=distillation,
         weight=0.1,
         temperature=3.0,
         scaling=scaling,
+        class_head_alone=class_head_alone,
     )
 
 
@@ -55,10 +58,17 @@ def test_without_a_teacher_the_loss_is_that_of_the_labels() -> None:
     )
 
 
-def test_without_a_teacher_two_heads_are_trained_by_the_mean_of_their_logits() -> None:
+def test_without_a_teacher_the_class_head_of_two_is_trained_or_the_mean_of_their_logits() -> None:
     mean = [[(a + b) / 2 for a, b in zip(x, y, strict=True)] for x, y in zip(STUDENT, DISTIL, strict=True)]
-    loss = objective("none")(logits(STUDENT, DISTIL), TARGETS, None)
-    assert float(loss) == pytest.approx(cross_entropy(mean, LABELS), abs=1e-6)
+    for alone, rows in ((True, STUDENT), (False, mean)):
+        loss = objective("none", class_head_alone=alone)(logits(STUDENT, DISTIL), TARGETS, None)
+        assert float(loss) == pytest.approx(cross_entropy(rows, LABELS), abs=1e-6)
+
+
+@pytest.mark.parametrize(("eval_mode", "alone"), [(False, True), (True, False)])
+def test_without_a_teacher_two_heads_are_trained_together_in_eval_mode_alone(*, eval_mode: bool, alone: bool) -> None:
+    settings = Hyperparameters.of(smoke(eval_mode=eval_mode))
+    assert build_objective(settings, mixed=True).class_head_alone == alone
 
 
 def test_soft_distillation_is_equation_2_divided_by_the_batch() -> None:

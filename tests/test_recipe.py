@@ -3,10 +3,12 @@
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.layers import DropPath
 from torch.nn import functional
 
 from harness.errors import HarnessError
@@ -15,7 +17,7 @@ from harness.jobs.training import data
 from harness.jobs.training.data import Epoch
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
-from harness.jobs.training.optimization import build_optimizer, build_schedule, learning_rate
+from harness.jobs.training.optimization import build_optimizer, build_schedule, learning_rate, set_learning_rate
 from harness.jobs.training.trained_weights import resize_position_embedding
 from harness.plan.job import Job
 from harness.plan.stages import TrainingStages
@@ -52,20 +54,37 @@ def rates(name: str, at: list[int], **changes: object) -> list[float]:
     schedule = build_schedule(settings, optimizer)
     values = []
     for epoch in at:
-        schedule.step(epoch)
+        set_learning_rate(schedule, settings, epoch)
         values.append(learning_rate(optimizer))
     return values
 
 
-def test_the_rate_warms_up_from_a_millionth_over_five_epochs_then_falls_as_a_cosine_to_1e_5() -> None:
-    peak, least = 5e-4 * 1024 / 512, 1e-5
+@pytest.mark.parametrize(
+    ("name", "epochs", "peak", "least"),
+    [
+        ("deit-b", 300, 1e-3, 1e-5),
+        ("deit-b", 1000, 1e-3, 1e-5),
+        *[("deit-b-finetune", n, 5e-6, 5e-6) for n in (25, 30)],
+    ],
+)
+def test_each_epoch_has_the_rate_of_the_released_loop_which_steps_the_schedule_after_it(
+    name: str, epochs: int, peak: float, least: float
+) -> None:
+    def scheduled(step: int) -> float:
+        if step < 5:
+            return 1e-6 + step * (peak - 1e-6) / 5
+        return least + (peak - least) * (1 + math.cos(math.pi * step / epochs)) / 2
 
-    def cosine(epoch: int) -> float:
-        return least + (peak - least) * (1 + math.cos(math.pi * epoch / 300)) / 2
+    # The optimizer begins with the first rate, and the loop sets the rate of step n after epoch n, counted from 0.
+    released = [scheduled(0), *(scheduled(epoch) for epoch in range(epochs - 1))]
+    assert rates(name, [*range(epochs)], epochs=epochs) == pytest.approx(released, rel=1e-9)
+    assert released[:3] == pytest.approx([1e-6, 1e-6, 1e-6 + (peak - 1e-6) / 5])
 
-    expected = [1e-6, 1e-6 + (peak - 1e-6) / 5, 1e-6 + 4 * (peak - 1e-6) / 5, cosine(5), cosine(150), cosine(299)]
-    assert rates("deit-b", [0, 1, 4, 5, 150, 299]) == pytest.approx(expected, rel=1e-9)
-    assert cosine(150) == pytest.approx(0.000505)
+
+def test_a_schedule_that_steps_before_an_epoch_is_one_epoch_ahead() -> None:
+    ahead = rates("deit-b", [0, 1, 5, 150], schedule_step="before")
+    assert ahead == pytest.approx([1e-6, 1e-6 + (1e-3 - 1e-6) / 5, *rates("deit-b", [6, 151])], rel=1e-9)
+    assert ahead[-1] == pytest.approx(0.000505)
 
 
 def test_the_warm_up_is_not_lengthened_with_the_schedule() -> None:
@@ -73,7 +92,7 @@ def test_the_warm_up_is_not_lengthened_with_the_schedule() -> None:
 
 
 def test_fine_tuning_keeps_its_rate_after_the_warm_up() -> None:
-    assert rates("deit-b-finetune", [5, 12, 24]) == pytest.approx([5e-6] * 3, rel=1e-12)
+    assert rates("deit-b-finetune", [6, 12, 24]) == pytest.approx([5e-6] * 3, rel=1e-12)
 
 
 @pytest.mark.parametrize(("batch", "expected"), [(512, 5e-4), (1024, 1e-3), (64, 6.25e-5)])
@@ -90,6 +109,64 @@ def test_biases_norms_tokens_and_positions_do_not_decay() -> None:
     for name, parameter in model.named_parameters():
         token = name in {"cls_token", "dist_token", "pos_embed"}
         assert (name in decays) == (parameter.ndim > 1 and not token), name
+
+
+@pytest.mark.parametrize("name", ["vit-b", "deit-ti", "deit-b-distilled"])
+def test_dropout_is_read_from_37_places_of_a_transformer_none_of_them_before_the_classifier(name: str) -> None:
+    job = Job.of("recipe", {**dict(resolved(name).settings), "dropout": 0.1})
+    metrics, facts, _ = recipe.resolve_recipe(job)
+    layer = ("attn.proj_drop", "mlp.drop1", "mlp.drop2")
+    places = {"pos_drop", *(f"blocks.{number}.{place}" for number in range(12) for place in layer)}
+    assert facts["dropout_by_place"] == dict.fromkeys(places, 0.1)
+    assert len(places) == 37
+    assert metrics["dropout"].value == "0.1"
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        ({"drop_rate": 0.1}, "0.1 in 0 places instead of 37 and before the classifier"),
+        ({"pos_drop_rate": 0.1}, "0.1 in 1 place instead of 37"),
+        ({"pos_drop_rate": 0.2, "proj_drop_rate": 0.1, "attn_drop_rate": 0.1}, "0.1, 0.2 in 49 places instead of 37"),
+        ({"pos_drop_rate": 0.1, "proj_drop_rate": 0.1, "drop_rate": 0.1}, "0.1 and before the classifier"),
+    ],
+)
+def test_dropout_elsewhere_is_not_taken_for_that_of_table_9(
+    monkeypatch: pytest.MonkeyPatch, rates: dict[str, Any], text: str
+) -> None:
+    built = timm.create_model("deit_tiny_patch16_224", **rates)
+    monkeypatch.setattr(models, "build_on_meta", lambda *_, **__: built)
+    metrics, _, _ = recipe.resolve_recipe(resolved("deit-ti"))
+    assert metrics["dropout"].value == text
+
+
+def test_stochastic_depth_of_one_layer_is_not_taken_for_that_of_table_9(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: Any = timm.create_model("deit_tiny_patch16_224")
+    monkeypatch.setattr(models, "build_on_meta", lambda *_, **__: built)
+    layer = built.blocks[11]
+    layer.drop_path1 = DropPath(0.1)
+    metrics, _, _ = recipe.resolve_recipe(resolved("deit-ti"))
+    assert metrics["stoch_depth"].value == "no"  # of one branch
+    layer.drop_path2 = DropPath(0.1)
+    metrics, _, _ = recipe.resolve_recipe(resolved("deit-ti"))
+    assert metrics["stoch_depth"].value == ", ".join(["0"] * 11 + ["0.1"])
+
+
+def test_the_decay_of_a_few_parameters_is_not_taken_for_that_of_table_9(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_biases(settings: Hyperparameters, model: torch.nn.Module) -> torch.optim.Optimizer:
+        biases = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+        others = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+        groups = [{"params": biases, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.SGD(groups, lr=settings.scaled_rate)
+
+    monkeypatch.setattr(recipe, "build_optimizer", only_biases)
+    metrics, _, _ = recipe.resolve_recipe(resolved("deit-ti"))
+    assert metrics["weight_decay"].value == 0.0
+
+
+def test_dropout_of_a_convnet_is_before_its_classifier_as_in_every_timm() -> None:
+    built = models.build_trainable("regnety_002", 32, classes=10, shape={"drop_rate": 0.1})
+    assert {name: m.p for name, m in built.named_modules() if isinstance(m, torch.nn.Dropout)} == {"head.drop": 0.1}
 
 
 def test_stochastic_depth_rises_from_nothing_to_its_rate() -> None:

@@ -230,7 +230,7 @@ def test_a_stage_costs_what_was_published_in_proportion_to_its_epochs() -> None:
 def test_what_no_publication_gives_is_reported_of_the_cell() -> None:
     assumed = planned("table8", "dropout", "pretrained").assumed
     assert "dropout = 0.1: the paper does not say how much; ViT-B's in table 9" in assumed
-    assert any(text.startswith("precision = float16: no publication gives") for text in assumed)
+    assert any(text.startswith("precision = float16: the paper does not give") for text in assumed)
     assert not any(text.startswith("auto_augment_policy") for text in assumed)
     other = planned("table8", "autoaugment", "pretrained").assumed
     assert any(text.startswith("auto_augment_policy = original: ") for text in other)

@@ -22,7 +22,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import JobError
-from harness.jobs import models
+from harness.jobs import models, train
 from harness.jobs.data.images import Images
 from harness.jobs.data.open import open_images
 from harness.jobs.data.preprocess import Preprocessing, normalise
@@ -36,7 +36,9 @@ from harness.jobs.training.student import Student
 from harness.jobs.training.trainer import TrainingStopped
 from harness.jobs.training.validation import measure_accuracies
 from harness.plan.job import Job
+from harness.plan.stages import TrainingStages
 from harness.run.messages import Inputs, Progress
+from harness.specs.recipe import Recipes
 from harness.store.result import Result, new_id
 from harness.store.store import Store
 from tests.fakes import LAPTOP
@@ -182,9 +184,10 @@ def test_the_average_is_saved_where_the_recipe_asks_for_it(tmp_path: Path) -> No
 # Nothing is lost.
 
 
-@pytest.mark.parametrize("stops", [1, 7, 19, 20, 33])
+@pytest.mark.parametrize("stops", [1, 19, 20, 33, 47])
 def test_a_training_that_was_stopped_anywhere_ends_with_the_same_weights_to_the_bit(tmp_path: Path, stops: int) -> None:
-    job = smoke(epochs=2, ema=True, dropout=0.1)
+    # The third epoch is the first with another learning rate.
+    job = smoke(epochs=3, ema=True, dropout=0.1)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
@@ -300,7 +303,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_the_rate_and_the_last_good
     with pytest.raises(JobError) as error:
         trainer.run()
     assert str(error.value) == (
-        "the loss is nan at step 5 of epoch 2, learning rate 0.000505; the last good checkpoint is "
+        "the loss is nan at step 5 of epoch 2, learning rate 0.001; the last good checkpoint is "
         "checkpoint-000000020.safetensors; try a smaller learning_rate, or precision = 'float32'"
     )
 
@@ -399,6 +402,77 @@ def test_an_error_in_one_of_several_processes_is_reported(tmp_path: Path) -> Non
 
 
 # Models.
+
+
+def built_student(job: Job, tmp_path: Path, classes: int = 10) -> nn.Module:
+    return student.build_student(job, classes=classes, folder=None, runs=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_tiny_patch16_224"])
+def test_dropout_is_where_vit_and_the_authors_timm_have_it(tmp_path: Path, name: str) -> None:
+    model: Any = built_student(smoke(model=name, depth=2, dropout=0.5, drop_path=0.0), tmp_path)
+    zeros: dict[str, float] = {}
+
+    def share(place: str, tensor: torch.Tensor) -> None:
+        zeros[place] = float((tensor == 0).float().mean())
+
+    heads = [head for head in ("head", "head_dist") if hasattr(model, head)]
+    model.blocks[0].register_forward_pre_hook(lambda _, inputs: share("position embedding", inputs[0]))
+    for head in heads:
+        getattr(model, head).register_forward_pre_hook(lambda _, inputs, head=head: share(head, inputs[0]))
+    for number, block in enumerate(model.blocks):
+        block.attn.register_forward_hook(lambda *out, n=number: share(f"projection {n}", out[2]))
+        block.mlp.fc2.register_forward_pre_hook(lambda _, inputs, n=number: share(f"first layer {n}", inputs[0]))
+        block.mlp.register_forward_hook(lambda *out, n=number: share(f"second layer {n}", out[2]))
+    Student(model)(torch.randn(16, 3, 32, 32))
+    assert len(zeros) == 1 + 3 * 2 + len(heads)
+    assert [zeros.pop(head) for head in heads] == [0.0] * len(heads)
+    assert list(zeros.values()) == pytest.approx([0.5] * 7, abs=0.03)
+
+
+@pytest.mark.parametrize("recipe", ["deit-ti", "deit-ti-distilled"])
+def test_the_first_values_are_those_of_the_authors_code(tmp_path: Path, recipe: str) -> None:
+    model = built_student(TrainingStages().training({"recipe": recipe}), tmp_path, classes=1000)
+    tokens = {"cls_token", "dist_token", "pos_embed"} - ({"dist_token"} if recipe == "deit-ti" else set())
+    assert tokens == {name for name, _ in model.named_parameters() if "." not in name}
+    for name, parameter in model.named_parameters():
+        deviation = float(parameter.detach().std())
+        if name in tokens or (name.endswith("weight") and parameter.ndim == 2):
+            assert deviation == pytest.approx(0.02, rel=0.2 if parameter.numel() == 192 else 0.02), name
+        elif name.startswith("patch_embed"):
+            assert float(parameter.detach().abs().max()) <= (3 * 16 * 16) ** -0.5  # torch's own, uniform
+        else:
+            assert parameter.unique().tolist() == [float(".norm" in f".{name}" and name.endswith("weight"))], name
+
+
+def test_a_wider_initialisation_is_of_transformers_alone(tmp_path: Path) -> None:
+    stages = TrainingStages(scale=Recipes().scale("smoke"))
+    deviations = {
+        recipe: float(built_student(stages.training({"recipe": recipe}), tmp_path).get_parameter(head).detach().std())
+        for recipe, head in (("deit-b", "head.weight"), ("regnety-16gf", "head.fc.weight"))
+    }
+    assert deviations == {"deit-b": pytest.approx(0.1, rel=0.1), "regnety-16gf": pytest.approx(0.01, rel=0.1)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_without_a_teacher_the_class_head_alone_is_trained(tmp_path: Path, processes: int) -> None:
+    job = smoke(epochs=1, model="deit_tiny_distilled_patch16_224")
+    first = built_student(job, tmp_path).state_dict()
+    weights = tmp_path / "weights.safetensors"
+    options: dict[str, Any] = {"devices": ("cpu",), "runs": tmp_path, "weights": weights, "cores": 1}
+    _, _, warnings = train.train(job, Inputs(workers=0), ignored, processes=processes, **options)
+    last = load_file(weights)
+    assert {name for name in last if torch.equal(first[name], last[name])} == {"head_dist.weight", "head_dist.bias"}
+    assert warnings[-1] == (
+        "without a teacher the class head alone is trained, as in the released code, and top1 adds a distillation head "
+        "that stays as it began: read top1_class, or name a teacher"
+    )
+
+
+def test_the_rate_of_an_epoch_is_that_of_the_one_before_it_in_the_schedule(tmp_path: Path) -> None:
+    _, facts = trained(smoke(epochs=4, warmup_epochs=2.0), tmp_path)
+    rates = [row["learning_rate"] for row in facts["history"]]
+    assert rates == pytest.approx([1e-6, 1e-6, 1e-6 + (0.001 - 1e-6) / 2, 1e-5 + (0.001 - 1e-5) / 2])
 
 
 def test_a_student_returns_the_same_in_training_and_in_eval_mode() -> None:

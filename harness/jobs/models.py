@@ -13,6 +13,11 @@ from harness.errors import JobError, did_you_mean
 
 CHANNELS = 3
 
+# Where a transformer has dropout: behind the position embedding, the projection of each attention and both layers of
+# each MLP, by timm's names.  So it is in ViT, and `drop_rate` meant these in the authors' timm 0.3.2 (25 modules in
+# DeiT-Ti, since one served both layers of an MLP).  In timm 1.x `drop_rate` is the dropout of the classifier alone.
+_TRANSFORMER_DROPOUT = ("pos_drop", "proj_drop", "drop1", "drop2")
+
 
 def unknown_model_message(name: str) -> str:
     """Return a sentence for a model that timm does not know, with the nearest name; empty if it does."""
@@ -61,8 +66,25 @@ def build_empty(name: str, res: int, *, classes: int, shape: Mapping[str, int] |
 
 
 def build_trainable(name: str, res: int, *, classes: int, shape: Mapping[str, float]) -> nn.Module:
-    """Build the model on the CPU with timm's own random weights; `shape` may have rates of dropout, too."""
+    """Build the model on the CPU with timm's own random weights.
+
+    `shape` may have rates, too: `drop_path_rate`, and `drop_rate`, which in a model with attention is that of
+    `transformer_dropouts`.
+    """
     return _create(name, res, classes=classes, shape=shape)
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Whether it is a transformer, or a convnet with attention."""
+    return any(name.endswith(".proj_drop") for name, _ in model.named_modules())
+
+
+def transformer_dropouts(model: nn.Module) -> dict[str, nn.Dropout]:
+    """Return the places where a model with attention has dropout, by name; none of a convnet."""
+    if not has_attention(model):
+        return {}
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.Dropout)}
+    return {name: module for name, module in modules.items() if name.rpartition(".")[2] in _TRANSFORMER_DROPOUT}
 
 
 class _MetaDevice(TorchFunctionMode):
@@ -91,6 +113,7 @@ def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[s
         raise JobError(message)
     config = timm.get_pretrained_cfg(name)
     arguments: dict[str, Any] = dict(shape or {})
+    dropout = arguments.pop("drop_rate", 0.0)
     # A model of fixed input size (position embedding, windows) must be built for it; a convnet takes any.
     if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res):
         arguments["img_size"] = res
@@ -98,8 +121,12 @@ def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[s
         arguments["num_classes"] = classes
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        if dropout and not has_attention(model):  # where timm puts it is where it is in a convnet
+            model = timm.create_model(name, pretrained=False, drop_rate=dropout, **arguments)
     except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise JobError(f"timm cannot build '{name}' for {res} pixels: {error}") from error
+    for place in transformer_dropouts(model).values() if dropout else ():
+        place.p = dropout
     _check_patches(name, res, model)
     return model.eval()
 

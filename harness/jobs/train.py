@@ -7,6 +7,7 @@ from typing import Any
 from harness.errors import JobError
 from harness.jobs import Outcome
 from harness.jobs.training.distributed import World
+from harness.jobs.training.hyperparameters import Hyperparameters
 from harness.jobs.training.process import node_count, train_in_processes
 from harness.jobs.training.run import ProcessContext, train_in_process
 from harness.machine import usable_cores
@@ -16,6 +17,11 @@ from harness.store.result import Measurement
 
 # A device that waits for images for a larger share of a training is worth a warning.
 WAITING_SHARE = 0.1
+
+_UNTRAINED_HEAD = (
+    "without a teacher the class head alone is trained, as in the released code, and top1 adds a distillation head "
+    "that stays as it began: read top1_class, or name a teacher"
+)
 
 
 def train(  # noqa: PLR0913 -- what a training needs
@@ -54,8 +60,10 @@ def train(  # noqa: PLR0913 -- what a training needs
         facts = train_in_processes(job, context=context, path=weights, count=count, report=report)
     waiting = sum(row["waiting"] * row["seconds"] for row in facts["history"])
     share = waiting / max(1e-9, sum(row["seconds"] for row in facts["history"]))
-    warning = f"the device waited for images {100 * share:.0f} % of the time: give more --workers, or smaller images"
-    return _metrics(facts), facts, [warning] if share > WAITING_SHARE else []
+    waited = f"the device waited for images {100 * share:.0f} % of the time: give more --workers, or smaller images"
+    metrics = _metrics(facts)
+    untrained = "top1_class" in metrics and Hyperparameters.of(job).class_head_alone
+    return metrics, facts, [*([waited] if share > WAITING_SHARE else []), *([_UNTRAINED_HEAD] if untrained else [])]
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, Measurement]:

@@ -33,6 +33,7 @@ RECIPE: Mapping[str, Constraint] = {
     "momentum": _NUMBER,
     "weight_decay": _NUMBER,
     "schedule": Constraint(types=(str,), choices=("cosine", "constant")),
+    "schedule_step": Constraint(types=(str,), choices=("after", "before")),
     "warmup_epochs": _NUMBER,
     "warmup_lr": _NUMBER,
     "min_lr": _NUMBER,
@@ -160,11 +161,13 @@ KINDS: Mapping[str, Kind] = {
             *("label_smoothing", "dropout", "stoch_depth", "repeated_aug", "gradient_clip", "rand_augment"),
             *("mixup", "cutmix", "erasing", "repetitions", "soft_weight", "temperature"),
         ),
+        revision=2,
     ),
     "train": Kind(
         required=("model", "res", "recipe"),
         optional=("data", "teacher", "start", "seed", "finetune_optimizer", *SHAPE, *RECIPE),
         metrics=("top1", "top1_class", "top1_distil", "top1_softmax_sum", "hours"),
+        revision=2,
     ),
 }
 

@@ -26,6 +26,7 @@ class Hyperparameters:
     momentum: float
     weight_decay: float
     schedule: str
+    schedule_step: str
     warmup_epochs: float
     warmup_lr: float
     min_lr: float
@@ -77,7 +78,7 @@ class Hyperparameters:
 
     @property
     def drop_rates(self) -> dict[str, float]:
-        """The rates of dropout and stochastic depth, as timm calls them; a model without either takes none."""
+        """The rates of dropout and stochastic depth, as `models.build_trainable` takes them."""
         rates = {"drop_rate": self.dropout, "drop_path_rate": self.drop_path}
         return {name: rate for name, rate in rates.items() if rate}
 
@@ -85,6 +86,14 @@ class Hyperparameters:
     def distilled(self) -> bool:
         """Whether there is a teacher."""
         return self.distillation != "none"
+
+    @property
+    def class_head_alone(self) -> bool:
+        """Whether of two heads the class head alone is trained, as the released code does without a teacher.
+
+        In eval mode its model returns the mean of both heads, so both are.
+        """
+        return not self.distilled and not self.eval_mode
 
 
 def shape_of(job: Job) -> dict[str, int]:

@@ -23,7 +23,7 @@ class HeadLogits:
 
     @property
     def mean(self) -> torch.Tensor:
-        """The mean of both heads, as the released code trains where there is no teacher."""
+        """The mean of both heads, which the released model returns in eval mode; of one head its logits."""
         return self.label if self.distil is None else (self.label + self.distil) / 2
 
 
@@ -33,7 +33,8 @@ class Objective:
 
     `distillation` is `none`, `soft` (equation 2 with `weight` λ and `temperature` τ), `hard` (equation 3) or `token`
     (equation 3, with the teacher's label for the head of the distillation token).  `scaling` divides the divergence of
-    equation 2 by the n of the batch (`paper`) or by n × classes (`released`, as the authors' code does).
+    equation 2 by the n of the batch (`paper`) or by n × classes (`released`, as the authors' code does).  Without a
+    teacher, two heads are trained by the class head alone or by the mean of both.
     """
 
     label_loss: LabelLoss
@@ -41,11 +42,12 @@ class Objective:
     weight: float = 0.1
     temperature: float = 3.0
     scaling: str = "paper"
+    class_head_alone: bool = True
 
     def __call__(self, logits: HeadLogits, targets: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
         """Return the loss of a batch; `teacher` are logits of shape (n, classes), without gradient."""
         if teacher is None:
-            return self.label_loss(logits.mean, targets)
+            return self.label_loss(logits.label if self.class_head_alone else logits.mean, targets)
         label = self.label_loss(logits.label, targets)
         # The head that learns from the teacher: the distillation token's where there is one.
         distilled = logits.label if logits.distil is None else logits.distil
@@ -64,6 +66,7 @@ def build_objective(hyper: Hyperparameters, *, mixed: bool) -> Objective:
         weight=hyper.soft_weight,
         temperature=hyper.temperature,
         scaling=hyper.soft_scaling,
+        class_head_alone=hyper.class_head_alone,
     )
 
 

@@ -24,15 +24,23 @@ def build_optimizer(hyper: Hyperparameters, model: nn.Module) -> Optimizer:
 
 
 def build_schedule(hyper: Hyperparameters, optimizer: Optimizer) -> Scheduler:
-    """Build the schedule, which sets the rate of each epoch: up from `warmup_lr` during the warm-up, then down.
+    """Build the schedule: up from `warmup_lr` during the warm-up, then down to `min_lr`.
 
-    The cosine counts its epochs from the first one, the warm-up's too, as the released code has it, and ends at
-    `min_lr`.
+    The cosine counts its epochs from the first one, the warm-up's too, as the released code has it.
     """
     warmup: dict[str, Any] = {"warmup_t": hyper.warmup_epochs, "warmup_lr_init": hyper.warmup_lr}
     if hyper.schedule == "constant":
         return StepLRScheduler(optimizer, decay_t=10 * hyper.epochs, decay_rate=1.0, **warmup)
     return CosineLRScheduler(optimizer, t_initial=hyper.epochs, lr_min=hyper.min_lr, **warmup)
+
+
+def set_learning_rate(schedule: Scheduler, hyper: Hyperparameters, epoch: int) -> None:
+    """Set the learning rate of an epoch, counted from 0.
+
+    The released loop steps the schedule `after` an epoch, with the number of that epoch, so the first two epochs have
+    the first rate and each later one that of the epoch before it.  Other loops step it `before`.
+    """
+    schedule.step(max(epoch - 1, 0) if hyper.schedule_step == "after" else epoch)
 
 
 def learning_rate(optimizer: Optimizer) -> float:

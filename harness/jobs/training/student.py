@@ -14,7 +14,7 @@ from harness.jobs.training.losses import HeadLogits
 from harness.jobs.weights import StateDict
 from harness.plan.job import Job
 
-# The standard deviation with which timm initialises a vision transformer.
+# The standard deviation with which timm initialises the linear layers of a vision transformer.
 TIMM_STD = 0.02
 
 
@@ -32,8 +32,7 @@ class Student(nn.Module):
         if not self.distilled:
             return (model(images),)
         tokens = model.forward_features(images)
-        label, distil = model.head_drop(tokens[:, 0]), model.head_drop(tokens[:, 1])
-        return model.head(label), model.head_dist(distil)
+        return model.head(tokens[:, 0]), model.head_dist(tokens[:, 1])
 
 
 def head_logits(outputs: tuple[torch.Tensor, ...]) -> HeadLogits:
@@ -51,23 +50,26 @@ def build_student(job: Job, *, classes: int, folder: Path | None, runs: Path) ->
     seeding.seed_initialization(hyper.seed)
     shape = {**shape_of(job), **hyper.drop_rates}
     model = models.build_trainable(hyper.model, hyper.res, classes=classes, shape=shape)
-    if hyper.init_std != TIMM_STD:
-        _initialize(model, hyper.init_std)
+    _initialize(model, hyper.init_std)
     if hyper.distillation == "token" and not hasattr(model, "head_dist"):
         raise JobError(f"'{hyper.model}' has no distillation token; choose distillation hard or soft, or a ⚗ model")
     if job.need("start") or job.get("start"):
         start = trained_weights.find_input(job, "start", folder=folder, runs=runs)
         # At its own size: the position embedding is interpolated here, as the paper does it.
         load_starting_weights(model, start.load_as_trained().state_dict(), hyper.model)
+    if hyper.class_head_alone and hasattr(model, "head_dist"):
+        # It stays as it is, and several processes do not wait for its gradient.
+        model.get_submodule("head_dist").requires_grad_(requires_grad=False)
     return model.train()
 
 
 def _initialize(model: nn.Module, std: float) -> None:
     """Draw weights, tokens and position embedding from a truncated normal distribution of this standard deviation.
 
-    Timm's suits transformers a thousand wide; one of 64 learns nothing in its first hundreds of steps.
+    Timm's suits transformers a thousand wide; one of 64 learns nothing in its first hundreds of steps.  The class token
+    is nearly 0 in timm 1.x; the authors drew it as they drew all others.  A convnet keeps timm's initialisation.
     """
-    for layer in model.modules():
+    for layer in model.modules() if std != TIMM_STD and models.has_attention(model) else ():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=std)
     for name in ("pos_embed", "cls_token", "dist_token"):

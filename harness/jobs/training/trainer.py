@@ -16,7 +16,7 @@ from harness.jobs.training.data import Epoch, build_transform, read_batches
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
 from harness.jobs.training.monitoring import CHECK_INTERVAL, DivergenceMonitor, TrainingDiverged, TrainingLog
-from harness.jobs.training.optimization import learning_rate
+from harness.jobs.training.optimization import learning_rate, set_learning_rate
 from harness.jobs.training.step import Step
 from harness.jobs.training.student import Student
 from harness.jobs.training.validation import measure_accuracies
@@ -85,7 +85,7 @@ class Trainer:
         self.step.scaler.load_state_dict(self.state.scaler)
 
     def _run_epoch(self, number: int) -> None:
-        self.schedule.step(number)
+        set_learning_rate(self.schedule, self.hyper, number)
         epoch = Epoch.of(self.hyper, len(self.images), self.world, number)
         monitor = DivergenceMonitor(world=self.world, interval=self._check_interval, counted=self.state.counted)
         started, before = time.perf_counter(), self.state.seconds
