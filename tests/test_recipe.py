@@ -21,6 +21,7 @@ from harness.jobs.training.optimization import build_optimizer, build_schedule, 
 from harness.jobs.training.trained_weights import resize_position_embedding
 from harness.plan.job import Job
 from harness.plan.stages import TrainingStages
+from harness.specs.kinds import RECIPE
 from harness.specs.recipe import Recipes
 from harness.specs.recipe.catalog import SCALES
 
@@ -167,6 +168,39 @@ def test_the_decay_of_a_few_parameters_is_not_taken_for_that_of_table_9(monkeypa
 def test_dropout_of_a_convnet_is_before_its_classifier_as_in_every_timm() -> None:
     built = models.build_trainable("regnety_002", 32, classes=10, shape={"drop_rate": 0.1})
     assert {name: m.p for name, m in built.named_modules() if isinstance(m, torch.nn.Dropout)} == {"head.drop": 0.1}
+
+
+@pytest.mark.parametrize(
+    "name", ["regnety-4gf", "regnety-8gf", "regnety-12gf", "regnety-16gf", "cifar10-scratch-teacher"]
+)
+def test_teachers_are_trained_by_sgd_at_the_rate_of_regnet_and_all_else_as_deit(name: str) -> None:
+    settings, deit = hyper(name), hyper("deit-b")
+    changed = {key for key in RECIPE if getattr(settings, key) != getattr(deit, key)}
+    assert changed - {"epochs"} == {"optimizer", "learning_rate", "lr_batch", "weight_decay"}
+    optimizer = build_optimizer(settings, torch.nn.Linear(2, 2))
+    assert isinstance(optimizer, torch.optim.SGD)
+    groups = [(group["lr"], group["momentum"], group["nesterov"]) for group in optimizer.param_groups]
+    assert groups == [(pytest.approx(0.8), 0.9, True)] * 2
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 5e-5]
+    assert {"learning_rate", "momentum", "weight_decay"} <= RECIPES.find(name).assumed.keys()
+
+
+def test_the_recipe_of_a_convnet_is_read_as_well() -> None:
+    metrics, _, _ = recipe.resolve_recipe(resolved("regnety-4gf"))
+    texts = {key: metrics[key].value for key in ("optimizer", "learning_rate", "weight_decay", "stoch_depth")}
+    rule = "0.1*batchsize/128"
+    assert texts == {"optimizer": "SGD", "learning_rate": rule, "weight_decay": 5e-5, "stoch_depth": "0.1"}
+
+
+def test_no_recipe_calls_assumed_what_is_published() -> None:
+    published = {
+        "regnety-16gf": {"optimizer"},  # ICML, the caption of table 2 and the note of table 5
+        "cifar10-scratch": {"res"},  # section 5.4 scales the images to 224
+        "cifar10-scratch-teacher": {"res"},
+        "transfer-inat": {"learning_rate", "lr_batch"},  # after scaling, as an author said
+    }
+    for name, settings in published.items():
+        assert not settings & RECIPES.find(name).assumed.keys(), name
 
 
 def test_stochastic_depth_rises_from_nothing_to_its_rate() -> None:

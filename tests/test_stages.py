@@ -236,6 +236,22 @@ def test_what_no_publication_gives_is_reported_of_the_cell() -> None:
     assert any(text.startswith("auto_augment_policy = original: ") for text in other)
 
 
+def test_a_cell_with_a_trained_teacher_names_what_of_its_sgd_is_assumed() -> None:
+    for column in ("teacher", "pretrained"):
+        cell = planned("table2", "regnety_4gf", column)
+        assert only(cell).lineage[0]["optimizer"] == "sgd"
+        named = {text.partition(" = ")[0] for text in cell.assumed}
+        assert {"learning_rate", "lr_batch", "momentum", "weight_decay"} <= named
+        assert "optimizer" not in named
+
+
+def test_at_every_scale_the_teacher_has_a_rate_for_sgd() -> None:
+    for scale, batch in (("full", 1024), ("proxy", 64), ("smoke", 64)):
+        teacher = only(planned("table2", "regnety_8gf", "pretrained", scale=scale)).lineage[0]
+        assert (teacher["optimizer"], teacher["learning_rate"], teacher["lr_batch"]) == ("sgd", 0.1, 128)
+        assert teacher["batch_size"] == batch
+
+
 # Bad input.
 
 
