@@ -1,5 +1,6 @@
 """A model's name and a folder, or timm's hub -> the file of its weights, checked -> the model."""
 
+import argparse
 import hashlib
 import inspect
 import pickle
@@ -7,7 +8,8 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,10 +26,17 @@ from harness.jobs import models
 
 StateDict = dict[str, torch.Tensor]
 
-ENDINGS = (".safetensors", ".pth", ".pt")
+# How a file of weights ends, the best ending first.
+ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
 
 # The authors' and torch's checkpoints have the beginning of their SHA-256 in their name.
-_HASH_IN_NAME = re.compile(r"-(?P<prefix>[0-9a-f]{8,64})\.(?:pth|pt|safetensors)$")
+_FILE_NAME = re.compile(rf"(?P<stem>.+?)(?:-(?P<hash>[0-9a-f]{{8,64}}))?(?:{'|'.join(map(re.escape, ENDINGS))})")
+
+# The weights in a repository of the hub, the best first.
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+# What scripts and the hub call weights, whatever the model.
+_NAMELESS = re.compile(r"(?:model|pytorch_model|checkpoint|model_best)\b.*")
 
 # The key of a checkpoint's state dict if it is not at its top: the authors' `model`, timm's `state_dict`.
 _STATE_DICT_KEYS = ("model", "state_dict")
@@ -46,16 +55,30 @@ _POSITION_NAMES = re.compile(r"pos_embed|position|rel_pos|bias_table")
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """The file of a model's weights; `origin` is `file`, `author checkpoint` (hash verified), `hub` or `trained`."""
+    """The file of a model's weights.
+
+    `origin` is `author checkpoint` (the published file as timm names it, hash verified), `hub`, `trained`, or `file`
+    where only the user's name says what it is.  `also_fits` are timm's other weights, `MODEL.TAG`, that this name may
+    as well be for; `unread` are files with the same name and another ending.
+    """
 
     path: Path
     sha256: str
     origin: str
+    also_fits: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the result records."""
-        return {"file": self.path.name, "sha256": self.sha256, "origin": self.origin}
+        facts = {"file": self.path.name, "sha256": self.sha256, "origin": self.origin}
+        return {**facts, "also_fits": list(self.also_fits)} if self.also_fits else facts
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the result warns of."""
+        unread = f"{self.path.name} was read and not {' or '.join(self.unread)}: keep the right one"
+        return [unread] if self.unread else []
 
 
 def find_weights(model: str, tag: str, folder: Path | None) -> WeightsFile:
@@ -77,56 +100,112 @@ def find_weights(model: str, tag: str, folder: Path | None) -> WeightsFile:
 def _in_folder(model: str, tag: str, folder: Path) -> WeightsFile:
     if not folder.is_dir():
         raise JobError(f"--weights {folder}: there is no such folder")
-    files = sorted(path.name for path in folder.iterdir() if path.is_file())
-    author_file = _author_file(f"{model}.{tag}")
-    names = [f"{stem}{ending}" for ending in ENDINGS for stem in (f"{model}.{tag}", model)]
-    name = next((name for name in (*names, author_file) if name in files), None)
-    name = name or _hashed_file(model, tag, folder, files)
-    if name is None:
-        tried = f"looked for {model}.{tag}.safetensors, {model}.safetensors, the same as .pth or .pt"
-        tried += f", and {author_file}" if author_file else ""
-        nearest = did_you_mean(model, (Path(file).stem for file in files if file.endswith(ENDINGS)))
-        raise JobError(f"--weights {folder}: no weights of {model}.{tag} there ({tried}){nearest}")
-    path = folder / name
-    digest = _sha256(path)
-    declared = _HASH_IN_NAME.search(name)
-    if declared:
-        _check_hash(path, declared["prefix"], digest)
-    return WeightsFile(path=path, sha256=digest, origin="author checkpoint" if declared else "file")
+    name = f"{model}.{tag}"
+    for paths in _candidates(model, tag, folder):
+        if paths:
+            return _hub_file(paths[0]) if paths[0].name in _HUB_FILES else _named_file(model, tag, *paths)
+    author_file = _author_file(name)
+    endings = f"{', '.join(ENDINGS[1:-1])} or {ENDINGS[-1]}"
+    tried = f"looked for {name}.safetensors, {model}.safetensors, the same as {endings}"
+    tried += f", and {author_file}" if author_file else ""
+    raise JobError(f"--weights {folder}: no weights of {name} there ({tried}){_hint(model, folder)}")
+
+
+def _candidates(model: str, tag: str, folder: Path) -> Iterator[list[Path]]:
+    """Yield what may be the weights of `MODEL.TAG`, by what a name says: the tag, then a hash, then the model alone.
+
+    Names that say the same are yielded together, the best ending first.  Raises `JobError` if their hashes differ.
+    """
+    name, entries = f"{model}.{tag}", sorted(path.name for path in folder.iterdir())
+    author_file = _author_file(name)
+    others = {_author_file(other) for other in _known_tags(model) if other != name}
+
+    def plain(stem: str) -> list[Path]:
+        return [folder / f"{stem}{ending}" for ending in ENDINGS if f"{stem}{ending}" in entries]
+
+    def hashed(stem: str) -> list[Path]:
+        matches = (match for entry in entries if (match := _FILE_NAME.fullmatch(entry)))
+        files = [m[0] for m in matches if m["hash"] and m["stem"] == stem and m[0] not in others]
+        if len(files) > 1:
+            names = " and ".join(files)
+            raise JobError(f"--weights {folder}: {names} may both be {name}; rename the right one to {name}.pth")
+        return [folder / file for file in files]
+
+    yield plain(name)
+    yield list(_of_repository(name, folder))
+    yield hashed(name)
+    yield [folder / author_file] if author_file in entries and not author_file.startswith(f"{model}.") else []
+    yield hashed(model)
+    yield plain(model)
+
+
+def _of_repository(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the weights in a repository of the hub: a folder called `MODEL.TAG`, this one or below, or a cache."""
+    roots = [folder / name, *([folder] if folder.name == name else [])]
+    yield from (root / file for root in roots for file in _HUB_FILES if (root / file).is_file())
+    repository = _repository(name)
+    if repository and (folder / f"models--{repository.replace('/', '--')}").is_dir():
+        yield from _cached(repository, cache_dir=folder)
+
+
+def _known_tags(model: str) -> list[str]:
+    """Return the names, `MODEL.TAG`, of all weights that timm has of a model."""
+    names: list[str] = timm.list_pretrained(f"{model}.*")
+    return names
 
 
 def _author_file(name: str) -> str:
     """Return the name of the file that the authors published; empty if timm knows none that torch can read."""
-    try:
-        url = str(getattr(timm.get_pretrained_cfg(name), "url", "") or "")
-    except RuntimeError:  # weights of the user's own, which timm does not know
-        return ""
+    url = str(_timm_config(name, "url") or "")
     return "" if url.endswith(".npz") else url.rpartition("/")[2]
 
 
-def _hashed_file(model: str, tag: str, folder: Path, files: Iterable[str]) -> str | None:
-    """Find `MODEL-HASH.pth`, unless timm knows it as the file of another tag: those are different weights."""
-    others = {_author_file(name) for name in timm.list_pretrained(f"{model}.*") if name != f"{model}.{tag}"}
-    matches = [
-        name
-        for name in files
-        if _HASH_IN_NAME.search(name)
-        and _HASH_IN_NAME.sub("", name) in {model, f"{model}.{tag}"}
-        and name not in others
-    ]
-    if len(matches) > 1:
-        raise JobError(
-            f"--weights {folder}: {' and '.join(matches)} may both be {model}.{tag}; rename the right one to "
-            f"{model}.{tag}.pth"
-        )
-    return matches[0] if matches else None
+def _timm_config(name: str, key: str) -> Any:  # noqa: ANN401 -- of any kind
+    """Return what timm knows about weights; None of the user's own, which it does not know."""
+    try:
+        return getattr(timm.get_pretrained_cfg(name), key, None)
+    except RuntimeError:
+        return None
+
+
+def _hint(model: str, folder: Path) -> str:
+    """Name what is in a folder in place of weights: files of another kind or without a name, or a similar name."""
+    entries = sorted(path.name for path in folder.iterdir())
+    stems = [(entry, ending) for entry in entries for ending in ENDINGS if entry.endswith(ending)]
+    other = re.compile(rf"{re.escape(model)}(?![A-Za-z0-9]).*")
+    kinds = {entry for entry in entries if other.fullmatch(entry)} - {entry for entry, _ in stems}
+    near = [entry for entry in entries if entry in kinds or _NAMELESS.fullmatch(entry)]
+    if near:
+        return f"; also there, and not taken: {name_few(near)}"
+    return did_you_mean(model, (entry.removesuffix(ending) for entry, ending in stems))
+
+
+def _named_file(model: str, tag: str, path: Path, *unread: Path) -> WeightsFile:
+    """Check the first of some files of weights with the same name, which has the model, a tag or a hash.
+
+    Raises `JobError` if it has not the hash in its name.
+    """
+    if not path.is_file():
+        raise JobError(f"{path}: is {'a link to what is not there' if path.is_symlink() else 'no file'}")
+    name, digest, match = f"{model}.{tag}", sha256_of(path), _FILE_NAME.fullmatch(path.name)
+    declared = match["hash"] if match else None
+    if declared:
+        _check_hash(path, declared, digest)
+    published = bool(declared) and path.name == _author_file(name)
+    others: list[str] = []
+    if match and match["stem"] == model and not published and name in _known_tags(model):
+        others = [other for other in _known_tags(model) if other != name]
+    origin = "author checkpoint" if published else "file"
+    names = tuple(path.name for path in unread)
+    return WeightsFile(path=path, sha256=digest, origin=origin, also_fits=tuple(others), unread=names)
 
 
 def _check_hash(path: Path, prefix: str, digest: str) -> None:
     if not digest.startswith(prefix):
-        raise JobError(
-            f"{path}: its SHA-256 begins with {digest[:12]}, but its name says {prefix[:12]}; download it again"
+        problem = _other_content(path) or (
+            f"its SHA-256 begins with {digest[:12]}, but its name says {prefix[:12]}; download it again"
         )
+        raise JobError(f"{path}: {problem}")
 
 
 @cache
@@ -135,7 +214,7 @@ def _cached_sha256(path: Path, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file; in one process, an unchanged file is read once."""
     stat = path.stat()
     return _cached_sha256(path, stat.st_size, stat.st_mtime_ns)
@@ -148,21 +227,34 @@ def _on_hub(model: str, tag: str) -> WeightsFile:
     if message := unknown_tag_message(model, tag):
         raise JobError(message)
     name = f"{model}.{tag}"
-    repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
-    if repository is None:
+    repository = _repository(name)
+    if not repository:
         raise JobError(f"timm has no weights {name} on its hub; {_remedy(name)}")
-    path = _download(f"{repository}{name}" if repository.endswith("/") else repository, name)
-    digest, blob = _sha256(path), path.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", blob):  # the cache names a large file by its SHA-256
+    return _hub_file(_download(repository, name), origin="hub")
+
+
+def _repository(name: str) -> str:
+    """Return the repository of weights on the hub; empty if they have none."""
+    repository = str(_timm_config(name, "hf_hub_id") or "")
+    return f"{repository}{name}" if repository.endswith("/") else repository
+
+
+def _hub_file(path: Path, *, origin: str = "file") -> WeightsFile:
+    """Check a file of a repository, which a cache names by its SHA-256.
+
+    Raises `JobError` if it has another.
+    """
+    digest, blob = sha256_of(path), path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", blob):
         _check_hash(path.resolve(), blob, digest)
-    return WeightsFile(path=path, sha256=digest, origin="hub")
+    return WeightsFile(path=path, sha256=digest, origin=origin)
 
 
 def unknown_tag_message(model: str, tag: str) -> str:
     """Return a sentence for weights that timm does not have, with the nearest ones; empty if it has them."""
     if message := models.unknown_model_message(model):
         return message
-    known = timm.list_pretrained(f"{model}.*")
+    known = _known_tags(model)
     if f"{model}.{tag}" in known:
         return ""
     return f"timm {timm.__version__} has no weights '{model}.{tag}'{did_you_mean(f'{model}.{tag}', known)}"
@@ -180,13 +272,11 @@ def _download(repository: str, name: str) -> Path:
     import huggingface_hub as hub  # noqa: PLC0415 -- only where there is no folder of weights
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError  # noqa: PLC0415
 
-    files = ("model.safetensors", "pytorch_model.bin")
-    cached = (hub.try_to_load_from_cache(repository, file) for file in files)
-    path = next((path for path in cached if isinstance(path, str)), None)
-    if path is not None:
-        return Path(path)
+    cached = next(_cached(repository), None)
+    if cached is not None:
+        return cached
     reason = "the hub has no such file"
-    for file in files:
+    for file in _HUB_FILES:
         try:
             hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
             return Path(hub.hf_hub_download(repository, file))
@@ -198,6 +288,14 @@ def _download(repository: str, name: str) -> Path:
             reason = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else _first_line(error)
             break
     raise JobError(f"the weights {name} could not be downloaded from the hub ({reason}); {_remedy(name)}")
+
+
+def _cached(repository: str, *, cache_dir: Path | None = None) -> Iterator[Path]:
+    """Yield the weights of a repository that were downloaded before, the best first."""
+    import huggingface_hub as hub  # noqa: PLC0415
+
+    cached = (hub.try_to_load_from_cache(repository, file, cache_dir=cache_dir) for file in _HUB_FILES)
+    yield from (Path(path) for path in cached if isinstance(path, str))
 
 
 def _first_line(error: Exception) -> str:
@@ -234,7 +332,8 @@ def read_state_dict(model: str, *, res: int, classes: int | None, file: WeightsF
 
 
 def _read(path: Path) -> StateDict:
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    # By its content: a size and a JSON object, whatever the ending says.
+    content = _read_safetensors(path) if _beginning(path, 9)[7:] == b"\0{" else _read_checkpoint(path)
     for _ in _STATE_DICT_KEYS:
         content = next((content[key] for key in _STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), content)
     # Without the prefixes of wrappers for several GPUs and for compiling.
@@ -262,11 +361,19 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; memory-mapped where it is a zip, so that an optimizer's state takes no memory."""
+    """Read a checkpoint, with the arguments that a training script puts into it; they are data, and not used.
+
+    It is memory-mapped where it is a zip that stores its members as they are, so that an optimizer's state takes no
+    memory.
+    """
+    # Torch maps a path only, and takes its ending at its word.
+    mapped = zipfile.is_zipfile(path) and _is_stored(path) and path.suffix != ".safetensors"
+    torch.serialization.add_safe_globals([argparse.Namespace])
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, for bytes that are no pickle
-            content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            source: Any = path if mapped else file
+            content: object = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # noqa: BLE001 -- torch's reader raises many errors for bytes that are no checkpoint
         if isinstance(error, pickle.UnpicklingError) and _CODE.search(str(error)):
             raise JobError(
@@ -275,10 +382,59 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
             ) from None
         # torch's own message helps for a truncated zip or a file that may not be opened, and for nothing else.
         reason = f" ({_first_line(error)[:120]})" if isinstance(error, OSError | RuntimeError) and str(error) else ""
-        raise JobError(f"{path}: is not a checkpoint that can be read{reason}") from None
+        raise JobError(f"{path}: {_other_content(path) or f'is not a checkpoint that can be read{reason}'}") from None
     if not isinstance(content, Mapping):
         raise JobError(f"{path}: is not a state dict but a {type(content).__name__}")
     return dict(content)
+
+
+def _is_stored(path: Path) -> bool:
+    """Whether a zip stores its members uncompressed; of others torch would map compressed bytes as numbers.
+
+    Raises `JobError` if a member is damaged, which torch does not check, encrypted, or there twice.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise JobError(f"{path}: has two members called {twice}, and which is meant is unknown; save it again")
+            if any(member.flag_bits & 1 for member in members):
+                raise JobError(f"{path}: is encrypted; save it again without a password")
+            for member in members:
+                if member.CRC:  # 0 where torch was told to compute none
+                    with archive.open(member) as content:
+                        while content.read(2**20):
+                            pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise JobError(f"{path}: is a damaged zip ({error}); download it again") from None
+    return all(member.compress_type == zipfile.ZIP_STORED for member in members)
+
+
+# How files begin that are no weights.
+_BEGINNINGS = {
+    rb"\Z": "is empty; download it again",
+    rb"version https://git-lfs": "is a Git LFS pointer to the weights; run `git lfs pull` in the folder it is from",
+    rb"(?i)\s*<(?:!doctype|html|head|\?xml|!--)": "is a web page, not weights; download the file itself",
+    rb"[\t\r\n -~]+\Z": "is text, not weights; download the file itself",
+    rb"\x1f\x8b": "is compressed by gzip; unpack it",
+    rb"(?s).{257}ustar": "is a tar archive; unpack it, or save its state dict as .safetensors",
+}
+
+
+def _other_content(path: Path) -> str:
+    """Say what a file is that is no weights, by its first bytes; empty if they do not tell."""
+    start = _beginning(path, 512)
+    return next((message for beginning, message in _BEGINNINGS.items() if re.match(beginning, start)), "")
+
+
+def _beginning(path: Path, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 # State dict -> the state dict that a model expects.

@@ -145,7 +145,7 @@ def _score(
             f"({name_few(unreadable, most=NAMED)}); replace them, or give --skip-unreadable again"
         )
     metrics, facts = score.accuracies(predictions)
-    warnings = []
+    warnings = evaluation.weights.file.warnings
     if unreadable:
         names = name_few(unreadable, most=NAMED)
         warnings.append(f"{len(unreadable)} of {len(images):,} images could not be read and count as wrong: {names}")

@@ -65,7 +65,7 @@ def measure_token_cosines(job: Job, inputs: Inputs, report: Report, *, device: s
         "measured_on": len(sample),
         "by_layer": [learned, *by_layer.mean(axis=0).tolist()],
     }
-    return metrics, facts, []
+    return metrics, facts, file.warnings
 
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> Measurement:
