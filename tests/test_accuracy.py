@@ -17,8 +17,10 @@ from harness.errors import HarnessError
 from harness.figure.draw import draw
 from harness.figure.layers import layers_figure
 from harness.figure.points import points_figure
+from harness.judge.judged import judge_plan
 from harness.judge.table import fill
 from harness.judge.verdict import Diff, JudgedCell, Verdict, compare, head_variants
+from harness.judge.weights import unclear_weights
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, dependencies, make_plan
 from harness.report import formatting, render_explanations, render_json, render_markdown
@@ -294,6 +296,121 @@ def test_the_nearest_weights_are_shown_when_allowed_and_never_judged(spec: Spec)
     assert (cell.verdict, cell.reason) == (Verdict.NOT_COMPARABLE, "other weights: near.v, another recipe")
 
 
+# Whose the weights are.
+
+AA_ROW = """
+[row.aa]
+label = "AA"
+set = { model = "b5", weights = "aa", res = 456 }
+paper = { top1 = 83.7 }
+"""
+
+RA_ROWS = """
+[column.against]
+label = "against"
+job = "agreement"
+metric = "disagreement"
+unit = "fraction"
+tolerance = 1
+set = { data = "imagenet" }
+[row.net]
+label = "Net"
+set = { first = "net.w", second = "b5.ra", res = 456 }
+paper = { against = 0.1 }
+[row.ra]
+label = "RA"
+set = { model = "b5", weights = "ra", res = 456 }
+paper = { top1 = 83.7 }
+[row.larger]
+label = "RA, larger"
+set = { model = "b5", weights = "ra", res = 600 }
+paper = { top1 = 83.7 }
+"""
+
+UNTAGGED = {"file": "b5.pth", "sha256": "5" * 64, "origin": "file"}
+AA = {**UNTAGGED, "file": "b5.aa.pth", "sha256": "a1" * 32}
+RA = {**UNTAGGED, "file": "b5.ra.pth", "sha256": "b2" * 32}
+
+NOTHING = "nothing was published here"
+
+SHARED = "b5.pth (SHA-256 555555555555…) was taken for b5.aa and b5.ra, and can only be one of them"
+
+
+def verdicts(tmp_path: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Judge rows in two tables, whose weights were read from these files (by tag)."""
+    head = SPEC.partition("[row.net]")[0]
+    texts = {"one": head + AA_ROW, "two": head + RA_ROWS}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+    plan = make_plan([load(tmp_path / f"{name}.toml") for name in texts], GIVEN)
+    results = {}
+    for job in plan.jobs:
+        result = evaluated(job, 83.7, weights=files.get(str(job.get("weights")), FILE))
+        if job.kind == "agreement":
+            metrics = {"disagreement": Measurement(unit="fraction", value=0.1)}
+            result = replace(result, metrics=metrics, facts={"images": WHOLE, "evaluations": []})
+        results[job.key] = result
+    cells = {key: cell for diff in judge_plan(plan, results) for key, cell in diff.judged_cells.items()}
+    shown = {row if column == "top1" else column: cell for (row, column), cell in cells.items() if cell.filled.result}
+    return {name: (str(cell.verdict), cell.reason) for name, cell in shown.items() if cell.reason != NOTHING}
+
+
+WITHIN = ("match", "within 0.05 % top-1 of the paper (83.7)")
+
+
+def test_rows_of_weights_of_their_own_are_judged_and_two_of_one_name_share_a_file(tmp_path: Path) -> None:
+    assert verdicts(tmp_path, {"aa": AA, "ra": RA}) == {
+        "aa": WITHIN,
+        "ra": WITHIN,
+        "larger": WITHIN,
+        "against": ("match", "within 1 fraction of the paper (0.1)"),
+    }
+
+
+@pytest.mark.parametrize("origin", ["file", "author checkpoint"])
+def test_where_two_rows_share_a_file_neither_is_judged_nor_what_is_derived_from_them(
+    tmp_path: Path, origin: str
+) -> None:
+    file = {**UNTAGGED, "origin": origin}
+    unclear = ("not comparable", SHARED)
+    assert verdicts(tmp_path, {"aa": file, "ra": file}) == dict.fromkeys(("aa", "ra", "larger", "against"), unclear)
+
+
+def test_what_the_hub_has_under_two_names_is_two_names(tmp_path: Path) -> None:
+    hub = {**UNTAGGED, "file": "model.safetensors", "origin": "hub"}
+    assert verdicts(tmp_path, {"aa": hub, "ra": hub})["aa"] == WITHIN
+    found = verdicts(tmp_path, {"aa": UNTAGGED, "ra": hub})
+    assert (found["aa"], found["ra"]) == (("not comparable", SHARED), WITHIN)
+
+
+def test_a_file_that_may_be_others_is_not_judged_and_leaves_one_with_a_tag_alone(tmp_path: Path) -> None:
+    unclear = {**UNTAGGED, "also_fits": ["b5.ap", "b5.ra"]}
+    found = verdicts(tmp_path, {"aa": unclear, "ra": {**RA, "sha256": UNTAGGED["sha256"]}})
+    assert found["aa"] == (
+        "not comparable",
+        "b5.pth (SHA-256 555555555555…) may be b5.aa or b5.ap, b5.ra; rename it to say which",
+    )
+    assert found["ra"] == found["larger"] == WITHIN
+
+
+def test_a_training_that_took_the_file_of_another_name_is_not_judged() -> None:
+    taught = Job.of("train", {"model": "net", "res": 224, "recipe": "deit-b", "teacher": "b5.ra"})
+    result = replace(evaluated(taught, 80.0), facts={"took": {"teacher": AA["sha256"]}})
+    other = evaluated(
+        Job.of("evaluate", {"model": "b5", "weights": "aa", "res": 456, "data": "imagenet"}), 83.7, weights=AA
+    )
+    assert unclear_weights([result]) == {}
+    assert unclear_weights([result, other]) == {
+        taught.key: "the file (SHA-256 a1a1a1a1a1a1…) was taken for b5.aa and b5.ra, and can only be one of them",
+        other.job.key: "b5.aa.pth (SHA-256 a1a1a1a1a1a1…) was taken for b5.aa and b5.ra, and can only be one of them",
+    }
+
+
+def test_an_accuracy_of_unclear_weights_is_not_drawn_among_published_points(spec: Spec) -> None:
+    assert judged(spec, {0.875: 83.1}).filled.of_all_images
+    assert not judged(spec, {0.875: 83.1}, weights={**FILE, "also_fits": ["net.v"]}).filled.of_all_images
+
+
 def test_an_agreement_brings_its_two_evaluations_into_the_plan() -> None:
     job = Job.of(
         "agreement",
@@ -366,6 +483,15 @@ def test_an_accuracy_of_other_images_or_weights_is_not_reused(
 ) -> None:
     plan, job = only
     assert measured_again(tmp_path, plan, evaluated(job, 83.1), inventory=inventory) == ["evaluate"]
+
+
+def test_an_accuracy_is_measured_again_once_the_file_says_whose_it_is(tmp_path: Path, only: tuple[Plan, Job]) -> None:
+    plan, job = only
+    unclear = replace(INVENTORY, also_fits={"net.w": ("net.v",)})
+    stored = evaluated(job, 83.1, weights={**FILE, "also_fits": ["net.v"]})
+    assert measured_again(tmp_path / "a", plan, stored, inventory=unclear) == []
+    assert measured_again(tmp_path / "b", plan, stored) == ["evaluate"]
+    assert measured_again(tmp_path / "c", plan, evaluated(job, 83.1), inventory=unclear) == ["evaluate"]
 
 
 def test_an_accuracy_with_unreadable_images_is_reused_only_where_they_are_allowed(

@@ -143,6 +143,49 @@ def test_without_its_weights_an_accuracy_of_an_older_run_is_not_shown(
     assert "40 of the 50,000 images" not in run.stdout
 
 
+MINE = """
+[table]
+title = "Mine"
+[source.paper]
+kind = "paper"
+cite = "the paper"
+[column.top1]
+label = "top-1"
+job = "evaluate"
+metric = "top1"
+unit = "% top-1"
+set = { data = "imagenet", model = "deit_tiny_patch16_224", res = 224 }
+[row.theirs]
+label = "Theirs"
+set = { weights = "fb_in1k" }
+paper = { top1 = 72.2 }
+[row.ours]
+label = "Ours"
+set = { weights = "my_own" }
+paper = { top1 = 72.2 }
+"""
+
+
+@needs_assets
+def test_two_rows_that_take_one_file_are_not_judged_until_each_has_its_own(
+    tmp_path: Path, images: Path, weights: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
+    arguments = ("reproduce", "mine.toml", "--data", f"imagenet={images}", "--weights", str(weights), "--workers", "1")
+    shared = harness(tmp_path, *arguments)
+    assert "2 not comparable." in shared.stdout
+    assert "was taken for deit_tiny_patch16_224.fb_in1k and deit_tiny_patch16_224.my_own, and can" in " ".join(
+        shared.stdout.split()
+    )
+    state = load_file(weights / "deit_tiny_patch16_224.safetensors")
+    state["head.bias"] += 0.01
+    torch.save(state, weights / "deit_tiny_patch16_224.my_own.pth")
+    own = harness(tmp_path, *arguments)
+    assert "jobs: 1 measured, 1 known already." in own.stdout
+    assert "was taken for" not in own.stdout
+    assert "measured on 40 of the 50,000 images of ImageNet" in own.stdout
+
+
 @pytest.mark.parametrize("command", ["reproduce", "doctor"])
 def test_a_folder_of_weights_that_is_not_there_is_refused_at_once(tmp_path: Path, command: str) -> None:
     arguments = EVALUATE if command == "reproduce" else ("doctor",)
@@ -202,8 +245,24 @@ def test_doctor_reads_the_weights_and_compares_them_with_their_models(tmp_path: 
     assert run.returncode == 3
     lines = [line for line in run.stdout.splitlines() if line.startswith("found")]
     assert [line.split()[1] for line in lines] == ["deit_tiny_patch16_224.fb_in1k,"]
-    assert f"\nproblem   {weights}/deit_small_patch16_224.pth: is not a checkpoint that can be read" in run.stdout
+    assert (
+        f"\nproblem   {weights}/deit_small_patch16_224.pth: is text, not weights; download the file itself"
+        in run.stdout
+    )
     assert f"\nproblem   {weights}/resnet18.safetensors: does not fit resnet18: missing " in run.stdout
+
+
+@needs_assets
+def test_doctor_notes_a_file_whose_name_fits_several_weights(tmp_path: Path, weights: Path) -> None:
+    import timm
+
+    resnet = timm.create_model("resnet18")
+    save_file(resnet.state_dict(), weights / "resnet18.safetensors")
+    run = harness(tmp_path, "doctor", "--weights", str(weights))
+    notes = [line for line in run.stdout.splitlines() if line.startswith("note")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note      resnet18.tv_in1k: the name of its file fits resnet18.a1_in1k, ")
+    assert notes[0].endswith(" as well; rename it to say which")
 
 
 def test_a_data_set_that_no_table_has_is_refused_with_the_nearest_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import options
 from harness.cli.console import ExitCode
-from harness.errors import did_you_mean
+from harness.errors import did_you_mean, name_few
 from harness.machine import describe, gpus, software, torch_build
 from harness.plan.plan import make_plan
 from harness.specs import Catalog
@@ -116,6 +116,11 @@ def _check_weights(folder: Path) -> bool:
     sound = {name: digest for name, digest in inventory.weights.items() if name not in problems}
     lines = [f"weights   {len(sound)} of {len(jobs)} that the tables name: {folder}"]
     lines += [f"found     {name}, SHA-256 {str(digest)[:12]}…" for name, digest in sound.items()]
+    lines += [
+        f"note      {name}: the name of its file fits {name_few(others)} as well; rename it to say which"
+        for name, others in inventory.also_fits.items()
+        if others and name in sound
+    ]
     lines += [f"problem   {reason}" for reason in problems.values()]
     lines += [f"missing   {name}" for name in absent]
     click.echo("\n".join(lines))

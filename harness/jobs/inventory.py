@@ -32,6 +32,7 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
             problems += check_headers(opened)
     problems += [problem for job in jobs if job.kind == "train" and (problem := check.find_problem(job, images))]
     hashes: dict[str, str | None] = {}
+    also_fits: dict[str, tuple[str, ...]] = {}
     missing: dict[str, str] = {}
     for name in dict.fromkeys(name for job in jobs for name in job.weights_names):
         model, _, tag = name.partition(".")
@@ -42,10 +43,12 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
                 hashes[name] = None
             continue
         try:
-            hashes[name] = weights.find_weights(model, tag, inputs.weights).sha256
+            file = weights.find_weights(model, tag, inputs.weights)
         except JobError as error:
             missing[name] = str(error)
-    return Inventory(images=images, weights=hashes, problems=tuple(problems), missing=missing)
+        else:
+            hashes[name], also_fits[name] = file.sha256, file.also_fits
+    return Inventory(images=images, weights=hashes, also_fits=also_fits, problems=tuple(problems), missing=missing)
 
 
 def unfit_weights(inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:

@@ -65,7 +65,9 @@ def _substitutes(filled: FilledCell) -> Iterator[str]:
 
 
 def _origins(filled: FilledCell) -> Iterator[str]:
-    """What the number was made from is known: the runs whose weights or predictions it took are those in the store."""
+    """What the number was made from is known: whose weights a file has, and runs that are those in the store."""
+    if filled.unclear_weights:
+        yield filled.unclear_weights
     for result in _own(filled):
         yield from (problem for _, _, problem in _followed(result, filled.behind) if problem)
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from harness.judge.weights import unclear_weights
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Plan, PlannedCell, dependencies
@@ -21,7 +22,8 @@ class FilledCell:
     `others` are results of the jobs that may explain a difference, `repeats` those of the same job with other seeds,
     `trainings` those of the trainings that made the weights, one for each seed.  `behind` has the results of all that
     the cell's number is derived from, by the key of their job: every training, and the evaluations of an agreement.
-    `elsewhere` is where a cell without a result was measured otherwise.
+    `elsewhere` is where a cell without a result was measured otherwise.  `unclear_weights` says why the weights may not
+    be those that the job names (empty if nothing speaks for that).
     """
 
     planned: PlannedCell
@@ -31,6 +33,7 @@ class FilledCell:
     trainings: tuple[Result, ...] = ()
     behind: Mapping[str, Result] = field(default_factory=dict)
     elsewhere: Elsewhere | None = None
+    unclear_weights: str = ""
 
     @property
     def cell(self) -> Cell:
@@ -116,7 +119,11 @@ class Table:
 def fill(
     spec: Spec, plan: Plan, results: Mapping[str, Result], elsewhere: Mapping[str, Elsewhere] | None = None
 ) -> Table:
-    """Put results, given by the key of their job, into the cells of a table; `elsewhere` are those of other tables."""
+    """Put results, given by the key of their job, into the cells of a table; `elsewhere` are those of other tables.
+
+    The results may be of more tables: what they share is then known of every one.
+    """
+    unclear = unclear_weights(results.values())
     cells = {}
     for key, planned in plan.cells_in(spec).items():
         job_key = planned.job.key if planned.job else ""
@@ -129,6 +136,7 @@ def fill(
             trainings=_trainings(planned, results),
             behind={job.key: results[job.key] for job in planned.jobs if job.key in results},
             elsewhere=(elsewhere or {}).get(job_key),
+            unclear_weights=next((unclear[job.key] for job in planned.jobs if job.key in unclear), ""),
         )
     machines = (f.result.machine for f in cells.values() if f.result and f.result.job.exclusive)
     return Table(spec=spec, machine=next(machines, None), cells=cells)

@@ -59,12 +59,13 @@ class Inventory:
     """Which inputs exist: facts of each dataset, and the SHA-256 of each file of weights.
 
     `images` is by the name of the dataset, or by `train_split` of it for the training images, `weights` by
-    `MODEL.TAG` (None: on timm's hub).  `problems` has a sentence for what is wrong with a dataset, `missing` a
-    sentence for weights that do not exist.
+    `MODEL.TAG` (None: on timm's hub).  `also_fits` has the other weights that a file's name may as well be for.
+    `problems` has a sentence for what is wrong with a dataset, `missing` a sentence for weights that do not exist.
     """
 
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weights: Mapping[str, str | None] = field(default_factory=dict)
+    also_fits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
 

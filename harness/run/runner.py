@@ -144,7 +144,11 @@ class Runner:
         if facts.get("unreadable") and not self.inputs.skip_unreadable:
             return False
         digest = self.inventory.weights.get(job.weights_name, "")
-        return bool(facts["weights"]["origin"] == "hub" if digest is None else facts["weights"]["sha256"] == digest)
+        if digest is None:
+            return bool(facts["weights"]["origin"] == "hub")
+        # A file that was given a name that says more is measured again, so that the result says so too.
+        also_fits = self.inventory.also_fits.get(job.weights_name, ())
+        return bool(facts["weights"]["sha256"] == digest and tuple(facts["weights"].get("also_fits", ())) == also_fits)
 
     def _has_current_weights(self, job: Job, digests: Mapping[str, str]) -> bool:
         """Whether the weights behind a result, SHA-256 by part, are those that exist now."""
