@@ -274,6 +274,110 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_previous_one_is_used(tmp_path
     assert newest.with_suffix(".damaged").exists()
 
 
+def interrupted(job: Job, runs: Path, stops_after: int = 50) -> list[Path]:
+    """Train until two checkpoints are left, and return them, the newest last."""
+    with pytest.raises(TrainingStopped):
+        trainer_of(job, runs, stops_after=stops_after).run()
+    return sorted((runs / job.key).glob("checkpoint-*"))
+
+
+def flip_a_bit(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    job = smoke(epochs=5)
+    _, newest = interrupted(job, tmp_path)
+    whole = newest.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    assert header < len(whole) - 1000
+    for position in (3, *range(8, header, header // 40), *range(header, len(whole), len(whole) // 40), len(whole) - 1):
+        newest.write_bytes(whole)
+        flip_a_bit(newest, position)
+        loaded = checkpoint.Checkpoints(newest.parent, job).load()
+        assert loaded is not None
+        # A bit in the padding of the header, if it was one, changes nothing that is read.
+        assert (loaded[0].steps_done, loaded[0].damaged) == (40, [newest.name]), position
+        newest.with_suffix(".damaged").unlink()
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_training_resumed_past_damaged_checkpoints_ends_with_the_same_weights_and_says_so(
+    tmp_path: Path, kept: int
+) -> None:
+    whole, broken, job = tmp_path / "whole", tmp_path / "broken", smoke(epochs=4)
+    trained(job, whole)
+    paths = interrupted(job, broken)
+    for path in paths[kept:]:
+        flip_a_bit(path, -5)
+    _, facts, warnings = train.train(
+        job, Inputs(), ignored, devices=("cpu",), runs=broken, weights=broken / "weights.safetensors", cores=1
+    )
+    assert digest(whole) == digest(broken)
+    names = [path.name for path in reversed(paths[kept:])]
+    assert (facts["resumed"], facts["damaged_checkpoints"]) == (kept, names)
+    assert f"damaged and set aside, {', '.join(names)}: check the disk of {broken}" in warnings
+
+
+def test_only_the_leading_process_sets_a_checkpoint_aside(tmp_path: Path) -> None:
+    job = smoke(epochs=5)
+    _, newest = interrupted(job, tmp_path)
+    flip_a_bit(newest, -5)
+    loaded = checkpoint.Checkpoints(newest.parent, job).load(leads=False)
+    assert loaded is not None
+    assert loaded[0].steps_done == 40
+    assert newest.exists()
+
+
+def test_a_training_is_not_resumed_with_other_images_or_weights(tmp_path: Path) -> None:
+    job = smoke(epochs=5)
+    _, newest = interrupted(job, tmp_path)
+    given = {"images": "a" * 64, "teacher": "b" * 64}
+    with pytest.raises(JobError) as error:
+        checkpoint.Checkpoints(newest.parent, job, given).load()
+    images = open_images("digits", "sklearn/digits", split="train").fingerprint
+    again = "give those again, or move the checkpoints away to train from the beginning"
+    assert (
+        str(error.value)
+        == f"{newest}: was trained with other images (digest {images[:12]}, here aaaaaaaaaaaa); {again}"
+    )
+    with pytest.raises(JobError) as error:
+        checkpoint.Checkpoints(newest.parent, job, {**given, "images": images}).load()
+    assert str(error.value) == (
+        f"{newest}: was trained with other weights as its teacher (digest None, here bbbbbbbbbbbb); {again}"
+    )
+    assert newest.exists()
+
+
+def test_weights_that_are_not_as_their_training_left_them_are_not_used(
+    tmp_path: Path, teacher: tuple[Job, Path, dict[str, Any]]
+) -> None:
+    job, runs, facts = teacher
+    _save_for_students(job, runs, into=tmp_path)
+    file = trained_weights.find(job, tmp_path)
+    assert (file.sha256, file.origin) == (facts["weights"]["sha256"], "trained")
+    flip_a_bit(file.path, -5)
+    os.utime(file.path, (1, 1))  # a file is hashed again when it was written
+    with pytest.raises(JobError) as error:
+        trained_weights.find(job, tmp_path)
+    assert str(error.value) == (
+        f"{file.path}: is damaged, its SHA-256 is not that which its training left; remove it, and the same command "
+        "trains again"
+    )
+
+
+def test_a_training_takes_no_weights_that_may_be_others(tmp_path: Path) -> None:
+    job = smoke(distillation="hard", teacher="tf_efficientnet_b5.ra_in1k")
+    path = tmp_path / "tf_efficientnet_b5.pth"
+    path.write_bytes(b"weights")
+    with pytest.raises(JobError, match=r"may be tf_efficientnet_b5.ra_in1k or tf_efficientnet_b5.*; rename it to say"):
+        trained_weights.find_input(job, "teacher", folder=tmp_path, runs=tmp_path)
+    path.rename(tmp_path / "tf_efficientnet_b5.ra_in1k.pth")
+    assert trained_weights.find_input(job, "teacher", folder=tmp_path, runs=tmp_path).file.sha256
+
+
 def test_a_checkpoint_of_another_recipe_is_refused_by_its_first_difference(tmp_path: Path) -> None:
     job, other = smoke(epochs=5), smoke(epochs=5, mixup=0.3)
     with pytest.raises(TrainingStopped):

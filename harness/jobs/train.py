@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import JobError
+from harness.errors import JobError, name_few
 from harness.jobs import Outcome
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
@@ -62,8 +62,13 @@ def train(  # noqa: PLR0913 -- what a training needs
     share = waiting / max(1e-9, sum(row["seconds"] for row in facts["history"]))
     waited = f"the device waited for images {100 * share:.0f} % of the time: give more --workers, or smaller images"
     metrics = _metrics(facts)
-    untrained = "top1_class" in metrics and Hyperparameters.of(job).class_head_alone
-    return metrics, facts, [*([waited] if share > WAITING_SHARE else []), *([_UNTRAINED_HEAD] if untrained else [])]
+    damaged = f"damaged and set aside, {name_few(facts['damaged_checkpoints'])}: check the disk of {runs}"
+    warnings = {
+        waited: share > WAITING_SHARE,
+        _UNTRAINED_HEAD: "top1_class" in metrics and Hyperparameters.of(job).class_head_alone,
+        damaged: bool(facts["damaged_checkpoints"]),
+    }
+    return metrics, facts, [text for text, applies in warnings.items() if applies]
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, Measurement]:

@@ -1,10 +1,12 @@
 """The state of a training <-> one safetensors file, so that it resumes exactly there.
 
 A file holds the tensors of the student, of its average and of the optimizer; its header holds the rest as JSON: the
-job, the epoch, the step, the scaler, and what was counted.  Random states are not in it: see `seeding`.
+job, its inputs, the epoch, the step, the scaler, and what was counted, and a SHA-256 of all this.  Random states are
+not in it: see `seeding`.
 """
 
 import errno
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -32,7 +34,7 @@ class TrainingState:
     """The progress of a training: `step` of `epoch`, both counted from 0, is the next one.
 
     `history` has a row for each finished epoch, `counted` the sums over the steps of the unfinished one.  `seconds` is
-    the time so far, `resumed` how often the training was resumed.
+    the time so far, `resumed` how often the training was resumed, `damaged` the checkpoints that could not be.
     """
 
     epoch: int = 0
@@ -43,13 +45,18 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     counted: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
 
 class Checkpoints:
-    """The last checkpoints of one training, in its folder."""
+    """The last checkpoints of one training, in its folder.
 
-    def __init__(self, folder: Path, job: Job) -> None:
+    `inputs` are digests of what it reads besides: the `images`, and the weights that are its `start` or `teacher`.
+    """
+
+    def __init__(self, folder: Path, job: Job, inputs: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self.inputs = dict(inputs or {})
         self._identity = _identity(job)
 
     def save(self, state: TrainingState, tensors: Tensors) -> Path:
@@ -58,11 +65,12 @@ class Checkpoints:
         Raises `JobError` if the disk is full; the checkpoints before stay as they are.
         """
         path = self.folder / f"checkpoint-{state.steps_done:09d}.safetensors"
-        header = {"job": json.dumps(self._identity), "standing": json.dumps(asdict(state))}
+        parts = {"job": self._identity, "inputs": self.inputs, "standing": asdict(state)}
+        header = {name: json.dumps(part) for name, part in parts.items()}
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         try:
             with atomic.replacing(path) as temporary:
-                contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
-                save_file(contiguous, temporary, metadata=header)
+                save_file(contiguous, temporary, metadata={**header, "sha256": _digest(header, contiguous)})
         except (OSError, SafetensorError) as error:
             raise JobError(_write_error(path, error, self.newest())) from error
         for old in self._paths()[:-CHECKPOINTS_KEPT]:
@@ -73,30 +81,43 @@ class Checkpoints:
         """Return the last one."""
         return next(reversed(self._paths()), None)
 
-    def load(self, device: str = "cpu") -> tuple[TrainingState, Tensors] | None:
-        """Read the last one that can be read; None where there is none.
+    def load(self, device: str = "cpu", *, leads: bool = True) -> tuple[TrainingState, Tensors] | None:
+        """Read the last one that is whole; None where there are none, and a new state where all are damaged.
 
-        Raises `JobError` for one of another job, naming the first difference.
+        The process that `leads` sets the damaged ones aside.  Raises `JobError` for one of another job, naming the
+        first difference, or of other inputs.
         """
+        damaged: list[str] = []
         for path in reversed(self._paths()):
             try:
-                with safe_open(path, framework="pt", device=device) as file:
-                    header = file.metadata()
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dictionary
+                header, tensors = _read(path)
                 state = TrainingState(**json.loads(header["standing"]))
-                identity = json.loads(header["job"])
-            except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-                path.replace(path.with_suffix(".damaged"))
+                identity, inputs = (json.loads(header[part]) for part in ("job", "inputs"))
+            except Exception:  # noqa: BLE001 -- damaged bytes are reported in many ways, by two libraries
+                damaged.append(path.name)
+                if leads:
+                    path.replace(path.with_suffix(".damaged"))
                 continue
-            ours = self._identity
-            for name in sorted(identity.keys() | ours.keys()):
-                if identity.get(name) != ours.get(name):
-                    raise JobError(
-                        f"{path}: is a checkpoint of another recipe ({name} = {identity.get(name)} there, "
-                        f"{ours.get(name)} here); move it away or ask for that recipe"
-                    )
-            return state, tensors
-        return None
+            self._check(path, identity, inputs)
+            state.damaged += damaged
+            return state, {name: value.to(device) for name, value in tensors.items()}
+        return (TrainingState(damaged=damaged), {}) if damaged else None
+
+    def _check(self, path: Path, identity: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        ours = self._identity
+        for name in sorted(identity.keys() | ours.keys()):
+            if identity.get(name) != ours.get(name):
+                raise JobError(
+                    f"{path}: is a checkpoint of another recipe ({name} = {identity.get(name)} there, "
+                    f"{ours.get(name)} here); move it away or ask for that recipe"
+                )
+        for name, digest in self.inputs.items():
+            if inputs.get(name) != digest:
+                what = "images" if name == "images" else f"weights as its {name}"
+                raise JobError(
+                    f"{path}: was trained with other {what} (digest {str(inputs.get(name))[:12]}, here {digest[:12]}); "
+                    "give those again, or move the checkpoints away to train from the beginning"
+                )
 
     def remove(self) -> None:
         """Remove all: the training is done."""
@@ -105,6 +126,25 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
+
+
+def _read(path: Path) -> tuple[dict[str, str], Tensors]:
+    """Read a file; raises `ValueError` if it is not what was written, and what the libraries raise."""
+    with safe_open(path, framework="pt") as file:
+        header = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no dictionary
+    if header.pop("sha256") != _digest(header, tensors):
+        raise ValueError("another SHA-256")
+    return header, tensors
+
+
+def _digest(header: Mapping[str, str], tensors: Tensors) -> str:
+    """Return the SHA-256 of all that a checkpoint holds, its tensors on the CPU and contiguous."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _identity(job: Job) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def train_in_process(job: Job, *, context: ProcessContext, world: World, path: P
     digest = _save_weights(trainer, path) if world.leads else ""
     world.wait()
     trainer.checkpoints.remove()
-    return _facts(trainer, state, digest, context)
+    return _facts(trainer, state, digest)
 
 
 def open_split(data: str, inputs: Inputs, split: str) -> Images:
@@ -159,13 +159,20 @@ def assemble_trainer(  # noqa: PLR0913 -- what a training needs
         student=student,
         step=step,
         schedule=build_schedule(hyper, optimizer),
-        checkpoints=Checkpoints(context.runs / job.key, job),
+        checkpoints=Checkpoints(context.runs / job.key, job, _inputs(job, images, context)),
         world=world,
         device=device,
         workers=context.inputs.workers,
         report=report,
         stop_requested=stop_requested,
     )
+
+
+def _inputs(job: Job, images: Images, context: ProcessContext) -> dict[str, str]:
+    """Return digests of what a training reads: its images, the weights that it starts from, and its teacher's."""
+    parts = [part for part in ("start", "teacher") if job.need(part) or job.get(part)]
+    files = {part: find_input(job, part, folder=context.inputs.weights, runs=context.runs).file for part in parts}
+    return {"images": images.fingerprint, **{part: file.sha256 for part, file in files.items()}}
 
 
 def _wrap(student: Student, hyper: Hyperparameters, world: World) -> nn.Module:
@@ -195,17 +202,18 @@ def _save_weights(trainer: Trainer, path: Path) -> str:
         raise JobError(f"{path}: the weights cannot be written ({error}); free some space and run again") from error
 
 
-def _facts(trainer: Trainer, state: TrainingState, digest: str, context: ProcessContext) -> dict[str, Any]:
+def _facts(trainer: Trainer, state: TrainingState, digest: str) -> dict[str, Any]:
     hyper, world = trainer.hyper, trainer.world
     return {
         "weights": {"sha256": digest, "origin": "trained", "average": hyper.ema},
         "images": image_facts(trainer.images),
         "tests": image_facts(trainer.tests),
-        "took": _input_weights(trainer.job, context),
+        "took": {part: digest for part, digest in trainer.checkpoints.inputs.items() if part != "images"},
         "history": state.history,
         "hours": state.seconds / 3600,
         "steps": state.steps_done,
         "resumed": state.resumed,
+        "damaged_checkpoints": state.damaged,
         "processes": world.size,
         "batch_per_process": hyper.batch_size // world.size,
         "threads": torch.get_num_threads() if trainer.device == "cpu" else None,
@@ -214,9 +222,3 @@ def _facts(trainer: Trainer, state: TrainingState, digest: str, context: Process
         "hyperparameters": asdict(hyper),
         "logs": [CSV_NAME, EVENTS_NAME],
     }
-
-
-def _input_weights(job: Job, context: ProcessContext) -> dict[str, str]:
-    """Return the SHA-256 of the weights that the training started from and of its teacher's."""
-    parts = [part for part in ("start", "teacher") if job.need(part) or job.get(part)]
-    return {part: find_input(job, part, folder=context.inputs.weights, runs=context.runs).file.sha256 for part in parts}

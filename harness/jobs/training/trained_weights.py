@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
-from harness.errors import JobError
+from harness.errors import JobError, name_few
 from harness.jobs import models, weights
 from harness.jobs.training.hyperparameters import shape_of
 from harness.jobs.weights import StateDict, WeightsFile
@@ -22,12 +22,17 @@ from harness.store.store import Store
 def find(job: Job, runs: Path) -> WeightsFile:
     """Return the weights of the newest successful result of a training.
 
-    Raises `JobError` if there are none.
+    Raises `JobError` if there are none, or if the file is no longer as the training left it.
     """
     store = Store(runs)
     result = store.latest(job, lambda result: result.error is None and store.weights_of(result).is_file())
     if result is not None:
         path, digest = store.weights_of(result), str(result.facts["weights"]["sha256"])
+        if weights.sha256_of(path) != digest:
+            raise JobError(
+                f"{path}: is damaged, its SHA-256 is not that which its training left; remove it, and the same command "
+                "trains again"
+            )
         return WeightsFile(path=path, sha256=digest, origin="trained")
     failed = store.latest(job, lambda result: result.error is not None)
     reason = f": {failed.error}" if failed is not None else ""
@@ -76,13 +81,17 @@ class InputWeights:
 def find_input(job: Job, part: str, *, folder: Path | None, runs: Path) -> InputWeights:
     """Find the weights that a job takes as `part`: in the user's folder, on the hub, or in our results.
 
-    Raises `JobError` if they are missing.
+    Raises `JobError` if they are missing, or if a training would take what may be other weights.
     """
     training = job.need(part)
     if training is not None:
         return InputWeights(job=job, part=part, file=find(training, runs))
-    model, _, tag = (job.weights_name if part == "weights" else str(job.get(part))).partition(".")
-    return InputWeights(job=job, part=part, file=weights.find_weights(model, tag, folder))
+    name = job.weights_name if part == "weights" else str(job.get(part))
+    model, _, tag = name.partition(".")
+    file = weights.find_weights(model, tag, folder)
+    if part != "weights" and file.also_fits:
+        raise JobError(f"{file.path}: may be {name} or {name_few(file.also_fits)}; rename it to say which")
+    return InputWeights(job=job, part=part, file=file)
 
 
 def load_model(job: Job, path: Path, *, res: int) -> nn.Module:

@@ -51,8 +51,8 @@ class Trainer:
     def run(self) -> TrainingState:
         """Train from the last checkpoint, or from the beginning, to the end.
 
-        Raises `TrainingStopped` if it was told to stop, and `JobError` if the loss diverges or a checkpoint cannot be
-        written.
+        Raises `TrainingStopped` if it was told to stop, and `JobError` if the loss diverges, a checkpoint cannot be
+        written, or the last one is of another training.
         """
         self._resume()
         if self.world.leads:
@@ -73,10 +73,13 @@ class Trainer:
         return student
 
     def _resume(self) -> None:
-        loaded = self.checkpoints.load(self.device)
-        if loaded is None:
+        loaded = self.checkpoints.load(self.device, leads=self.world.leads)
+        self.state, tensors = loaded or (self.state, {})
+        steps = self.state.steps_done
+        if int(self.world.sum(torch.tensor(steps, device=self.device))) != steps * self.world.size:
+            raise JobError(f"{self.checkpoints.folder}: its processes do not read the same checkpoint; run it again")
+        if not tensors:
             return
-        self.state, tensors = loaded
         self.state.resumed += 1
         self.student.model.load_state_dict(checkpoint.unpack(tensors, "network"), strict=True)
         if self.step.average is not None:
