@@ -12,6 +12,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -767,6 +768,18 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path, method: int) -
         damaged[position] ^= 4
         path.write_bytes(damaged)
         assert re.match(rf"{re.escape(str(path))}: is a damaged zip \(.*\); download it again$", refusal(load, path))
+
+
+def test_a_checkpoint_whose_directory_is_damaged_is_refused_or_read_as_it_was(tmp_path: Path) -> None:
+    state = state_of(VIT)
+    path = save(state, tmp_path / "x.pth")
+    whole, first = path.read_bytes(), directory(path)["x/data/7"]
+    for position in (*range(first, first + 62, 3), *range(len(whole) - 22, len(whole))):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x80
+        path.write_bytes(damaged)
+        with suppress(JobError):
+            assert_same_state(load(path), state)
 
 
 def test_a_checkpoint_without_checksums_is_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -367,7 +367,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     memory.
     """
     # Torch maps a path only, and takes its ending at its word.
-    mapped = zipfile.is_zipfile(path) and _is_stored(path) and path.suffix != ".safetensors"
+    mapped = _is_stored(path) and path.suffix != ".safetensors"
     torch.serialization.add_safe_globals([argparse.Namespace])
     try:
         with path.open("rb") as file, warnings.catch_warnings():
@@ -389,27 +389,35 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_stored(path: Path) -> bool:
-    """Whether a zip stores its members uncompressed; of others torch would map compressed bytes as numbers.
+    """Whether a file is a zip of uncompressed members; of others torch would map compressed bytes as numbers.
 
     Raises `JobError` if a member is damaged, which torch does not check, encrypted, or there twice.
     """
     try:
+        if not zipfile.is_zipfile(path):
+            return False
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            names = [member.filename for member in members]
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise JobError(f"{path}: has two members called {twice}, and which is meant is unknown; save it again")
-            if any(member.flag_bits & 1 for member in members):
-                raise JobError(f"{path}: is encrypted; save it again without a password")
-            for member in members:
-                if member.CRC:  # 0 where torch was told to compute none
-                    with archive.open(member) as content:
-                        while content.read(2**20):
-                            pass
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise JobError(f"{path}: is a damaged zip ({error}); download it again") from None
+            members, problem = archive.infolist(), _problem_of_members(archive)
+    except Exception as error:  # noqa: BLE001 -- zipfile reports damaged bytes in as many ways as there are
+        problem = f"is a damaged zip ({error}); download it again"
+    if problem:
+        raise JobError(f"{path}: {problem}")
     return all(member.compress_type == zipfile.ZIP_STORED for member in members)
+
+
+def _problem_of_members(archive: zipfile.ZipFile) -> str:
+    members = archive.infolist()
+    counts = Counter(member.filename for member in members)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        return f"has two members called {twice[0]}, and which is meant is unknown; save it again"
+    if any(member.flag_bits & 1 for member in members):
+        return "is encrypted; save it again without a password"
+    for member in members:
+        if member.CRC:  # 0 where torch was told to compute none
+            with archive.open(member) as content:
+                while content.read(2**20):
+                    pass  # which raises if the checksum is wrong
+    return ""
 
 
 # How files begin that are no weights.
