@@ -874,7 +874,7 @@ def test_models_whose_weights_do_not_fit_fail_alone_with_a_message_each(
     by_key = outcomes([missing, damaged, A, other], tmp_path)
     assert by_key[missing.key] == (
         f"--weights {weights}: no weights of test_convnext.w there (looked for test_convnext.w.safetensors, "
-        "test_convnext.safetensors, the same as .pth or .pt); did you mean 'test_vit'?"
+        "test_convnext.safetensors, the same as .pth, .pt, .bin or .pth.tar); did you mean 'test_vit'?"
     )
     assert by_key[damaged.key] == (
         f"{weights}/test_resnet.safetensors: conv1.0.weight has numbers that are not finite; the file is damaged"
