@@ -99,6 +99,17 @@ def test_macs_of_a_vit_are_those_of_its_matrix_products() -> None:
     )
 
 
+def test_macs_of_a_model_whose_class_token_comes_late_are_those_of_its_matrix_products() -> None:
+    # CaiT-XXS24: 24 blocks without a class token, whose attention mixes its heads before and after the softmax, then 2
+    # in which the class token alone asks.
+    d, heads, patches = 192, 4, 196
+    blocks = 24 * (12 * d * d * patches + 2 * patches * patches * d + 2 * patches * patches * heads * heads)
+    # Query, projection and MLP of one token, key and value of all, two products of one row of attention.
+    last = 2 * (10 * d * d + 2 * d * d * (patches + 1) + 2 * d * (patches + 1))
+    macs = patches * 3 * 16 * 16 * d + blocks + last + 1000 * d
+    assert count_metrics("cait_xxs24_224", 224)["macs"] == pytest.approx(macs / 1e9, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("model", "res", "gmacs"),
     # What timm's own benchmark files list for these models (pt113 files, which still count attention).

@@ -30,13 +30,14 @@ def count_model(job: Job, report: Report) -> Outcome:
     report(Progress(job=job, phase="counting"))
     name, res = str(job["model"]), int(job["res"])
     set_fused_attn(enable=False)
-    model = models.build_on_meta(name, res)
+    # Without gradients of the weights: torch's counter hooks into them, for which `no_grad` leaves nothing.
+    model = models.build_on_meta(name, res).requires_grad_(requires_grad=False)
     images = torch.empty(1, models.CHANNELS, res, res, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             model(images)
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise JobError(f"'{name}' does not take images of {res} pixels: {error}") from error
+            raise JobError(f"'{name}' cannot be counted at {res} pixels: {error}") from error
     parameters, macs = sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
     metrics = {
         "params": Measurement(unit="M", value=parameters / 1e6),
@@ -49,20 +50,21 @@ def count_model(job: Job, report: Report) -> Outcome:
 
 
 def _architecture(model: Any) -> dict[str, int]:  # noqa: ANN401 -- timm's models share no typed base
-    """Return embedding dimension, heads, layers and tokens of a transformer; empty for a convnet."""
+    """Return embedding dimension, heads, layers and tokens of a plain transformer; empty for any other model."""
     blocks = getattr(model, "blocks", None)
     position = getattr(model, "pos_embed", None)
     if not isinstance(blocks, nn.Sequential) or not isinstance(position, torch.Tensor):
         return {}
     attention: Any = getattr(blocks[0], "attn", None)
-    if attention is None:
+    try:
+        return {
+            "embed_dim": int(model.embed_dim),
+            "heads": int(attention.num_heads),
+            "layers": len(blocks),
+            "tokens": int(model.patch_embed.num_patches + model.num_prefix_tokens),
+        }
+    except AttributeError:  # a transformer of several stages, or one without a sequence of tokens
         return {}
-    return {
-        "embed_dim": int(model.embed_dim),
-        "heads": int(attention.num_heads),
-        "layers": len(blocks),
-        "tokens": int(model.patch_embed.num_patches + model.num_prefix_tokens),
-    }
 
 
 class TrafficCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own lack
