@@ -38,6 +38,7 @@ from harness.store.predictions import Head, Predictions, write
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
 from tests.fakes import LAPTOP, result_of
+from tests.own_models import install
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
 SYNSETS = Path(timm.__file__).parent / "data" / "_info" / "imagenet_synsets.txt"
@@ -728,24 +729,12 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from safetensors.torch import save_file
-from timm.models import register_model
-from torch import nn
+from light import Light
 from harness.jobs.data.images import Images
 from harness.jobs.evaluate import evaluate
 from harness.machine import describe
 from harness.plan.job import Job
 from harness.run.messages import Batch, Inputs
-
-class Light(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(3, 10)
-    def forward(self, images):
-        return self.head(images.mean(dim=(2, 3)))
-
-@register_model
-def light(pretrained=False, **options):
-    return Light()
 
 count, root = int(sys.argv[1]), Path(sys.argv[2])
 torch.set_num_threads(1)
@@ -768,17 +757,28 @@ assert len(outcome.predictions.names) == outcome.facts["pass"]["images_read"] ==
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
+LIGHT = """
+from torch import nn
+
+class Light(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head = nn.Linear(3, num_classes)
+    def forward(self, images):
+        return self.head(images.mean(dim=(2, 3)))
+"""
+
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     counts = (10_000, 100_000)
+    install(tmp_path / "installed", {"light.py": LIGHT}, {"light": "light:Light"})
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'installed'}:{Path(__file__).parents[1]}"}
     started = []
     for count in counts:
         (tmp_path / str(count)).mkdir()
         command = [sys.executable, "-c", SCRIPT, str(count), str(tmp_path / str(count))]
         started.append(
-            subprocess.Popen(
-                command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, env={**os.environ}
-            )
+            subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, env=env)
         )
     few, many = (int(process.communicate(timeout=300)[0]) for process in started)
     assert many < 1.1 * few

@@ -358,6 +358,26 @@ def test_a_count_that_changes_at_all_has_changed(old: Store, new: Store, spec: S
     assert said(old, new, spec) == (Outcome.CHANGED, "mine, #param. of Tiny: 5.600 M, was 5.500 M: 0.1000 M more")
 
 
+def test_changed_code_of_a_model_is_what_a_baseline_judges(
+    old: Store, new: Store, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr("harness.plan.job.code_digest", lambda model: "before" if model == "tiny" else "")
+        save_five(old, spec)
+        save_count(old, spec, 9)
+        baseline = baseline_of(old, spec)
+    monkeypatch.setattr("harness.plan.job.code_digest", lambda model: "after" if model == "tiny" else "")
+    for number, seconds in enumerate(FIVE):
+        save_throughput(new, spec, 20 + number, [3 * sample for sample in seconds])
+    save_count(new, spec, 29, 6.5)
+    now, diff = judge_selection(new, spec)
+    gated = BaselineJudge(baseline=baseline, selection=now, store=new, baseline_store=old).judge([diff])
+    assert {cell.cell.column.key: cell.outcome for cell in gated} == {
+        "params": Outcome.CHANGED,
+        "speed": Outcome.REGRESSED,
+    }
+
+
 def test_what_was_not_measured_since_is_not_judged(old: Store, spec: Spec) -> None:
     save_count(old, spec, 0)
     assert said(old, old, spec) == (

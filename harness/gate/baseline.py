@@ -79,11 +79,11 @@ class Baseline:
 
     @cached_property
     def throughput_runs(self) -> Mapping[str, list[BaselineRun]]:
-        """The runs of each throughput, by the key of its job."""
+        """The runs of each throughput, by the key of its job without code: a changed model is what is compared."""
         runs: dict[str, list[BaselineRun]] = {}
         for run in self.runs.values():
             if run.seconds:
-                runs.setdefault(run.job.key, []).append(run)
+                runs.setdefault(run.job.without_code.key, []).append(run)
         return runs
 
     @cached_property

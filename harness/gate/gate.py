@@ -265,7 +265,7 @@ class BaselineJudge:
         old, new = self.baseline.machine, result.machine
         if old is None or not old.is_equivalent(new):
             return _not_judged(f"measured on {new.label}, the baseline on {old.label if old else 'none'}")
-        later = self._later_runs[result.job.key]
+        later = self._later_runs[result.job.without_code.key]
         if len(later.comparable) < self.runs:
             return _not_judged(
                 f"too few runs: {len(later.comparable)} since the baseline{later.exclusions}, {self.runs} needed; "
@@ -308,10 +308,11 @@ class BaselineJudge:
 
     @cached_property
     def _later_runs(self) -> dict[str, LaterRuns]:
-        """The runs of each throughput since the baseline, by the key of its job."""
+        """The runs of each throughput since the baseline, by the key of its job without code."""
         later = {}
+        measured = {runs[0].job.without_code.key: runs for runs in self.selection.throughputs.values() if runs}
         for key in self.baseline.throughput_runs:
-            runs = [run for run in self.selection.throughputs.get(key, ()) if run.id not in self.baseline.runs]
+            runs = [run for run in measured.get(key, ()) if run.id not in self.baseline.runs]
             quiet = [throughput_run(run) for run in runs if not is_noisy(run)]
             noisy, reference = len(runs) - len(quiet), self.baseline.drift_reference
             later[key] = LaterRuns(quiet=quiet, noisy=noisy, reference=reference)
@@ -356,7 +357,8 @@ def _why_missing(filled: FilledCell) -> str:
 
 
 def _changed_method(before: Job, now: Job) -> str:
-    """Describe how the way of measuring has changed; empty if it has not."""
+    """Describe how the way of measuring has changed; empty if it has not, whatever became of the model's code."""
+    before, now = before.without_code, now.without_code
     if before == now:
         return ""
     if before.revision != now.revision:

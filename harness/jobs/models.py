@@ -1,7 +1,10 @@
-"""Name and size -> a timm model, with random weights or on the meta device."""
+"""Name and size -> a model of timm's or of the user's own, with random weights or on the meta device."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import timm
@@ -10,6 +13,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from harness.errors import JobError, did_you_mean
+from harness.machine.own_models import GROUP, own_model, own_model_names
+from harness.plan.job import CODE, Job
 
 CHANNELS = 3
 
@@ -20,15 +25,54 @@ _TRANSFORMER_DROPOUT = ("pos_drop", "proj_drop", "drop1", "drop2")
 
 
 def unknown_model_message(name: str) -> str:
-    """Return a sentence for a model that timm does not know, with the nearest name; empty if it does."""
-    if timm.is_model(name):
+    """Return a sentence for a name that is not of exactly one model, with the nearest that is; empty if it is.
+
+    A model is one of timm's, or the user's own by an entry point: what is registered with timm in another way is
+    refused, since its code would be in no job's key.
+    """
+    own, registered = own_model(name), _registering_module(name)
+    is_timms = registered.startswith("timm.")
+    if own:
+        clash = f"timm has a model '{name}', too; rename the entry point {own.value} in {GROUP}"
+        return clash if is_timms else _loading_problem(own)
+    if is_timms:
         return ""
-    return f"timm {timm.__version__} knows no model '{name}'{did_you_mean(name, timm.list_models())}"
+    if registered:
+        return (
+            f"'{name}' is registered with timm by {registered}, where a change of its code would not be noticed; make "
+            f"it an entry point in {GROUP}"
+        )
+    known = (*own_model_names(), *timm.list_models())
+    return f"timm {timm.__version__} knows no model '{name}'{did_you_mean(name, known)}"
 
 
 def unknown_model_messages(names: tuple[str, ...]) -> dict[str, str]:
-    """Return a sentence for each of these models that timm does not know."""
+    """Return a sentence for each of these names that is not of exactly one model."""
     return {name: message for name in names if (message := unknown_model_message(name))}
+
+
+def home_module(name: str) -> str:
+    """Return the module of the function that builds a model; empty for a name of no model."""
+    own = own_model(name)
+    return own.module if own else _registering_module(name)
+
+
+def _registering_module(name: str) -> str:
+    return str(timm.models.model_entrypoint(name).__module__) if timm.is_model(name) else ""
+
+
+def check_code(job: Job) -> None:
+    """Raise `JobError` if the code of the user's own models is not what it was when the job was planned."""
+    if Job.of(job.kind, dict(job.settings)).get(CODE) != job.get(CODE):
+        raise JobError("the code of its model has changed since the job was planned; run the same command again")
+
+
+def _loading_problem(entry: EntryPoint) -> str:
+    try:
+        entry.load()
+    except Exception as error:  # noqa: BLE001 -- the user's code may fail in any way
+        return f"the model '{entry.name}' in {GROUP} cannot be loaded ({type(error).__name__}: {error}): {entry.value}"
+    return ""
 
 
 def build_on_meta(
@@ -111,20 +155,26 @@ class _MetaDevice(TorchFunctionMode):
 def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[str, float] | None = None) -> nn.Module:
     if message := unknown_model_message(name):
         raise JobError(message)
+    own = own_model(name)
+    build = own.load() if own else partial(timm.create_model, name, pretrained=False)
     config = timm.get_pretrained_cfg(name)
     arguments: dict[str, Any] = dict(shape or {})
     dropout = arguments.pop("drop_rate", 0.0)
     # A model of fixed input size (position embedding, windows) must be built for it; a convnet takes any.
-    if config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res):
+    fixed = config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res)
+    if fixed or (own and "img_size" in inspect.signature(build).parameters):
         arguments["img_size"] = res
     if classes is not None and (config is None or config.num_classes != classes):
         arguments["num_classes"] = classes
+    builder = own.value if own else "timm"
     try:
-        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
-        if dropout and not has_attention(model):  # where timm puts it is where it is in a convnet
-            model = timm.create_model(name, pretrained=False, drop_rate=dropout, **arguments)
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise JobError(f"timm cannot build '{name}' for {res} pixels: {error}") from error
+        model: object = build(**arguments)
+        if dropout and isinstance(model, nn.Module) and not has_attention(model):
+            model = build(drop_rate=dropout, **arguments)  # where a convnet has it is where its code puts it
+    except Exception as error:  # the user's code may fail in any way, and so may timm's
+        raise JobError(f"{builder} cannot build '{name}' for {res} pixels: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise JobError(f"{builder} returns a {type(model).__name__} for '{name}', which must be a torch.nn.Module")
     for place in transformer_dropouts(model).values() if dropout else ():
         place.p = dropout
     _check_patches(name, res, model)

@@ -23,6 +23,7 @@ from torch import nn
 
 from harness.errors import JobError, did_you_mean, name_few
 from harness.jobs import models
+from harness.machine.own_models import own_model
 
 StateDict = dict[str, torch.Tensor]
 
@@ -254,6 +255,8 @@ def unknown_tag_message(model: str, tag: str) -> str:
     """Return a sentence for weights that timm does not have, with the nearest ones; empty if it has them."""
     if message := models.unknown_model_message(model):
         return message
+    if own_model(model):
+        return f"the weights {model}.{tag} are not on timm's hub; {_remedy(f'{model}.{tag}')}"
     known = _known_tags(model)
     if f"{model}.{tag}" in known:
         return ""
@@ -472,7 +475,7 @@ def _with_batch_counters(expected: StateDict, state: StateDict) -> StateDict:
 
 def _timm_conversion(model: str, skeleton: nn.Module) -> Callable[[StateDict], StateDict] | None:
     """Find the function that timm itself loads this model with; its name and place are timm's habit, not an API."""
-    for module in (timm.models.model_entrypoint(model).__module__, type(skeleton).__module__):
+    for module in (models.home_module(model), type(skeleton).__module__):
         for name in ("checkpoint_filter_fn", "_filter_fn"):
             convert: Callable[..., StateDict] | None = getattr(sys.modules[module], name, None)
             if convert is None:
@@ -528,7 +531,7 @@ def published_classes(name: str) -> int:
 
 def head_names(model: nn.Module) -> set[str]:
     """Return the names of the weights that have one row per class."""
-    config: Any = model.pretrained_cfg
+    config: Any = getattr(model, "pretrained_cfg", {})  # which a model of the user's own may lack
     layers = config.get("classifier") or ()
     layers = (layers,) if isinstance(layers, str) else layers
     return {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}

@@ -138,6 +138,7 @@ def _run_job(job: Job, batch: Batch, store: Store, report: Report) -> Result:
     clock, result = time.perf_counter(), _empty_result(job, batch)
     context = JobContext(batch=batch, store=store, report=report, result_id=result.id)
     try:
+        models.check_code(job)
         metrics, facts, warnings = ENTRY_FUNCTIONS[job.kind](job, context)
         return _finish(result, clock, metrics=metrics, facts=facts, warnings=tuple(warnings))
     except TrainingStopped:

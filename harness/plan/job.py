@@ -4,14 +4,21 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from harness.machine.own_models import code_digest
 from harness.specs.checked import Scalar
 from harness.specs.kinds import KINDS
 
 # Weights of one of our own trainings, in place of a tag of timm's.
 TRAINED = "trained"
+
+# The setting that no spec has: what the code of the user's own models is.
+CODE = "code"
+
+# The settings that name a model, with its weights and one of its heads or without.
+_MODELS = ("model", "first", "second", "teacher", "start")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +36,14 @@ class Job:
 
     @classmethod
     def of(cls, kind: str, settings: Mapping[str, Scalar], needs: Mapping[str, "Job"] | None = None) -> "Job":
-        """Make a job; the order of the settings does not matter."""
+        """Make a job; the order of the settings does not matter.
+
+        Where it needs a model of the user's own, a digest of the code that there is now is among its settings.  Raises
+        `HarnessError` where that code cannot be read.
+        """
         return cls(
             kind=kind,
-            settings=tuple(sorted(settings.items())),
+            settings=tuple(sorted(_with_code(settings).items())),
             revision=KINDS[kind].revision if kind in KINDS else 0,
             needs=tuple(sorted((needs or {}).items())),
         )
@@ -68,6 +79,12 @@ class Job:
         settings = dict(self.settings)
         parts = (self.kind, *(str(settings[name]) for name in names if name in settings))
         return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", part) for part in parts)
+
+    @property
+    def without_code(self) -> "Job":
+        """The same job whatever the code of the user's own models is: what a baseline compares before and after."""
+        settings = tuple((name, value) for name, value in self.settings if name != CODE)
+        return replace(self, settings=settings, needs=tuple((part, job.without_code) for part, job in self.needs))
 
     @property
     def exclusive(self) -> bool:
@@ -108,3 +125,12 @@ class Job:
         recipe = f" trained by {training['recipe']}" if training else ""
         seed = (training or self).get("seed")
         return f"{self.kind} {described}{size}{recipe}" + (f", seed {seed}" if seed else "")
+
+
+def _with_code(settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Add a digest of the code of the user's own models; timm's are known by its version, which results have."""
+    names = {name: str(settings[name]) for name in _MODELS if name in settings}
+    models = {text if name == "model" else re.split("[.#]", text)[0] for name, text in names.items()}
+    codes = dict.fromkeys(code for model in sorted(models) if (code := code_digest(model)))
+    without = {name: value for name, value in settings.items() if name != CODE}
+    return {**without, CODE: "+".join(codes)} if codes else without

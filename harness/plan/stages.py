@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from harness.errors import HarnessError
-from harness.plan.job import TRAINED, Job
+from harness.plan.job import CODE, TRAINED, Job
 from harness.specs import Cell
 from harness.specs.checked import Scalar
 from harness.specs.kinds import RECIPE, SHAPE
@@ -19,8 +19,8 @@ _LAST = ("recipe", "res", "data", "start", "finetune_optimizer")
 # An assumption is about a setting that matters only where this is on.
 _ONLY_WITH = {"auto_augment_policy": "auto_augment", "rand_augment_policy": "rand_augment", "teacher": "distillation"}
 
-# What a job's description names in any case.
-_DESCRIBED = ("recipe", "model", "res", "data", "start", "teacher", "seed")
+# What a job's description names in any case, and what follows from it.
+_DESCRIBED = ("recipe", "model", "res", "data", "start", "teacher", "seed", CODE)
 
 # The first seed: a teacher is trained once, its students with several.
 FIRST_SEED = 1

@@ -1,0 +1,141 @@
+"""The user's own models -> their entry points and a digest of their code, read without importing any of it."""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.errors import HarnessError
+
+# The group of the entry points: the name is the model's, the value a function that builds it.
+GROUP = "harness.models"
+
+# What can change a model: Python, compiled extensions, what they are compiled from, and configuration.
+_CODE = (
+    *(".py", *EXTENSION_SUFFIXES, ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp"),
+    *(".cfg", ".ini", ".json", ".toml", ".yaml", ".yml"),
+)
+
+# Code that is no part of a model: results name the versions of these.
+_LIBRARIES = frozenset({"harness", "torch", "torchvision", *sys.stdlib_module_names})
+
+# The folders of released packages.
+_RELEASED = {"site-packages", "dist-packages"}
+
+# The first name of what a line of Python imports, but for the package that it is in.
+_IMPORT = re.compile(rb"(?:^|[;:])[ \t]*(?:from[ \t]+(\w+)|import[ \t]+(\w[\w., \t]*))", re.MULTILINE)
+
+# A folder of results has folders that are called like this, by the keys of jobs.
+_JOB_FOLDER = re.compile(r"-[0-9a-f]{10}$")
+
+
+@cache
+def _entries() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
+
+
+def own_model_names() -> tuple[str, ...]:
+    """Return the names of all of the user's own models."""
+    return tuple(entry.name for entry in _entries())
+
+
+def own_model(name: str) -> EntryPoint | None:
+    """Return what builds a model of the user's own; None for any other name.
+
+    Raises `HarnessError` where two packages claim the name, or where it cannot be told from weights or a head.
+    """
+    entries = {entry.value: entry for entry in _entries() if entry.name == name}
+    if len(entries) > 1:
+        raise HarnessError(f"{' and '.join(sorted(entries))} both name a model '{name}' in {GROUP}; rename one of them")
+    if entries and re.search("[.#]", name):
+        raise HarnessError(
+            f"the model '{name}' in {GROUP} has a '.' or '#' in its name, which separate weights and head; rename it"
+        )
+    return next(iter(entries.values()), None)
+
+
+def code_digest(name: str) -> str:
+    """Return a digest of the code of a model of the user's own; empty for any other name.
+
+    The code is the package that the entry point names, or its module where that is in no package, and whatever these
+    import from anywhere but released packages other than their own.  The same code has the same digest wherever it is
+    installed.  Raises `HarnessError` where it is not there to be read, and as `own_model` does.
+    """
+    entry = own_model(name)
+    if entry is None:
+        return ""
+    files = _code_of(entry)
+    if not files:
+        raise HarnessError(
+            f"the model '{name}' in {GROUP} is {entry.value}, but no file of {_top(entry.module)} is found; install "
+            "its package with its files, or uninstall it"
+        )
+    digest = hashlib.sha256(entry.value.encode())
+    for file in sorted(files):
+        digest.update(f"\0{file}\0{files[file]}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _code_of(entry: EntryPoint) -> dict[str, str]:
+    """Return the SHA-256 of each file of the code, by its path below the folder that it is imported from."""
+    own = {_top(entry.module), *(_top(Path(file).parts[0]) for file in (entry.dist and entry.dist.files) or ())}
+    waiting, known = {_top(entry.module)}, _LIBRARIES - {_top(entry.module)}
+    files: dict[str, str] = {}
+    while waiting:
+        name = waiting.pop()
+        known |= {name}
+        for place in _places(name):
+            if name not in own and _RELEASED.intersection(place.parts):
+                continue
+            for path in _files_below(place):
+                stat = path.stat()
+                digest, imported = _scan(path, stat.st_size, stat.st_mtime_ns)
+                files.setdefault(path.relative_to(place.parent).as_posix(), digest)
+                waiting |= imported - known
+    return files
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _places(name: str) -> list[Path]:
+    """Return the folders of a package, or the file of a module, that is imported by this name without a dot."""
+    try:
+        spec = find_spec(name)
+    except ValueError:  # a module that was made by hand, as `__main__`
+        return []
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is not None:
+        return [Path(folder) for folder in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.has_location and spec.origin else []
+
+
+def _files_below(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+    walked: set[str] = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
+        if os.path.realpath(folder) in walked or any(map(_JOB_FOLDER.search, folders)):
+            folders.clear()
+            continue
+        walked.add(os.path.realpath(folder))
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        paths = (Path(folder, name) for name in names if name.endswith(_CODE) and not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
+
+
+@cache
+def _scan(path: Path, _size: int, _modified: int) -> tuple[str, frozenset[str]]:
+    """Return the SHA-256 of a file and the first names of what it imports; an unchanged file is read once."""
+    content = path.read_bytes()
+    lines = _IMPORT.findall(content) if path.suffix == ".py" else ()
+    names = (name.split()[0] for source, sources in lines for name in (source or sources).split(b",") if name.strip())
+    return hashlib.sha256(content).hexdigest(), frozenset(_top(name.decode()) for name in names)
