@@ -112,17 +112,41 @@ def test_macs_of_a_model_whose_class_token_comes_late_are_those_of_its_matrix_pr
 
 @pytest.mark.parametrize(
     ("model", "res", "gmacs"),
-    # What timm's own benchmark files list for these models (pt113 files, which still count attention).
+    # What timm's own benchmark files list for these models (pt113 files, which still count attention, and for the last
+    # four pt240).
     [
         ("resnet18", 224, 1.82),
         ("resnet50", 224, 4.11),
         ("deit_base_patch16_224", 224, 17.58),
         ("tf_efficientnet_b0", 224, 0.4),
+        ("pit_ti_224", 224, 0.7),
+        ("vit_base_patch16_siglip_224", 224, 17.73),
+        ("samvit_base_patch16", 1024, 486.43),
+        ("hieradet_small", 256, 8.51),
     ],
 )
 def test_macs_agree_with_those_that_timm_publishes(model: str, res: int, gmacs: float) -> None:
     # timm's count includes norms and activations: up to 4 % for the smallest model.
     assert count_metrics(model, res)["macs"] == pytest.approx(gmacs, rel=0.04)
+
+
+# Words of timm's for the small ones among the models of a family.
+SMALL = ("atto", "femto", "pico", "nano", "xxs", "tiny", "_ti_", "mini", "small", "_s_", "_s", "_b0", "_050", "18")
+
+
+@pytest.mark.skipif(os.environ.get("TOX_ENV_NAME") == "oldest", reason="a minute: once, with newest versions, will do")
+def test_a_model_of_every_family_of_timms_is_counted() -> None:
+    failed = {}
+    for family in timm.list_modules():
+        names = timm.list_models(module=family) or ["resnet18"]  # of which only deprecated names may be left
+        name = next((name for word in SMALL for name in names if word in name), names[0])
+        try:
+            metrics = count_metrics(name, timm.get_pretrained_cfg(name).input_size[-1])
+        except JobError as error:
+            failed[name] = str(error)
+        else:
+            assert min(metrics["params"], metrics["macs"], metrics["activations"]) > 0, name
+    assert failed == {}
 
 
 def test_the_architecture_of_table_1_is_read_off_the_models() -> None:
@@ -145,6 +169,14 @@ def test_an_unknown_model_is_named_with_the_nearest() -> None:
         count_metrics("deit_tinny_patch16_224", 224)
     assert str(refused.value) == (
         f"timm {timm.__version__} knows no model 'deit_tinny_patch16_224'; did you mean 'deit_tiny_patch16_224'?"
+    )
+
+
+def test_a_model_that_fails_at_a_size_is_said_to_and_what_its_own_size_is() -> None:
+    with pytest.raises(JobError) as failed:
+        count_metrics("crossvit_15_240", 224)  # its second branch sees 224 · 224 / 240 pixels
+    assert str(failed.value).startswith(
+        "'crossvit_15_240' fails on an image of 224 pixels (timm's size for it is 240): "
     )
 
 

@@ -12,13 +12,17 @@ import pytest
 import torch
 
 from harness.errors import HarnessError, JobError
-from harness.jobs import count, models, weights
+from harness.jobs import count, models, weights, worker
+from harness.jobs.evaluate import evaluate
 from harness.machine.own_models import code_digest, own_model_names
 from harness.plan.job import Job
 from harness.plan.plan import Options, make_plan
+from harness.run.messages import Batch, Inputs
 from harness.specs import load
 from harness.specs.checked import Scalar
+from harness.store.store import Store
 from tests.commands import start_harness
+from tests.fakes import LAPTOP, VERSIONS
 from tests.own_models import forget, install, install_net, write
 
 Install = Callable[[Path], None]
@@ -46,6 +50,7 @@ FILES = {
     "nets/net.py": "import os, single\nfrom nets.parts import layers\n\ndef build():\n    from shared import norm\n",
     "nets/parts/layers.py": "DEPTH = 2\n",
     "nets/parts/sizes.yaml": "depth: 2\n",
+    "nets/parts/count-net-224-0123456789/1.json": "{}",
     "nets/kernel.cu": "// fast\n",
     "nets/README.md": "A net.\n",
     "single.py": "import numpy as np, released.inner as inner\n",
@@ -303,15 +308,18 @@ def test_a_job_made_of_an_older_one_has_the_code_of_now(checkout: Path) -> None:
 # What a process does with them.
 
 
-def test_a_job_whose_code_changed_since_it_was_planned_is_not_run(checkout: Path) -> None:
-    job = Job.of("count", {"model": "net", "res": 8})
-    models.check_code(job)
+def test_a_job_whose_code_changed_since_it_was_planned_is_not_run(checkout: Path, tmp_path: Path) -> None:
+    counted = Job.of("count", {"model": "net", "res": 8})
+    evaluated = Job.of("evaluate", {"model": "net", "weights": "w", "res": 8, "data": "digits"})
+    models.check_code(counted)
     write(checkout, {"nets/net.py": "def build(depth=3): ...\n"})
+    message = "the code of its model has changed since the job was planned; run the same command again"
+    batch = Batch(jobs=(counted,), device="cpu", machine=LAPTOP, software=VERSIONS, runs=tmp_path / "runs")
+    (result,) = worker._run_jobs(batch, Store(batch.runs), lambda _: None)
+    assert result.error == message
     with pytest.raises(JobError) as refused:
-        models.check_code(job)
-    assert str(refused.value) == (
-        "the code of its model has changed since the job was planned; run the same command again"
-    )
+        evaluate._prepare(evaluated, (), Inputs(), tmp_path / "runs")
+    assert str(refused.value) == message
 
 
 def test_an_own_model_is_built_for_the_classes_and_the_size_that_it_takes(tmp_path: Path, path: Install) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import timm
 import torch
 from timm.layers import set_fused_attn
 from torch import nn
@@ -37,7 +38,7 @@ def count_model(job: Job, report: Report) -> Outcome:
         try:
             model(images)
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise JobError(f"'{name}' cannot be counted at {res} pixels: {error}") from error
+            raise JobError(f"'{name}' fails on an image of {res} pixels{_own_size(name, res)}: {error}") from error
     parameters, macs = sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
     metrics = {
         "params": Measurement(unit="M", value=parameters / 1e6),
@@ -47,6 +48,12 @@ def count_model(job: Job, report: Report) -> Outcome:
         **{key: Measurement(unit="", value=value) for key, value in _architecture(model).items()},
     }
     return metrics, {"parameters": parameters, "multiply_adds": macs}, []
+
+
+def _own_size(name: str, res: int) -> str:
+    """Name the size that timm has for a model, where it is another one: the usual reason of a failure."""
+    config = timm.get_pretrained_cfg(name)
+    return "" if config is None or config.input_size[-1] == res else f" (timm's size for it is {config.input_size[-1]})"
 
 
 def _architecture(model: Any) -> dict[str, int]:  # noqa: ANN401 -- timm's models share no typed base

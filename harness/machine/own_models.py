@@ -31,8 +31,8 @@ _RELEASED = {"site-packages", "dist-packages"}
 # The first name of what a line of Python imports, but for the package that it is in.
 _IMPORT = re.compile(rb"(?:^|[;:])[ \t]*(?:from[ \t]+(\w+)|import[ \t]+(\w[\w., \t]*))", re.MULTILINE)
 
-# A folder of results has folders that are called like this, by the keys of jobs.
-_JOB_FOLDER = re.compile(r"-[0-9a-f]{10}$")
+# Folders that hold none of it: hidden ones, caches, and those of results, which are called by the keys of jobs.
+_NO_CODE = re.compile(r"^\.|^__pycache__$|-[0-9a-f]{10}$")
 
 
 @cache
@@ -83,7 +83,7 @@ def code_digest(name: str) -> str:
 
 
 def _code_of(entry: EntryPoint) -> dict[str, str]:
-    """Return the SHA-256 of each file of the code, by its path below the folder that it is imported from."""
+    """Return the SHA-256 of each file of the code, by its path from the name that is imported."""
     own = {_top(entry.module), *(_top(Path(file).parts[0]) for file in (entry.dist and entry.dist.files) or ())}
     waiting, known = {_top(entry.module)}, _LIBRARIES - {_top(entry.module)}
     files: dict[str, str] = {}
@@ -96,7 +96,7 @@ def _code_of(entry: EntryPoint) -> dict[str, str]:
             for path in _files_below(place):
                 stat = path.stat()
                 digest, imported = _scan(path, stat.st_size, stat.st_mtime_ns)
-                files.setdefault(path.relative_to(place.parent).as_posix(), digest)
+                files.setdefault(Path(name, path.relative_to(place)).as_posix(), digest)
                 waiting |= imported - known
     return files
 
@@ -123,11 +123,11 @@ def _files_below(place: Path) -> Iterator[Path]:
         yield place
     walked: set[str] = set()
     for folder, folders, names in os.walk(place, followlinks=True):
-        if os.path.realpath(folder) in walked or any(map(_JOB_FOLDER.search, folders)):
+        if os.path.realpath(folder) in walked:  # a link that leads back
             folders.clear()
             continue
         walked.add(os.path.realpath(folder))
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        folders[:] = sorted(name for name in folders if not _NO_CODE.search(name))
         paths = (Path(folder, name) for name in names if name.endswith(_CODE) and not name.startswith("."))
         yield from (path for path in paths if path.is_file())
 
