@@ -16,7 +16,7 @@ from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.specs import load
 from harness.store.result import Result
-from harness.store.select import Selection, is_noisy, select_results
+from harness.store.select import Elsewhere, Selection, is_noisy, select_results
 from harness.store.store import Store
 from tests.fakes import H200, LAPTOP, V100, VERSIONS, result_of
 
@@ -45,6 +45,22 @@ paper = { params = 5, throughput = 100 }
 label = "B"
 set = { model = "b", res = 224 }
 paper = { params = 9, throughput = 200 }
+"""
+
+
+TRAINED = """
+[table]
+title = "Trained"
+[source.paper]
+kind = "paper"
+[column.top1]
+label = "top-1"
+job = "train"
+metric = "top1"
+set = { model = "deit_tiny_patch16_224", res = 224, recipe = "deit-ti" }
+[row.a]
+label = "A"
+paper = { top1 = 72.2 }
 """
 
 
@@ -236,11 +252,34 @@ def test_a_throughput_of_another_machine_and_protocol_needs_both_options(plan: P
     assert shown(plan, store, LAPTOP, protocol="modern", memory="all", machine="H200") == there.id
 
 
-def test_failures_retired_results_and_other_models_were_not_measured(plan: Plan, store: Store) -> None:
+@pytest.mark.parametrize("kind", ["count", "throughput"])
+def test_what_an_older_method_measured_is_named(plan: Plan, store: Store, kind: str) -> None:
+    job = job_of(plan, kind, "a")
+    older = save(store, replace(job, revision=job.revision - 1), 1)
+    (diff,) = judged_tables(plan.specs, None, store, LAPTOP).diffs
+    cell = diff.judged_cells["a", "params" if kind == "count" else "throughput"]
+    assert (cell.verdict, cell.reason) == (
+        Verdict.MISSING,
+        f"measured, but by a method that was corrected since: run {older.id}; `harness reproduce` measures it again",
+    )
+
+
+def test_what_an_older_method_trained_is_named(tmp_path: Path, store: Store) -> None:
+    path = tmp_path / "trained.toml"
+    path.write_text(TRAINED, encoding="utf-8")
+    plan = make_plan([load(path)], Options(train=True, scale="proxy", seeds=1))
+    (job,) = (job for job in plan.jobs if job.kind == "evaluate")
+    (training,) = job.lineage
+    older = Job.of(job.kind, dict(job.settings), {"weights": replace(training, revision=0)})
+    result = save(store, older, 1)
+    selection = select_results(plan, store, LAPTOP)
+    assert selection.elsewhere[job.key] == Elsewhere(result=result, other_machine=False, retired=True)
+
+
+def test_failures_and_other_models_were_not_measured(plan: Plan, store: Store) -> None:
     job = job_of(plan, "throughput", "a")
     at_8 = Job.of(job.kind, {**dict(job.settings), "batch": 8})
     save(store, at_8, 0, error="out of memory")
-    save(store, replace(at_8, revision=at_8.revision - 1), 1)
     save(store, Job.of(job.kind, {**dict(at_8.settings), "res": 384}), 2)
     copied = save(store, at_8, 3)
     store.path_of(copied).rename(store.root / at_8.key / "a-copy.json")

@@ -158,6 +158,9 @@ def why_missing(filled: FilledCell) -> str:
     job, other = filled.planned.job, filled.elsewhere
     if filled.planned.blocked or job is None or other is None:
         return filled.planned.blocked or "not measured yet; run `harness reproduce` with these options"
+    if other.retired:
+        run = f"run {other.result.id}"
+        return f"measured, but by a method that was corrected since: {run}; `harness reproduce` measures it again"
     usual, measured = make_job(filled.cell, Options()), other.result.job
     differing = {name: measured[name] for name in OVERRIDES if name in dict(measured.settings)}
     differing = {name: value for name, value in differing.items() if job.get(name) != value}

@@ -27,13 +27,14 @@ _INTERFERENCE = re.compile(r"(slowdown|power brake) in \d+ % of|other process(es
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """A throughput that was measured, but on another machine or under other settings than those asked for.
+    """What was measured, but on another machine, under other settings than those asked for, or by an older method.
 
-    `other_machine` tells that only the name of its machine brings it into the table.
+    `other_machine` tells that only the name of its machine brings it into the table, `retired` that nothing does.
     """
 
     result: Result
     other_machine: bool
+    retired: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class Selection:
     """The results that count, by the key of their job.
 
     `throughputs` are all good runs of each throughput job with the software of the newest one, newest first.  Those,
-    and the `results` of throughput jobs, are of `machine`; None where no throughput is known.  `elsewhere` has the
-    newest other measurement of those throughputs that have no result.
+    and the `results` of throughput jobs, are of `machine`; None where no throughput is known.  `elsewhere` has, for
+    jobs that could be run and have no result, the newest measurement that does not count.
     """
 
     results: Mapping[str, Result]
@@ -60,18 +61,18 @@ def select_results(
     `HarnessError` where nothing was measured on a machine of that name.
     """
     runs = {job: list(store.results(job)) for job in plan.all_jobs if job.exclusive}
-    others = [_newest(store.results(job), failures=newest_failures) for job in plan.all_jobs if not job.exclusive]
-    _check_claims([*(result for results in runs.values() for result in results), *filter(None, others)], store)
+    others = {job: _newest(store.results(job), failures=newest_failures) for job in plan.all_jobs if not job.exclusive}
+    _check_claims([*(result for results in runs.values() for result in results), *filter(None, others.values())], store)
     counting = [result for results in runs.values() for result in results if newest_failures or result.error is None]
     machine = _machine_called(machine_name, counting) if machine_name else _machine_of(counting, here)
     on_machine = {
         job: [one for one in results if machine is None or one.machine.is_equivalent(machine)]
         for job, results in runs.items()
     }
-    selected = (*others, *(_newest(results, failures=newest_failures) for results in on_machine.values()))
-    missing = [job for job, results in on_machine.items() if not results]
+    selected = (*others.values(), *(_newest(results, failures=newest_failures) for results in on_machine.values()))
+    missing = [job for job in plan.jobs if not (on_machine[job] if job.exclusive else others[job])]
     variants = store.variants(missing, OVERRIDES)
-    elsewhere = {job.key: _elsewhere([*runs[job], *variants[job]], machine or here) for job in missing}
+    elsewhere = {job.key: _elsewhere(job, [*runs.get(job, ()), *variants[job]], machine or here) for job in missing}
     return Selection(
         results={result.job.key: result for result in selected if result},
         throughputs={job.key: _same_software_as_newest(results) for job, results in on_machine.items()},
@@ -92,11 +93,16 @@ def is_noisy(result: Result) -> bool:
     return bool(interference(result))
 
 
-def _elsewhere(results: Iterable[Result], machine: Machine | None) -> Elsewhere | None:
-    newest = max((result for result in results if result.error is None), key=lambda result: result.id, default=None)
+def _elsewhere(job: Job, results: Iterable[Result], machine: Machine | None) -> Elsewhere | None:
+    def is_current(result: Result) -> bool:
+        return result.job.revision == job.revision and result.job.needs == job.needs
+
+    good = (result for result in results if result.error is None)
+    newest = max(good, key=lambda result: (is_current(result), result.id), default=None)
     if newest is None:
         return None
-    return Elsewhere(result=newest, other_machine=machine is not None and not newest.machine.is_equivalent(machine))
+    elsewhere = job.exclusive and machine is not None and not newest.machine.is_equivalent(machine)
+    return Elsewhere(result=newest, other_machine=elsewhere, retired=not is_current(newest))
 
 
 def _machine_called(name: str, results: list[Result]) -> Machine:

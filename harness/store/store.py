@@ -86,11 +86,13 @@ class Store:
     def variants(self, jobs: Collection[Job], names: Collection[str]) -> dict[Job, list[Result]]:
         """Return for each job the good results of others that differ from it in the settings of these names alone.
 
-        Files that are no result, or in the wrong place, are passed over: whoever looks for their own job reports them.
+        Those of another revision are among them, of the job or of a training behind it.  Files that are no result, or
+        in the wrong place, are passed over: whoever looks for their own job reports them.
         """
 
         def rest(of: Job) -> tuple[object, ...]:
-            return of.kind, of.revision, of.needs, [(name, value) for name, value in of.settings if name not in names]
+            settings = [(name, value) for name, value in of.settings if name not in names]
+            return of.kind, settings, [(part, rest(training)) for part, training in of.needs]
 
         folders = [entry.name for entry in os.scandir(self.root)] if jobs and self.root.is_dir() else []
         variants: dict[Job, list[Result]] = {job: [] for job in jobs}
