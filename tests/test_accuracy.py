@@ -17,6 +17,7 @@ from harness.errors import HarnessError
 from harness.figure.draw import draw
 from harness.figure.layers import layers_figure
 from harness.figure.points import points_figure
+from harness.judge.chain import broken_input
 from harness.judge.judged import judge_plan
 from harness.judge.table import fill
 from harness.judge.verdict import Diff, JudgedCell, Verdict, compare, head_variants
@@ -407,8 +408,8 @@ def test_a_training_that_took_the_file_of_another_name_is_not_judged() -> None:
 
 
 def test_an_accuracy_of_unclear_weights_is_not_drawn_among_published_points(spec: Spec) -> None:
-    assert judged(spec, {0.875: 83.1}).filled.of_all_images
-    assert not judged(spec, {0.875: 83.1}, weights={**FILE, "also_fits": ["net.v"]}).filled.of_all_images
+    assert broken_input(judged(spec, {0.875: 83.1}).filled) == ""
+    assert broken_input(judged(spec, {0.875: 83.1}, weights={**FILE, "also_fits": ["net.v"]}).filled)
 
 
 def test_an_agreement_brings_its_two_evaluations_into_the_plan() -> None:

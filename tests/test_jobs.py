@@ -141,7 +141,9 @@ def test_a_model_of_every_family_of_timms_is_counted() -> None:
         names = timm.list_models(module=family) or ["resnet18"]  # of which only deprecated names may be left
         name = next((name for word in SMALL for name in names if word in name), names[0])
         try:
-            metrics = count_metrics(name, timm.get_pretrained_cfg(name).input_size[-1])
+            config = timm.get_pretrained_cfg(name)
+            assert config is not None
+            metrics = {key: float(value) for key, value in count_metrics(name, config.input_size[-1]).items()}
         except JobError as error:
             failed[name] = str(error)
         else:
