@@ -344,12 +344,13 @@ def verdicts(tmp_path: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str
     for name, text in texts.items():
         (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
     plan = make_plan([load(tmp_path / f"{name}.toml") for name in texts], GIVEN)
-    results = {}
+    results: dict[str, Result] = {}
     for job in plan.jobs:
         result = evaluated(job, 83.7, weights=files.get(str(job.get("weights")), FILE))
         if job.kind == "agreement":
             metrics = {"disagreement": Measurement(unit="fraction", value=0.1)}
-            result = replace(result, metrics=metrics, facts={"images": WHOLE, "evaluations": []})
+            taken = [results[evaluation.key].id for evaluation in dependencies(job)]
+            result = replace(result, metrics=metrics, facts={"images": WHOLE, "evaluations": taken})
         results[job.key] = result
     cells = {key: cell for diff in judge_plan(plan, results) for key, cell in diff.judged_cells.items()}
     shown = {row if column == "top1" else column: cell for (row, column), cell in cells.items() if cell.filled.result}
