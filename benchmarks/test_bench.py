@@ -22,7 +22,7 @@ from harness.run.messages import Batch
 from harness.specs import Catalog
 from harness.store.result import Measurement, Result, new_id, to_json
 from harness.store.store import Store
-from tests.fakes import NOON
+from tests.fakes import FACTS, NOON
 
 
 def command(*arguments: str, folder: Path) -> Callable[[], None]:
@@ -57,6 +57,7 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job = jobs[number % len(jobs)]
         started = NOON.replace(microsecond=number)
         samples = tuple(0.04 + 0.0001 * ((number * 7 + i) % 13) for i in range(30))
+        rate = 4 * 30 / sum(samples)
         result = Result(
             id=new_id(started),
             job=job,
@@ -66,12 +67,13 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
             seconds=3.0,
             metrics={
                 "throughput": Measurement(
-                    unit="im/s", value=100.0 - number % 50, low=95.0, high=105.0, samples=samples, sample_unit="s"
+                    unit="im/s", value=rate, low=0.95 * rate, high=1.05 * rate, samples=samples, sample_unit="s"
                 ),
                 "params": Measurement(unit="M", value=22.05),
-                "res": Measurement(unit="px", value=224),
+                "macs": Measurement(unit="GMAC", value=4.6),
+                "res": Measurement(unit="px", value=job["res"]),
             },
-            facts={"batch": 4, "warm_up": list(samples)},
+            facts={"batch": 4, "warm_up": list(samples), **FACTS.get(job.kind, {})},
         )
         # Without syncing each file, which would take minutes here and is not what is timed.
         folder = root / job.key

@@ -15,7 +15,7 @@ from harness.plan.plan import make_plan
 from harness.specs import Catalog
 from harness.specs.kinds import KINDS
 from harness.store.result import Measurement, Result, new_id, to_json
-from tests.fakes import NOON
+from tests.fakes import FACTS, NOON
 
 RESULTS = 10_000
 SECONDS = 10
@@ -39,7 +39,7 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
             software=versions,
             started=started,
             seconds=3.0,
-            metrics={name: measured(job, draw) for name in KINDS[job.kind].metrics or ("epochs",)},
+            metrics={name: measured(name, job, draw) for name in KINDS[job.kind].metrics or ("epochs",)},
             facts=facts(job, draw),
             warnings=("iterations vary by 3.1 %: measure again",) if number % 3 else (),
         )
@@ -50,16 +50,21 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def measured(job: Job, draw: random.Random) -> Measurement:
-    value = 100 * draw.random()
-    samples = tuple(0.04 + 0.001 * draw.random() for _ in range(30)) if job.exclusive else ()
-    return Measurement(unit="%", value=value, low=value - 1, high=value + 1, samples=samples, sample_unit="s")
+def measured(name: str, job: Job, draw: random.Random) -> Measurement:
+    if name == "throughput":
+        samples = tuple(0.04 + 0.001 * draw.random() for _ in range(30))
+        rate = 4 * len(samples) / sum(samples)
+        return Measurement(unit="im/s", value=rate, low=0.99 * rate, high=1.01 * rate, samples=samples, sample_unit="s")
+    whole = {"res": job.get("res"), "batch": 4, **dict.fromkeys(("embed_dim", "heads", "layers", "tokens"), 12)}
+    if name in whole:
+        return Measurement(unit="", value=whole[name])
+    value = draw.random() + (name == "top5")
+    return Measurement(unit="%", value=value, low=0.99 * value, high=1.01 * value)
 
 
 def facts(job: Job, draw: random.Random) -> dict[str, object]:
-    images = {"whole": True, "said": "all images", "fingerprint": "f" * 64}
     if not job.exclusive:
-        return {"images": images} if job.reads_images else {}
+        return dict(FACTS.get(job.kind, {}))
     probes = [{"batch": 2**power, "outcome": "timed", "seconds": draw.random()} for power in range(8)]
     return {"batch": 4, "warm_up": [0.05 + 0.001 * draw.random() for _ in range(30)], "probes": probes}
 

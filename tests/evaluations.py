@@ -42,12 +42,16 @@ def result_of_evaluation(
         started=started,
         seconds=2.0,
         metrics={
-            name: Measurement(unit="%", value=value, low=value - 1, high=value + 1)
+            name: Measurement(unit="%", value=value, low=max(0, value - 1), high=min(100, value + 1))
             for name, value in (metrics or {}).items()
         },
         facts={
             "weights": {"file": f"{job['model']}.safetensors", "sha256": "0123456789abcdef" * 4, "origin": "file"},
-            "images": {"said": "10 of the 50,000 images of ImageNet, 10 of its 1,000 classes", "fingerprint": "f"},
+            "images": {
+                "said": "10 of the 50,000 images of ImageNet, 10 of its 1,000 classes",
+                "fingerprint": "f",
+                "whole": False,
+            },
             **facts,
         },
     )

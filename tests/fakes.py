@@ -19,6 +19,17 @@ VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "timm": "1.0.31", "numpy": "2
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
+IMAGES = {"fingerprint": "f", "whole": True, "said": "all 10 images"}
+WEIGHTS = {"sha256": "0" * 64, "file": "w.safetensors", "origin": "file"}
+
+# Facts that every result of a kind has.
+FACTS: Mapping[str, Mapping[str, object]] = {
+    "evaluate": {"images": IMAGES, "weights": WEIGHTS},
+    "tokens": {"images": IMAGES, "weights": WEIGHTS, "by_layer": [0.06, 0.9]},
+    "agreement": {"evaluations": []},
+    "train": {"images": IMAGES, "weights": WEIGHTS, "took": {}, "history": [{"epoch": 1, "top1": 50.0}]},
+}
+
 
 def result_of(  # a result as a job would leave it
     job: Job,
@@ -32,7 +43,11 @@ def result_of(  # a result as a job would leave it
 ) -> Result:
     started = NOON + timedelta(minutes=minutes)
     if job.kind == "count":
-        metrics = {"params": Measurement(unit="M", value=value), "res": Measurement(unit="px", value=job["res"])}
+        metrics = {
+            "params": Measurement(unit="M", value=value),
+            "res": Measurement(unit="px", value=job["res"]),
+            "macs": Measurement(unit="GMAC", value=value / 4),
+        }
     else:
         metrics = {
             "throughput": Measurement(
@@ -52,7 +67,7 @@ def result_of(  # a result as a job would leave it
         started=started,
         seconds=2.0,
         metrics={} if error else metrics,
-        facts={} if error else {"batch": 4, **inputs_of(job)},
+        facts={} if error else {"batch": 4, **FACTS.get(job.kind, {}), **inputs_of(job)},
         warnings=warnings,
         error=error,
     )

@@ -17,7 +17,7 @@ from harness.store.result import Measurement, Result
 from harness.store.select import Selection
 from harness.store.store import Store
 from tests.evaluations import NAMES, predictions, result_of_evaluation
-from tests.fakes import LAPTOP, NOON, VERSIONS
+from tests.fakes import IMAGES, LAPTOP, NOON, VERSIONS
 
 SPEC = """
 [table]
@@ -61,8 +61,6 @@ label = "Tiny"
 set = { model = "tiny", res = 224, weights = "w" }
 paper = { params = 5, speed = 1000, top1 = 72.2 }
 """
-
-IMAGES = {"fingerprint": "f", "whole": True, "said": "all 10 images"}
 
 # Seconds of three runs of five processes, four images each: 100, 101, 102, 103 and 104 im/s by their medians.
 FIVE = tuple((4 / speed, 4 / speed, 4 / (speed - 9)) for speed in (100, 101, 102, 103, 104))
@@ -130,7 +128,9 @@ def save_count(store: Store, spec: Spec, minutes: int, value: float = 5.5, error
         software=VERSIONS,
         started=NOON + timedelta(minutes=minutes),
         seconds=1.0,
-        metrics={} if error else {"params": Measurement(unit="M", value=value)},
+        metrics={}
+        if error
+        else {"params": Measurement(unit="M", value=value), "macs": Measurement(unit="GMAC", value=value)},
         error=error,
     )
     store.save(result)

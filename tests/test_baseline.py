@@ -132,15 +132,16 @@ def test_a_job_that_fails_now_is_left_out_though_it_once_did_not(store: Store, s
     assert baseline_of(store, spec).cells == {}
 
 
-def test_two_results_that_claim_the_same_run_are_refused(store: Store, spec: Spec) -> None:
+def test_a_copy_of_a_result_does_not_count_twice(store: Store, spec: Spec) -> None:
     result = save_throughput(store, spec, 0, [0.04])
     path = store.path_of(result)
-    (path.parent / f"{path.stem}-copy.json").write_text(path.read_text())
-    with pytest.raises(StoreError) as reason:
-        select_results(plan_of(spec), store, LAPTOP)
-    assert str(reason.value) == (
-        f"two results claim the run {result.id}, in {path.parent}/; remove the one that is a copy"
-    )
+    copy = path.with_name(f"{path.stem}-copy.json")
+    copy.write_text(path.read_text())
+    selection = select_results(plan_of(spec), store, LAPTOP)
+    assert selection.throughputs[result.job.key] == (result,)
+    assert store.damaged == [
+        f"{copy}: belongs in {path}; set aside as {copy.name}.damaged and measured again when requested"
+    ]
 
 
 def test_results_of_two_jobs_that_claim_the_same_run_are_refused(store: Store, spec: Spec) -> None:
@@ -206,6 +207,7 @@ def test_what_is_written_is_read_and_written_alike(tmp_path: Path, store: Store,
     assert to_json(read(path)) == to_json(found)
 
 
+run_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 speeds = st.lists(st.floats(1e-4, 1e3).map(lambda one: float(f"{one:.5g}")), min_size=1, max_size=3).map(tuple)
 
@@ -216,7 +218,10 @@ speeds = st.lists(st.floats(1e-4, 1e3).map(lambda one: float(f"{one:.5g}")), min
     words,
     words,
     st.lists(
-        st.tuples(words, speeds, st.none() | st.floats(1e-4, 1.0)), min_size=1, max_size=4, unique_by=lambda one: one[0]
+        st.tuples(run_ids, speeds, st.none() | st.floats(1e-4, 1.0)),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda one: one[0],
     ),
     st.floats(0, 1),
 )
@@ -293,7 +298,16 @@ EDITS: list[tuple[Callable[[Any], object], str]] = [
     (lambda d: d["noise"].update(degrees=0), "degrees in [noise] must be at least 1, not 0"),
     (
         lambda d: cell(d, "top1").update(value=720),
-        "value in [tables.mine.cells.tiny.top1] must lie between 0 and 100 %, not 720 %",
+        "value in [tables.mine.cells.tiny.top1] must be at most 100, not 720.0",
+    ),
+    (
+        lambda d: cell(d, "params").update(value=-5),
+        "value in [tables.mine.cells.tiny.params] must be at least 0, not -5.0",
+    ),
+    (lambda d: d["machine"].update(memory=10**30), "holds a number that is too large"),
+    (
+        lambda d: d["runs"].update({"../x": d["runs"][COUNT_RUN]}),
+        "the name of [runs.../x] must be letters, digits, '-', '_' and '.', not '../x'",
     ),
     (
         lambda d: cell(d, "top1").update(value=True),
@@ -371,6 +385,8 @@ ANEW = "write the file anew with `harness baseline`"
         ('{"schema": 2}', f": has schema 2, this version reads 1; update the harness, or {ANEW}"),
         ("[]", f": is no baseline; {ANEW}"),
         ('{"schema": 1, "noise": NaN}', f": holds NaN, which is no number; {ANEW}"),
+        ('{"schema": 1, "noise": 1e999}', f": holds a number that is too large; {ANEW}"),
+        ('{"schema": ' + "1" * 5000 + "}", f": holds a number that is too large; {ANEW}"),
         ('{"schema": 1, "schema": 1}', f": has 'schema' twice in one place; {ANEW}"),
         ('{\n"schema": 1', f":2: is not JSON (Expecting ',' delimiter); {ANEW}"),
         (
@@ -382,7 +398,7 @@ ANEW = "write the file anew with `harness baseline`"
         ),
         ("[" * 100_000, f": is nested without end; {ANEW}"),
     ],
-    ids=["schema", "list", "nan", "twice", "cut", "conflict", "deep"],
+    ids=["schema", "list", "nan", "infinite", "digits", "twice", "cut", "conflict", "deep"],
 )
 def test_what_is_no_baseline_is_refused_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "baseline.json"
@@ -403,6 +419,18 @@ def test_bytes_a_folder_and_a_file_that_is_not_there_are_refused(tmp_path: Path)
         with pytest.raises(HarnessError) as reason:
             read(place)
         assert str(reason.value) == f"--baseline {place}: {sentence}"
+
+
+def test_a_value_that_its_metric_cannot_have_is_refused_whatever_its_unit(
+    tmp_path: Path, store: Store, spec: Spec
+) -> None:
+    data = json.loads(to_json(full(store, spec)))
+    cell(data, "top1").update(value=250, unit="apples")
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(HarnessError) as reason:
+        check_fits(read(path), path, [spec])
+    assert str(reason.value) == f"{path}: value in [tables.mine.cells.tiny.top1] must be at most 100, not 250.0; {ANEW}"
 
 
 def test_a_baseline_of_another_paper_is_refused(tmp_path: Path, store: Store, spec: Spec) -> None:

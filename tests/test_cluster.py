@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StoreError
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.run.cluster import Controller, Ledger, task_statuses
 from harness.run.cluster.controller import RETRY_FULL
-from harness.run.cluster.ledger import JobOutcome
+from harness.run.cluster.ledger import JobOutcome, read_outcomes
 from harness.run.cluster.status import GRACE
 from harness.run.cluster.task import MAX_DEATHS, MAX_STANDSTILLS, Task, killed_for_memory
 from harness.run.launch.slurm import QueueFull, Resources, Settings, Slurm, SlurmRecord
@@ -386,6 +386,51 @@ def test_a_task_that_was_stopped_each_time_continues(tmp_path: Path) -> None:
     began(tmp_path, [(what, "n1", "") for _ in range(9) for what in ("began", "stopped")])
     started()
     assert [result.error for result in Store(tmp_path / "runs").results(COUNT)] == [None]
+
+
+@pytest.mark.parametrize("line", ["", "[1]", "{", '{"key": 1}', '{"key": "a", "error": []}', "[" * 5000, "1" * 5000])
+def test_a_damaged_line_of_a_task_is_left_out_and_the_rest_is_read(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "0.done"
+    good = ['{"key": "one", "id": "x", "error": null, "unmet": false}', '{"key": "two", "error": "out of memory"}']
+    path.write_text(f"{good[0]}\n{line}\n{good[1]}\n{good[0][:20]}", encoding="utf-8")
+    assert read_outcomes(path) == (JobOutcome(key="one", id="x"), JobOutcome(key="two", error="out of memory"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"machine": {}, "software": {}}', '{"machine": 5, "software": []}', '{"phase": 5, "done": "x"}']
+)
+def test_what_a_task_wrote_about_its_node_and_its_progress_may_be_damaged(tmp_path: Path, text: str) -> None:
+    ledger = Ledger(runs=tmp_path)
+    array = ledger.new("count", ((COUNT,),), (0,))
+    for path in (ledger.folder.parent / "nodes" / "here", ledger.folder_of(array) / "0.progress"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert ledger.machine_of("here") is None
+    assert ledger.progress(array, 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("tasks", [[{}]], "kind in [tasks] is missing; it must be a string"),
+        ("tasks", 5, "tasks must be a list, not 5"),
+        ("attempts", ["x"], "attempts must be an integer, not 'x' (item 0)"),
+        ("attempts", [0, 0], "it has 1 tasks, but 2 numbers of attempts"),
+        ("submitted", "noon", "submitted must be a time, not 'noon'"),
+        ("over", None, "over must be true or false, not null"),
+    ],
+)
+def test_a_damaged_array_is_named_before_its_jobs_are_submitted_twice(
+    tmp_path: Path, name: str, value: object, reason: str
+) -> None:
+    ledger = Ledger(runs=tmp_path)
+    array = ledger.new("count", ((COUNT,),), (0,))
+    assert ledger.arrays() == [array]
+    path = ledger.folder / f"{array.name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(StoreError) as refused:
+        ledger.arrays()
+    assert str(refused.value) == f"{path}: is damaged ({reason}); remove it if none of its jobs is running"
 
 
 def test_a_training_without_progress_gives_up(tmp_path: Path) -> None:

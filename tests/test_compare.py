@@ -332,7 +332,11 @@ def test_a_program_gets_all_of_it_as_numbers() -> None:
                 "sha256": "0123456789abcdef" * 4,
                 "origin": "file",
             },
-            "images": {"said": "10 of the 50,000 images of ImageNet, 10 of its 1,000 classes", "fingerprint": "f"},
+            "images": {
+                "said": "10 of the 50,000 images of ImageNet, 10 of its 1,000 classes",
+                "fingerprint": "f",
+                "whole": False,
+            },
             "only_here": 0,
             "head": "class",
             "top1": {

@@ -89,9 +89,10 @@ def test_a_run_has_a_line_for_each_metric_and_a_failure_has_one() -> None:
         ("1", "throughput", "100.0", "im/s"),
         ("2", "params", "5.72", "M"),
         ("2", "res", "224.0", "px"),
+        ("2", "macs", "1.43", "GMAC"),
         ("3", "", "", ""),
     ]
-    assert [line["error"] for line in lines] == ["", "", "", "out of memory at batch 1"]
+    assert [line["error"] for line in lines] == ["", "", "", "", "out of memory at batch 1"]
 
 
 def test_every_column_of_a_line_says_what_it_should() -> None:
@@ -157,10 +158,10 @@ def test_parquet_holds_what_csv_holds_with_types_and_meanings(harness: Harness, 
     harness("runs", "export", "-o", "all.csv")
     lines = read(Path("all.csv").read_text(encoding="utf-8"))
     assert table.column_names == list(lines[0]) == list(FIELDS)
-    assert table.column("value").to_pylist() == [None, 5.72, 224.0, 100.0]
-    assert table.column("samples").to_pylist()[3] == [0.04] * 30
+    assert table.column("value").to_pylist() == [None, 5.72, 224.0, 1.43, 100.0]
+    assert table.column("samples").to_pylist()[4] == [0.04] * 30
     assert table.column("error").to_pylist()[0] == NASTY
-    assert table.column("started").to_pylist()[3] == NOON + timedelta(minutes=1)
+    assert table.column("started").to_pylist()[4] == NOON + timedelta(minutes=1)
     assert {name: table.schema.field(name).metadata[b"holds"].decode() for name in FIELDS} == {
         name: field.holds for name, field in FIELDS.items()
     }
@@ -275,7 +276,7 @@ def test_results_of_a_future_version_are_named_and_the_others_exported(harness: 
 
 
 def test_two_results_that_claim_the_same_run_are_named_and_one_is_used(harness: Harness, store: Store) -> None:
-    keep(store, speed(), replace(count(), id=speed().id))
+    keep(store, speed(), replace(count(), id=speed().id, started=speed().started))
     item, other = f"runs/{COUNT.key}/{speed().id}.json", f"runs/{SPEED.key}/{speed().id}.json"
     ran = harness("runs", "list")
     assert len(ran.out.splitlines()) == 1

@@ -21,7 +21,7 @@ from harness.machine import Machine
 from harness.plan.job import Job
 from harness.store.predictions import HEADS as HEADS_OF_PREDICTIONS
 from harness.store.predictions import write
-from harness.store.result import Measurement, Result
+from harness.store.result import Measurement, Result, new_id
 from harness.store.store import Store, superseded
 from tests.commands import Command, Completed, run_harness
 from tests.evaluations import FOUR, NAMES, SIX, evaluation, lite, result_of_evaluation, tiny
@@ -191,38 +191,26 @@ def test_runs_are_listed_newest_first_with_their_outcome(harness: Command, store
         (run_of(COUNT, 2, machine=V100), timedelta(hours=2, minutes=3)),
         (run_of(SPEED, 3, error="no\nroom"), timedelta(seconds=5)),
     ):
-        store.save(replace(result, started=now - age))
+        store.save(replace(result, id=new_id(now - age), started=now - age))
     ran = harness("runs", "list")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert [re.split(r"  +", line) for line in ran.stdout.splitlines()] == [
-        [
-            "20261121T120300000000Z-00000003",
-            "just now",
-            "failed: no room",
-            "throughput resnet18 at 224",
-            LAPTOP.label,
-        ],
-        [
-            "20261121T120200000000Z-00000002",
-            "2 h ago",
-            "params 100 M, res 224 px",
-            "count resnet18 at 224",
-            V100.label,
-        ],
-        [
-            "20261121T120100000000Z-00000001",
-            "45 min ago",
-            "100.0 im/s at batch 4, 2 s",
-            "throughput resnet18 at 224",
-            LAPTOP.label,
-        ],
-        [
-            "20261121T120000000000Z-00000000",
-            "3 d ago",
-            "top-1 60.00 % [59.00, 61.00]",
-            "evaluate deit_tiny_patch16_224 imagenet at 224, crop 0.875",
-            LAPTOP.label,
-        ],
+        [run, *described]
+        for run, described in zip(
+            ids(store),
+            (
+                ("just now", "failed: no room", "throughput resnet18 at 224", LAPTOP.label),
+                ("45 min ago", "100.0 im/s at batch 4, 2 s", "throughput resnet18 at 224", LAPTOP.label),
+                ("2 h ago", "params 100 M, res 224 px", "count resnet18 at 224", V100.label),
+                (
+                    "3 d ago",
+                    "top-1 60.00 % [59.00, 61.00]",
+                    "evaluate deit_tiny_patch16_224 imagenet at 224, crop 0.875",
+                    LAPTOP.label,
+                ),
+            ),
+            strict=True,
+        )
     ]
 
 
@@ -318,6 +306,7 @@ facts
   images
     said         10 of the 50,000 images of ImageNet, 10 of its 1,000 classes
     fingerprint  f
+    whole        false
   unreadable  []
   flags
     tf32    false

@@ -168,7 +168,7 @@ def test_two_results_of_two_jobs_may_not_claim_one_run(
     a, b = job_of(plan, kind, "a"), job_of(plan, "throughput", "b")
     result = save(store, b, 0)
     assert ids(select_results(plan, store, LAPTOP, newest_failures=newest_failures)) == {result.id}
-    store.save(replace(save(store, a, 1), id=result.id))
+    store.save(replace(save(store, a, 1), id=result.id, started=result.started))
     store.remove(next(one for one in store.results(a) if one.id != result.id))
     with pytest.raises(StoreError) as reason:
         select_results(plan, store, LAPTOP, newest_failures=newest_failures)

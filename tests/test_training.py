@@ -41,7 +41,7 @@ from harness.run.messages import Inputs, Progress
 from harness.specs.recipe import Recipes
 from harness.store.result import Result, new_id
 from harness.store.store import Store
-from tests.fakes import LAPTOP
+from tests.fakes import FACTS, LAPTOP
 from tests.trainings import PLAIN, ignored, smoke, trained
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +109,7 @@ def _save_for_students(job: Job, runs: Path, *, into: Path) -> None:
     """Store the result of a training where those that need its weights find it."""
     store = Store(into)
     started = datetime.now(tz=UTC)
-    facts = {"weights": {"sha256": digest(runs)}}
+    facts = {**FACTS["train"], "weights": {"sha256": digest(runs)}}
     result = Result(id=new_id(started), job=job, machine=LAPTOP, software={}, started=started, seconds=1.0, facts=facts)
     store.save(result)
     store.weights_of(result).write_bytes((runs / "weights.safetensors").read_bytes())

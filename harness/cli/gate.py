@@ -111,7 +111,6 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
         gate = Gate(cells=tuple(gated), with_baseline=True, new=new)
 
     renew = f"harness baseline {' '.join(tables)} -o {baseline}" if baseline else ""
-    warn(*store.damaged)
     text = render_gate_json(gate) if params["as_json"] else render_gate(gate, renew=renew, verbose=params["verbose"])
     click.echo(text, nl=False)
     if params["junit"]:
@@ -192,7 +191,6 @@ def baseline(
         _calibrate(make_plan(specs, requested), store, device, params["rounds"], quiet=params["quiet"])
     judged = judged_tables(specs, requested, store, describe(device), newest_failures=True)
     made = make_baseline(judged.tables, judged.selection)
-    warn(*store.damaged)
     if not made.cells:
         noisy = sum(is_noisy(result) for results in judged.selection.throughputs.values() for result in results)
         reason = f"nothing of {', '.join(tables)} is measured in {runs}/; `harness reproduce` measures it"

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from harness.cli.completion import complete_columns, complete_kinds, complete_rows, complete_tables
+from harness.cli.console import warn
 from harness.errors import HarnessError, did_you_mean
 from harness.plan.plan import Options, Plan
 from harness.specs.catalog import EDITIONS
@@ -294,15 +295,19 @@ def make_options(params: Mapping[str, Any]) -> Options:
 def open_store(runs: Path, option: str = "--runs", *, existing: bool = True) -> Store:
     """Return the store of a folder; if its results are to be shown, a folder that was named must exist.
 
-    Raises `HarnessError` for a file, and for a folder that was named and does not exist.
+    The command ends with a warning for each file in it that could not be used.  Raises `HarnessError` for a file, and
+    for a folder that was named and does not exist.
     """
     parameter = option.removeprefix("--").replace("-", "_")
-    named = click.get_current_context().get_parameter_source(parameter) is not ParameterSource.DEFAULT
+    context = click.get_current_context()
+    named = context.get_parameter_source(parameter) is not ParameterSource.DEFAULT
     if existing and named and not runs.exists():
         raise HarnessError(f"{option} {runs}: there is no such folder; name that of the results")
     if runs.exists() and not runs.is_dir():
         raise HarnessError(f"{option} {runs}: is a file, not a folder; name the folder of the results")
-    return Store(runs)
+    store = Store(runs)
+    context.call_on_close(lambda: warn(*store.damaged))
+    return store
 
 
 def known_data_sets(plan: Plan) -> set[str]:

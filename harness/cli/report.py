@@ -9,7 +9,7 @@ import click
 
 from harness.cli import options
 from harness.cli.completion import complete_tables
-from harness.cli.console import terminal_width, use_color, warn, write_file
+from harness.cli.console import terminal_width, use_color, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart
@@ -80,7 +80,6 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
         "pytest-benchmark": lambda: render_pytest_benchmark(diffs),
     }
     text = renderers[form]()
-    warn(*store.damaged)
     if output is None:
         click.echo(text, nl=False, color=True)
     else:
@@ -127,7 +126,6 @@ def _write_site(  # noqa: PLR0913
         unused=tuple(dict.fromkeys(store.damaged)),
     )
     write_site(folder, render_site(site))
-    warn(*site.unused)
     click.echo(f"{folder / 'index.html'}")
 
 

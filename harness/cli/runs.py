@@ -13,7 +13,7 @@ import click
 
 from harness import atomic
 from harness.cli import filters, options
-from harness.cli.console import align, terminal_width, warn
+from harness.cli.console import align, terminal_width
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.specs.kinds import KINDS
@@ -84,7 +84,6 @@ def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa:
     rows = [(run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in newest]
     none = f"no runs in {runs}/" if run_filter == filters.RunFilter() else f"no such runs in {runs}/"
     click.echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
-    warn(*store.damaged)
 
 
 @runs.command()
@@ -111,7 +110,6 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
     results = list(store.all_results())
     newer = superseded(results)
     removable = [run for run in results if (run.error is not None or run.id in newer) and run_filter.matches(run)]
-    warn(*store.damaged)
     for run in removable:
         reason = f"{newer[run.id].id} is newer" if run.id in newer else _outcome(run)
         click.echo(f"{run.id}  {run.job}: {reason}")
@@ -171,7 +169,6 @@ def export(runs: Path, output: Path, *, mlflow: bool, **params: Any) -> None:  #
     except OSError as error:
         raise HarnessError(f"-o {output}: {error.strerror or error}; name another file") from error
     click.echo(f"{output}: {written} runs{f', {known} there already' if known else ''}")
-    warn(*store.damaged)
 
 
 def _find_run(store: Store, run: str) -> tuple[Result, Path]:
@@ -184,14 +181,14 @@ def _find_run(store: Store, run: str) -> tuple[Result, Path]:
 
 def _read_evaluation(store: Store, run: str) -> "Evaluation":
     from harness.judge.compare import Evaluation
-    from harness.store.predictions import read as read_predictions
+    from harness.store.predictions import read_of
 
     result, path = _find_run(store, run)
     if result.job.kind != "evaluate":
         raise HarnessError(f"run {result.id} is of {result.job}, which keeps no predictions; compare evaluate runs")
     if result.error is not None:
         raise HarnessError(f"run {result.id} of {result.job} failed ({result.error}), so there is nothing to compare")
-    return Evaluation(result=result, predictions=read_predictions(path.with_name(f"{result.id}.predictions.npz")))
+    return Evaluation(result=result, predictions=read_of(result, path.with_name(f"{result.id}.predictions.npz")))
 
 
 # Runs as text.

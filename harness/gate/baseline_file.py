@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 from harness.errors import HarnessError, did_you_mean
 from harness.gate.baseline import Baseline, BaselineCell, BaselineRun, CellKey, median_throughput, name_of, paper_of
 from harness.gate.noise import Noise
-from harness.machine import Machine
-from harness.plan.job import Job
 from harness.specs import Spec
-from harness.specs.checked import TABLE, TEXT, Constraint, Reader, shown
+from harness.specs.checked import TABLE, TEXT, Constraint, shown
 from harness.specs.kinds import KINDS
-from harness.store.result import job_from_data, job_to_data
+from harness.store.possible import value_problem
+from harness.store.record import COUNT, ID, STRING, TABLES, TEXT_OR_NULL, RecordReader
+from harness.store.result import job_to_data
 
 SCHEMA = 1
 
@@ -56,35 +56,25 @@ def _written(value: object, *, depth: int = 0) -> str:
     return "{\n" + ",\n".join(lines) + "\n}"
 
 
-_STRING = Constraint(types=(str,), required=True)
-_TABLE = Constraint(types=(dict,), required=True)
 _TABLE_OR_NULL = Constraint(types=(dict, type(None)), required=True)
-_COUNT = Constraint(types=(int,), least=1, required=True)
-_AMOUNT = Constraint(types=(int,), least=0, required=True)
 _SECONDS = Constraint(types=(float,), above=0)
 
 _FILE = {
-    "schema": _COUNT,
+    "schema": COUNT,
     **dict.fromkeys(("machine", "noise"), _TABLE_OR_NULL),
-    **dict.fromkeys(("runs", "tables"), _TABLE),
+    **dict.fromkeys(("runs", "tables"), TABLES),
 }
-_MACHINE = {
-    **dict.fromkeys(("device", "name"), _STRING),
-    **dict.fromkeys(("memory", "cores", "threads"), _AMOUNT),
-}
-_NOISE = {"spread": Constraint(types=(float,), least=0, most=1, required=True), "degrees": _COUNT}
+_NOISE = {"spread": Constraint(types=(float,), least=0, most=1, required=True), "degrees": COUNT}
 _THROUGHPUT_RUN = {
-    "job": _TABLE,
-    "batch": _COUNT,
+    "job": TABLES,
+    "batch": COUNT,
     "seconds": Constraint(types=(list,), items=_SECONDS, required=True),
     "yardstick": _SECONDS,
 }
-_OTHER_RUN = {"job": _TABLE, "images": Constraint(types=(str, type(None)), required=True)}
-_JOB = {"kind": _STRING, "revision": _COUNT, "settings": _TABLE, "needs": TABLE}
-_SETTING = Constraint(types=(str, int, float, bool), form="a string, a number, true or false")
-_PAPER = {"paper": _STRING, "cells": _TABLE}
+_OTHER_RUN = {"job": TABLES, "images": TEXT_OR_NULL}
+_PAPER = {"paper": STRING, "cells": TABLES}
 _CELL = {
-    "unit": _STRING,
+    "unit": STRING,
     "value": Constraint(types=(float, str), required=True),
     "runs": Constraint(types=(list,), items=TEXT, required=True),
 }
@@ -104,7 +94,7 @@ def read(path: Path) -> Baseline:
     return _BaselineReader(path).baseline(text)
 
 
-class _BaselineReader(Reader):
+class _BaselineReader(RecordReader):
     """Reads one file, and raises the first mistake in it."""
 
     def __init__(self, path: Path) -> None:
@@ -115,7 +105,12 @@ class _BaselineReader(Reader):
         raise HarnessError(f"{self._path}: {text}{joined}{ANEW}")
 
     def baseline(self, text: str) -> Baseline:
-        data = self._json(text)
+        try:
+            data = self.parse(text)
+        except json.JSONDecodeError as error:
+            conflict = "<<<<<<<" in text and ">>>>>>>" in text
+            hint = "settle the merge conflict, or " if conflict else ""
+            raise HarnessError(f"{self._path}:{error.lineno}: is not JSON ({error.msg}); {hint}{ANEW}") from None
         if not isinstance(data, dict) or "schema" not in data:
             self._refuse("is no baseline")
         if data["schema"] != SCHEMA:
@@ -138,47 +133,23 @@ class _BaselineReader(Reader):
             papers=papers,
             cells=cells,
             runs=runs,
-            machine=None if machine is None else Machine(**self.table(machine, _MACHINE, "machine")),
+            machine=None if machine is None else self.machine(machine, "machine"),
             noise=None if noise is None else Noise(**self.table(noise, _NOISE, "noise")),
         )
 
-    def _json(self, text: str) -> Any:  # noqa: ANN401 -- whatever the file holds
-        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            names = [name for name, _ in pairs]
-            if len(set(names)) < len(names):
-                self._refuse(f"has '{next(name for name in names if names.count(name) > 1)}' twice in one place")
-            return dict(pairs)
-
-        def not_a_number(word: str) -> NoReturn:
-            self._refuse(f"holds {word}, which is no number")
-
-        try:
-            return json.loads(text, object_pairs_hook=unique, parse_constant=not_a_number)
-        except json.JSONDecodeError as error:
-            conflict = "<<<<<<<" in text and ">>>>>>>" in text
-            hint = "settle the merge conflict, or " if conflict else ""
-            raise HarnessError(f"{self._path}:{error.lineno}: is not JSON ({error.msg}); {hint}{ANEW}") from None
-        except RecursionError:
-            self._refuse("is nested without end")
-
     def _run(self, raw: object, *keys: str) -> BaselineRun:
         timed = isinstance(raw, dict) and "seconds" in raw
+        if problem := ID.problem(keys[-1]):
+            self._refuse(f"the name of [{'.'.join(keys)}] {problem}")
         data = self.table(raw, _THROUGHPUT_RUN if timed else _OTHER_RUN, *keys)
-        job = self._job(data["job"], *keys, "job")
+        job = self.job(data["job"], *keys, "job")
+        self.known(job.kind, KINDS, "kind of job", where=f" in [{'.'.join((*keys, 'job'))}]")
         if job.exclusive != timed:
             self._refuse(f"[{'.'.join(keys)}] is of a {job.kind} job but has {'' if timed else 'no '}seconds")
         if not timed:
             return BaselineRun(id=keys[-1], job=job, images=data["images"])
         seconds, reference = tuple(data["seconds"]), data.get("yardstick")
         return BaselineRun(id=keys[-1], job=job, batch=data["batch"], seconds=seconds, reference_seconds=reference)
-
-    def _job(self, raw: object, *keys: str) -> Job:
-        data = self.table(raw, _JOB, *keys)
-        self.known(data["kind"], KINDS, "kind of job", *keys, where=f" in [{'.'.join(keys)}]")
-        self.mapping(data["settings"], _SETTING, *keys, "settings")
-        for part, need in data.get("needs", {}).items():
-            self._job(need, *keys, "needs", part)
-        return job_from_data(data)
 
     def _cell(self, raw: object, runs: Mapping[str, BaselineRun], *keys: str) -> BaselineCell:
         data = self.table(raw, _CELL, *keys)
@@ -193,15 +164,15 @@ class _BaselineReader(Reader):
             self._refuse(f"runs in {where} are not of one throughput")
         if isinstance(value, str) and unit:
             self._refuse(f"value in {where} must be a number of {unit}, not {shown(value)}")
-        if not isinstance(value, str) and unit.startswith("%") and not 0 <= value <= 100:
-            self._refuse(f"value in {where} must lie between 0 and 100 %, not {value:g} %")
+        if problem := value_problem(value, unit):
+            self._refuse(f"value in {where} {problem}")
         if timed and (isinstance(value, str) or not math.isclose(value, median_throughput(of_cell), rel_tol=1e-3)):
             self._refuse(f"value in {where} is {value}, but its runs come to {median_throughput(of_cell):g} {unit}")
         return BaselineCell(unit=unit, value=value, runs=tuple(ids))
 
 
 def check_fits(baseline: Baseline, path: Path, specs: Iterable[Spec]) -> None:
-    """Refuse a baseline of another paper, or with cells that a table does not have."""
+    """Refuse a baseline of another paper, or with cells that a table does not have or cannot have."""
     for spec in specs:
         name = name_of(spec)
         if name not in baseline.papers:
@@ -212,8 +183,10 @@ def check_fits(baseline: Baseline, path: Path, specs: Iterable[Spec]) -> None:
                 f"baseline of another paper, write one of this with `harness baseline {spec.name}`"
             )
         known: dict[str, list[str]] = {"row": [r.key for r in spec.rows], "column": [c.key for c in spec.columns]}
-        for table, row, column in baseline.cells:
+        for (table, row, column), cell in baseline.cells.items():
             for what, key in (("row", row), ("column", column)) if table == name else ():
                 if key not in known[what]:
                     hint = did_you_mean(key, known[what])
                     raise HarnessError(f"{path}: {name} has no {what} '{key}'{hint}; {ANEW}")
+            if table == name and (problem := value_problem(cell.value, cell.unit, str(spec.cells[row, column].metric))):
+                raise HarnessError(f"{path}: value in [tables.{name}.cells.{row}.{column}] {problem}; {ANEW}")

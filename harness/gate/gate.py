@@ -26,6 +26,7 @@ from harness.judge.verdict import Diff, Verdict, why_missing
 from harness.plan.job import Job
 from harness.specs import Cell
 from harness.stats import Interval
+from harness.store.predictions import check_accuracy
 from harness.store.result import Result
 from harness.store.select import Selection, is_noisy
 from harness.store.store import Store
@@ -252,13 +253,15 @@ class BaselineJudge:
 
     def _paired_test(self, cell: Cell, run: BaselineRun, result: Result, before: float) -> PairedTest | None:
         """Compare image by image; None where one of the runs has no predictions."""
-        path = self.baseline_store.root / run.job.key / f"{run.id}.predictions.npz"
-        test = paired_test(path, self.store.predictions_of(result), str(cell.metric))
+        path, metric = self.baseline_store.root / run.job.key / f"{run.id}.predictions.npz", str(cell.metric)
+        test = paired_test(path, self.store.predictions_of(result), metric)
         if test and not math.isclose(test.before, before, abs_tol=1e-6):
             raise HarnessError(
                 f"the baseline has {before:g} % for {cell.column.label} of {cell.row.label}, the predictions of its "
                 f"run {run.id} give {test.before:g} %; one was edited, write the baseline anew"
             )
+        if test:
+            check_accuracy(self.store.predictions_of(result), test.now, result.metrics[metric].value, metric)
         return test
 
     def _decide_throughput(self, cell: Cell, result: Result, before: list[BaselineRun], tests: int) -> Decision:

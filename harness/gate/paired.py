@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import StoreError
 from harness.stats import Interval, mcnemar, paired_difference
+from harness.store.possible import labels_problem, top_problem
+from harness.store.predictions import damaged
 from harness.store.real_labels import are_right, is_labelled, real_labels
 
 # How many predictions may hold the label.  `real` is whether the first is among the labels of ImageNet-ReaL.
@@ -41,7 +42,7 @@ def paired_test(before: Path, now: Path, metric: str) -> PairedTest | None:
     Raises `StoreError` if a file is damaged.
     """
     name, _, head = metric.partition("_")
-    if name not in PREDICTIONS or not before.exists() or not now.exists():
+    if name not in PREDICTIONS or not before.is_file() or not now.is_file():
         return None
     old, new = _read(before, head), _read(now, head)
     if old is None or new is None:
@@ -70,9 +71,12 @@ def _read(path: Path, head: str) -> tuple[NDArray[np.int32], NDArray[np.int32], 
             if head not in heads:
                 return None
             order = tuple(archive.getinfo(f"{name}.npy").CRC for name in ("names", "labels"))
-            return data[f"{head}.top"], data["labels"], order
+            top, labels = data[f"{head}.top"], data["labels"]
     except Exception as error:  # numpy, zipfile and zlib each have their own errors for damaged bytes
-        raise StoreError(f"{path}: the predictions are damaged ({error}); run the job again with --rerun") from error
+        raise damaged(path, error) from error
+    if problem := labels_problem(labels) or top_problem(top, len(labels)):
+        raise damaged(path, problem)
+    return top, labels, order
 
 
 _real_by_order: dict[tuple[int, ...], NDArray[np.int32] | None] = {}

@@ -26,7 +26,7 @@ from harness.jobs.training.trainer import TrainingStopped
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Progress, Report, Saved
 from harness.store import predictions
-from harness.store.result import Result, new_id
+from harness.store.result import Result, new_id, verified
 from harness.store.store import Store
 
 # Progress is reported at most this often, so that reporting never costs a measurement more.
@@ -158,7 +158,8 @@ def _run_evaluations(batch: Batch, store: Store, report: Report) -> Iterator[Res
             result = _finish(
                 pending[job], clock, metrics=outcome.metrics, facts=outcome.facts, warnings=tuple(outcome.warnings)
             )
-            predictions.write(outcome.predictions, store.predictions_of(result))
+            if result.error is None:
+                predictions.write(outcome.predictions, store.predictions_of(result))
             del pending[job]
             yield result
             outcome.partial.remove()
@@ -179,7 +180,7 @@ def _finish(result: Result, clock: float, **outcome: Any) -> Result:  # noqa: AN
     if result.machine.device != "cpu":
         # Only torch knows it, and only after the job: CUDA must not be initialised where processes are forked.
         software["cudnn_seen"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
-    return replace(result, software=software, seconds=time.perf_counter() - clock, **outcome)
+    return verified(replace(result, software=software, seconds=time.perf_counter() - clock, **outcome))
 
 
 def _start_child() -> None:

@@ -63,7 +63,7 @@ def _roofline(filled: FilledCell, spec: Spec, machine: Machine, store: Store) ->
         return None
     job = result.job
     count = store.latest(Job.of("count", {"model": job["model"], "res": job["res"]}), lambda one: one.error is None)
-    if count is None:
+    if count is None or "activations" not in count.metrics:  # the first versions did not count them
         return None
     # A multiply-accumulate is two operations.  Parameters have four bytes each and are read once a batch.
     flops = 2e9 * _number(count, "macs")

@@ -119,7 +119,7 @@ class Job:
         if "model" not in settings and "data" not in settings:
             names.append("precision")
         described = " ".join(str(settings[name]) for name in names if name in settings)
-        crop = f", crop {settings['crop']:g}" if self.kind == "evaluate" else ""
+        crop = f", crop {settings['crop']:g}" if self.kind == "evaluate" and "crop" in settings else ""
         size = f" at {settings['res']}{crop}" if "res" in settings else ""
         training = self.need("weights")
         recipe = f" trained by {training['recipe']}" if training else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from harness.errors import HarnessError, did_you_mean
@@ -29,7 +30,7 @@ class Constraint:
     """What a value of one name may be.
 
     A string is one of `choices` or matches `pattern`, whose meaning `form` tells; a number lies between `least` and
-    `most`, and above `above`; a list has at least one item, and each fits `items`.
+    `most`, and above `above`; a list has at least one item unless it `may_be_empty`, and each fits `items`.
     """
 
     types: tuple[type, ...]
@@ -40,6 +41,7 @@ class Constraint:
     above: float | None = None
     most: float | None = None
     items: "Constraint | None" = None
+    may_be_empty: bool = False
     required: bool = False
 
     @property
@@ -48,6 +50,16 @@ class Constraint:
         names = [f"'{choice}'" for choice in self.choices]
         return self.form or " or ".join([*names, *(_TYPE_NAMES[t] for t in self.types if t is not str or not names)])
 
+    @cached_property
+    def free_types(self) -> frozenset[type]:
+        """The types of which every value is accepted as it is: a store has many thousands of values to check."""
+        free = {bool, dict, type(None)}
+        if not self.choices and not self.pattern:
+            free.add(str)
+        if self.least is self.above is self.most is None and float not in self.types:
+            free.add(int)
+        return frozenset(free.intersection(self.types))
+
     def problem(self, raw: object) -> str:
         """Return what is wrong with a value, to follow its name; empty if nothing is."""
         value = plain(raw)
@@ -55,7 +67,7 @@ class Constraint:
             return f"must be {self.expectation}, not {shown(value)}"
         if isinstance(value, list) and self.items:
             problems = (f"{text} (item {i})" for i, item in enumerate(value) if (text := self.items.problem(item)))
-            return next(problems, "") if value else "must not be empty"
+            return next(problems, "") if value or self.may_be_empty else "must not be empty"
         if isinstance(value, (int, float)):
             if self.least is not None and value < self.least:
                 return f"must be at least {self.least:g}, not {value}"
@@ -118,9 +130,12 @@ class Reader:
         self.report = report
 
     def table(
-        self, raw: object, constraints: Mapping[str, Constraint], *keys: str, what: str = "key"
+        self, raw: object, constraints: Mapping[str, Constraint], *keys: str, what: str = "key", more: bool = False
     ) -> dict[str, Any]:
-        """Return what is right in a table of known names; `what` they are called."""
+        """Return what is right in a table of known names; `what` they are called.
+
+        A table that may have `more` names keeps what it has under them.
+        """
         path = ".".join(keys)
         if not isinstance(raw, dict):
             self.report(f"[{path}] must be a table, not {shown(raw)}", *keys)
@@ -128,13 +143,18 @@ class Reader:
         where = f" in [{path}]" if keys else ""
         values = {}
         for name, value in raw.items():
-            if not self.known(name, constraints, what, *keys, name, where=where):
-                continue
-            problem = constraints[name].problem(value)
-            if problem:
+            constraint = constraints.get(name)
+            if constraint is None:
+                if more:
+                    values[name] = value
+                else:
+                    self.known(name, constraints, what, *keys, name, where=where)
+            elif type(value) in constraint.free_types:
+                values[name] = value
+            elif problem := constraint.problem(value):
                 self.report(f"{name}{where} {problem}", *keys, name)
             else:
-                values[name] = constraints[name].value(value)
+                values[name] = constraint.value(value)
         for name, constraint in constraints.items():
             if constraint.required and name not in raw:
                 self.report(f"{name}{where} is missing; it must be {constraint.expectation}", *keys)

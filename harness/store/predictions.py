@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from harness import atomic
 from harness.errors import StoreError
-
-TOP = 5
+from harness.store.possible import labels_problem, scores_problem, top_problem
+from harness.store.result import Result
 
 # The ways to read a model: a single head, or two heads, apart and fused.  The paper adds the softmax outputs of the
 # two (section 5.2); the authors' released code and timm average the logits.
@@ -112,24 +112,70 @@ def write(predictions: Predictions, path: Path, *, sync: bool = True) -> None:
 
 def read(path: Path) -> Predictions:
     """Read a file.  Raises `StoreError` if it is missing or damaged."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise StoreError(
+            f"{path}: is no file, so it holds no predictions; remove it and run the job again with --rerun"
+        )
     try:
         predictions = _parse(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(f"{path}: the predictions are gone; run the job again with --rerun") from None
     except Exception as error:  # numpy, zipfile and zlib each fail in their own way on damaged bytes
-        raise StoreError(f"{path}: the predictions are damaged ({error}); run the job again with --rerun") from error
+        raise damaged(path, error) from error
     if predictions is None:
         raise StoreError(f"{path}: holds no predictions")
+    if problem := _problem(predictions):
+        raise damaged(path, problem)
     return predictions
+
+
+def read_of(result: Result, path: Path) -> Predictions:
+    """Read the predictions of an evaluation.
+
+    Raises `StoreError` if they are missing, damaged, or another run's: those that give another top-1.
+    """
+    predictions, top1 = read(path), result.metrics.get("top1")
+    classes = result.facts.get("images", {}).get("classes_of")
+    if classes and predictions.names and predictions.labels.max() >= classes:
+        raise damaged(path, f"a label is {predictions.labels.max()}, but there are {classes} classes")
+    if top1 is not None:
+        check_accuracy(path, 100 * float(predictions.correct().mean()), top1.value, "top1")
+    return predictions
+
+
+def check_accuracy(path: Path, given: float, stored: float | str, metric: str) -> None:
+    """Raise `StoreError` where predictions give another accuracy than the result that they belong to."""
+    if isinstance(stored, str) or not abs(given - stored) <= 1e-6:
+        raise damaged(path, f"they give a {metric} of {given:g} %, their result has {stored}")
+
+
+def damaged(path: Path, reason: object) -> StoreError:
+    """Return the error of a file of predictions that cannot be used."""
+    return StoreError(f"{path}: the predictions are damaged ({reason}); run the job again with --rerun")
+
+
+def _problem(predictions: Predictions) -> str:
+    """Return why predictions cannot be; empty if they can."""
+    count, heads = len(predictions.names), predictions.heads
+    if "class" not in heads or not heads.keys() <= set(HEADS):
+        return f"the heads are {', '.join(map(str, heads)) or 'none'}, not {HEADS[0]} or {', '.join(HEADS)}"
+    if predictions.labels.shape != (count,):
+        return f"{count} images, but labels of shape {predictions.labels.shape}"
+    problems = [labels_problem(predictions.labels)]
+    for head in heads.values():
+        problems += [top_problem(head.top, count), scores_problem(head.scores, head.probability, count)]
+    return next(filter(None, problems), "")
 
 
 def _parse(content: bytes) -> Predictions | None:
     with np.load(io.BytesIO(content), allow_pickle=False) as data:
         if "heads" not in data:
             return None
-        heads = data["heads"].tolist()
+        heads, names = data["heads"].tolist(), data["names"]
+        if names.ndim != 1 or names.dtype.kind != "U":
+            raise ValueError(f"the names are of shape {names.shape} and type {names.dtype}")
         return Predictions(
-            names=tuple(data["names"].tolist()),
+            names=tuple(names.tolist()),
             labels=data["labels"],
             heads={name: Head(**{field: data[f"{name}.{field}"] for field in _FIELDS}) for name in heads},
         )

@@ -2,24 +2,32 @@
 
 import contextlib
 import errno
-import glob
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from harness import atomic
 from harness.errors import StoreError
 from harness.machine import Machine, same_software
 from harness.plan.job import Job
-from harness.store.result import Result, from_json, to_json
+from harness.store.record import text_of
+from harness.store.result import Result, UnusableResultError, from_json, to_json
 
 # Ids shown in a message.
 SHOWN_IDS = 3
 
+# A run that began later than now by more than this has a wrong date, which would make it the newest for years: clocks
+# differ by minutes, and by hours where one takes local time for UTC.
+CLOCK_DIFFERENCE = timedelta(days=1)
+
 
 class Store:
-    """A folder of results, safe to use from several processes; `damaged` has a sentence for each unusable file."""
+    """A folder of results, safe to use from several processes; `damaged` has a sentence for each unusable file.
+
+    Whatever leaves it was checked: what cannot be, or is another job's or another run's, is never a result.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -52,13 +60,11 @@ class Store:
         return path
 
     def results(self, job: Job) -> Iterator[Result]:
-        """Yield the results of a job, newest first.  Damaged ones are renamed, and a sentence added to `damaged`."""
-        folder = self.root / job.key
-        try:
-            paths = sorted(folder.glob("[!.]*.json"), reverse=True)
-        except OSError as error:
-            raise StoreError(f"{folder}: {_message(error)}") from error
-        for path in paths:
+        """Yield the results of a job, newest first.
+
+        Damaged ones, and those of another job, are renamed; each unusable one gets a sentence in `damaged`.
+        """
+        for path in self._files_in(self.root / job.key):
             result = self._read(path)
             if result is not None:
                 yield result
@@ -112,29 +118,27 @@ class Store:
         but are not renamed: the folder may contain files of other programs.  Raises `StoreError` if the root is a file.
         """
         first: dict[str, Path] = {}
-        for path in self._files("*"):
+        for path in self._files():
             try:
                 result = read(path)
             except StoreError as error:
-                self.damaged.append(f"{error}; left as it is")
+                self._report(f"{error}; left as it is")
                 continue
             if path == self.path_of(result):
                 other = first.setdefault(result.id, path)
                 if other == path:
                     yield result
                 else:
-                    self.damaged.append(
-                        f"{path}: claims to be run {result.id}, as {other} does; left as it is and not used"
-                    )
+                    self._report(f"{path}: claims to be run {result.id}, as {other} does; left as it is and not used")
             else:
-                self.damaged.append(f"{path}: belongs in {self.path_of(result)}; left as it is and not used")
+                self._report(f"{path}: belongs in {self.path_of(result)}; left as it is and not used")
 
     def by_id(self, text: str) -> Result:
         """Return the run whose id is `text`, or the only one whose id starts with it.
 
         Raises `StoreError` if there is none or more than one, or if its file is damaged.
         """
-        paths = [path for path in self._files(f"{glob.escape(text)}*") if not self._is_copy(path)]
+        paths = [path for path in self._files() if path.name.startswith(text) and not self._is_copy(path)]
         if not paths:
             raise StoreError(f"no run '{text}' in {self.root}/; `harness runs list` shows what there is")
         if len({path.name for path in paths}) == 1 < len(paths):
@@ -172,12 +176,33 @@ class Store:
             except OSError as error:
                 raise StoreError(f"{path}: cannot be removed ({error.strerror or error})") from error
 
-    def _files(self, name: str) -> list[Path]:
+    def _files(self) -> list[Path]:
         """Return the files of results, of all jobs, newest first."""
         if self.root.is_file():
             raise StoreError(f"--runs {self.root}: is a file, not a folder; name the folder of the results")
-        paths = (path for path in self.root.glob(f"*/{name}.json") if not path.name.startswith("."))
-        return sorted(sorted(paths), key=lambda path: path.name, reverse=True)
+        try:
+            folders = sorted(path for path in self.root.iterdir() if os.path.isdir(path))  # noqa: PTH112 -- never raises
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"--runs {self.root}: cannot be read ({error.strerror or error})") from error
+        paths = [path for folder in folders for path in self._files_in(folder)]
+        return sorted(paths, key=lambda path: path.name, reverse=True)
+
+    def _files_in(self, folder: Path) -> list[Path]:
+        """Return the files of results in the folder of a job, newest first."""
+        try:
+            names = [name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith(".")]  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._report(f"{folder}: cannot be read ({error.strerror or error}); what is in it is not used")
+            return []
+        return [folder / name for name in sorted(names, reverse=True)]
+
+    def _report(self, sentence: str) -> None:
+        if sentence not in self.damaged:
+            self.damaged.append(sentence)
 
     def _is_copy(self, path: Path) -> bool:
         """Whether a result is in the wrong place, so that `all_results` leaves it out too."""
@@ -187,42 +212,53 @@ class Store:
             return False  # reading it reports the damage
 
     def _read(self, path: Path) -> Result | None:
+        """Return the result in a file of the folder of a job; None if there is none, which is then in `damaged`."""
         try:
-            return from_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None  # another process renamed it
-        except UnicodeDecodeError:
-            reason = "is not text"
-        except OSError as error:
-            raise StoreError(f"{path}: {_message(error)}") from error
+            result = read(path)
+        except UnusableResultError as error:
+            if path.is_symlink() or path.exists():  # else another process renamed it
+                self._report(f"{error}; left as it is and not used")
+            return None
         except StoreError as error:
-            reason = str(error)
-            if "update the harness" in reason:
-                self.damaged.append(f"{path}: {reason}; left as it is and not used")
-                return None
-        self._set_aside(path, reason)
-        return None
+            self._set_aside(path, str(error))
+            return None
+        if path != self.path_of(result):
+            self._set_aside(path, f"{path}: belongs in {self.path_of(result)}")
+            return None
+        return result
 
     def _set_aside(self, path: Path, reason: str) -> None:
         aside = path.with_suffix(".json.damaged")
         try:
             path.replace(aside)
         except OSError:
-            self.damaged.append(f"{path}: {reason}; not used")
+            self._report(f"{reason}; not used")
         else:
-            self.damaged.append(f"{path}: {reason}; set aside as {aside.name} and measured again when requested")
+            self._report(f"{reason}; set aside as {aside.name} and measured again when requested")
 
 
 def read(path: Path) -> Result:
-    """Read the file of a result, in whatever folder.  Raises `StoreError` if it is missing or no result."""
+    """Read the file of a result, in whatever folder.
+
+    Raises `StoreError` if it is damaged, and `UnusableResultError` if it cannot be read, is of a later version, or of a
+    time that has not come.
+    """
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        result = from_json(text_of(path))
     except UnicodeDecodeError:
         raise StoreError(f"{path}: is not text") from None
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UnusableResultError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnusableResultError as error:
+        raise UnusableResultError(f"{path}: {error}") from error
     except StoreError as error:
         raise StoreError(f"{path}: {error}") from error
+    if result.started > datetime.now(tz=UTC) + CLOCK_DIFFERENCE:
+        raise UnusableResultError(
+            f"{path}: says that it began on {result.started:%Y-%m-%d}, which is yet to come; check the clock of "
+            f"{result.machine.label}, and remove the file if that was wrong"
+        )
+    return result
 
 
 def superseded(results: Iterable[Result]) -> dict[str, Result]:

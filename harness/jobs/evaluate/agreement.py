@@ -8,7 +8,7 @@ from harness.jobs import Outcome
 from harness.jobs.evaluate import score
 from harness.plan.job import Job
 from harness.plan.plan import LABELS, classifier_evaluation
-from harness.store.predictions import Predictions, read
+from harness.store.predictions import Predictions, read_of
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
 
@@ -54,7 +54,7 @@ def _stored(classifier: str, job: Job, store: Store) -> tuple[Predictions, str, 
     result = store.latest(classifier_evaluation(classifier, job), lambda result: result.error is None)
     if result is None:
         raise JobError(f"needs the evaluation of {classifier.partition('#')[0]}, which failed or is missing")
-    predictions = read(store.predictions_of(result))
+    predictions = read_of(result, store.predictions_of(result))
     return predictions, _head(classifier, predictions), result
 
 

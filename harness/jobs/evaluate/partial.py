@@ -1,5 +1,6 @@
 """A job's unfinished predictions <-> one small file per shard, so that an interrupted pass resumes where it stopped."""
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Sequence
@@ -66,14 +67,16 @@ class PartialPredictions:
 
         Raises `StoreError` if one is damaged; it is removed, so that the next pass computes it again.
         """
-        parts = []
+        parts: list[Predictions] = []
         for shard in shards:
-            path = self._path(shard)
-            try:
-                parts.append(read(path))
-            except StoreError as error:
+            path, part = self._path(shard), None
+            with contextlib.suppress(StoreError):
+                part = read(path)
+            # Nor is one of other images or of another model whole.
+            if part is None or len(part.names) != len(shard) or (parts and part.heads.keys() != parts[0].heads.keys()):
                 path.unlink(missing_ok=True)
-                raise StoreError(f"{path}: was damaged; run the same command, which computes it again") from error
+                raise StoreError(f"{path}: was damaged; run the same command, which computes it again")
+            parts.append(part)
         return concatenate(parts)
 
     def remove(self) -> None:

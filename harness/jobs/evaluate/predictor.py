@@ -10,7 +10,8 @@ from torch import nn
 from harness.errors import JobError
 from harness.jobs.precision import PRECISIONS
 from harness.jobs.speed.device import is_out_of_memory_error
-from harness.store.predictions import TOP, Head, concatenate_heads
+from harness.store.possible import TOP
+from harness.store.predictions import Head, concatenate_heads
 
 
 class Predictor:

@@ -75,7 +75,10 @@ def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: 
             raise JobError(
                 f"the processes of the training ended with exit code {code}; worker.log in the runs folder says why"
             )
-        facts: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
+        try:
+            facts: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise JobError(f"{outcome}: is damaged ({error}); run the same command again") from error
         if "stopped" in facts:
             raise TrainingStopped
         if "error" in facts:
@@ -156,14 +159,14 @@ def main(work: Path) -> int:
         )
     except TrainingStopped:
         if world.leads:
-            outcome.write_text(json.dumps({"stopped": True}), encoding="utf-8")
+            atomic.write(outcome, json.dumps({"stopped": True}), sync=False)
         return STOPPED
     except HarnessError as error:
         # Whichever process fails says why; the others end with it.
-        outcome.write_text(json.dumps({"error": error_message(error)}), encoding="utf-8")
+        atomic.write(outcome, json.dumps({"error": error_message(error)}), sync=False)
         return 1
     if world.leads:
-        outcome.write_text(json.dumps(facts), encoding="utf-8")
+        atomic.write(outcome, json.dumps(facts), sync=False)
     world.leave()
     return 0
 

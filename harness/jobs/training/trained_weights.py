@@ -30,8 +30,8 @@ def find(job: Job, runs: Path) -> WeightsFile:
         path, digest = store.weights_of(result), str(result.facts["weights"]["sha256"])
         if weights.sha256_of(path) != digest:
             raise JobError(
-                f"{path}: is damaged, its SHA-256 is not that which its training left; remove it, and the same command "
-                "trains again"
+                f"{path}: is damaged or of another training, its SHA-256 is not that in the result next to it; remove "
+                "it, and the same command trains again"
             )
         return WeightsFile(path=path, sha256=digest, origin="trained")
     failed = store.latest(job, lambda result: result.error is not None)

@@ -8,13 +8,13 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock
 
@@ -22,7 +22,9 @@ from harness import atomic
 from harness.errors import StoreError
 from harness.machine import Machine
 from harness.plan.job import Job
-from harness.store.result import job_from_data, job_to_data
+from harness.specs.checked import TEXT, Constraint
+from harness.store.record import STRING, TABLES, RecordReader, text_of
+from harness.store.result import job_to_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +140,12 @@ class Ledger:
 
     def progress(self, array: Array, index: int) -> dict[str, Any]:
         """Return the progress that a task last reported; empty if there is none."""
+        reader = RecordReader(_refuse)
         try:
-            progress = json.loads((self.folder_of(array) / f"{index}.progress").read_text(encoding="utf-8"))
+            data = reader.parse(text_of(self.folder_of(array) / f"{index}.progress"))
+            return reader.table(data, _PROGRESS, more=True)
         except (OSError, ValueError):
             return {}
-        return progress if isinstance(progress, dict) else {}
 
     # Which machine is behind a partition.
 
@@ -152,10 +155,11 @@ class Ledger:
 
     def machine_of(self, node_kind: str) -> tuple[Machine, dict[str, str]] | None:
         """Return the machine and the versions of a kind of node, as they were when a task last ran there."""
+        reader = RecordReader(_refuse)
         try:
-            data = json.loads((self.folder.parent / "nodes" / node_kind).read_text(encoding="utf-8"))
-            return Machine(**data["machine"]), dict(data["software"])
-        except (OSError, ValueError, KeyError, TypeError):
+            data = reader.table(reader.parse(text_of(self.folder.parent / "nodes" / node_kind)), _NODE)
+            return reader.machine(data["machine"], "machine"), reader.mapping(data["software"], TEXT, "software")
+        except (OSError, ValueError):
             return None
 
 
@@ -176,28 +180,73 @@ def append_json(path: Path, data: Any) -> None:  # noqa: ANN401 -- whatever JSON
         os.fsync(file.fileno())
 
 
+_PROGRESS = {
+    **dict.fromkeys(("key", "phase"), STRING),
+    **dict.fromkeys(("done", "total"), Constraint(types=(int,), least=0, required=True)),
+}
+_NODE = {"machine": TABLES, "software": TABLES}
+_FLAG = Constraint(types=(bool,))
+_OUTCOME = {"key": STRING, "id": TEXT, "error": Constraint(types=(str, type(None))), "unmet": _FLAG}
+_LIST = Constraint(types=(list,), required=True)
+_ARRAY = {
+    **dict.fromkeys(("name", "kind", "submitted"), STRING),
+    "tasks": Constraint(types=(list,), items=_LIST, required=True),
+    "attempts": Constraint(types=(list,), items=Constraint(types=(int,), least=0), required=True),
+    "number": TEXT,
+    **dict.fromkeys(("cancelled", "over"), _FLAG),
+}
+
+
+def _refuse(text: str, *_keys: str) -> NoReturn:
+    raise ValueError(text)
+
+
 @lru_cache(maxsize=100_000)
 def _read_grown(path: Path, _size: int) -> tuple[JobOutcome, ...]:
     return read_outcomes(path)
 
 
 def read_outcomes(path: Path) -> tuple[JobOutcome, ...]:
-    """Read the complete lines of a task's file; the last one about a job counts."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return ()
-    outcomes = [JobOutcome(**json.loads(line)) for line in lines if line.endswith("\n")]
+    """Read a task's file; the last line about a job counts."""
+    outcomes = [JobOutcome(**line) for line in read_lines(path, _OUTCOME)]
     return tuple({outcome.key: outcome for outcome in outcomes}.values())
+
+
+def read_lines(path: Path, constraints: Mapping[str, Constraint]) -> list[dict[str, Any]]:
+    """Read the lines that `append_json` wrote.
+
+    A line that a node which failed did not finish is left out, and what it told is not known: a job without an outcome
+    is run again.  Raises `StoreError` for a file that cannot be read.
+    """
+    try:
+        lines = text_of(path).splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+    reader, read = RecordReader(_refuse), []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            if line.endswith("\n"):
+                read.append(reader.table(reader.parse(line), constraints))
+    return read
 
 
 @lru_cache(maxsize=100_000)
 def _read_array(path: Path, _changed: int) -> Array:
+    return read_array(path)
+
+
+def read_array(path: Path) -> Array:
+    """Read the file of an array.  Raises `StoreError` if it is damaged."""
+    reader = RecordReader(_refuse)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        data["submitted"] = datetime.fromisoformat(data["submitted"])
-        data["tasks"] = tuple(tuple(job_from_data(job) for job in jobs) for jobs in data["tasks"])
-        data["attempts"], data["closed"] = tuple(data["attempts"]), data.pop("over")
+        data = reader.table(reader.parse(text_of(path)), _ARRAY)
+        data["submitted"] = reader.time(data["submitted"], "submitted")
+        data["tasks"] = tuple(tuple(reader.job(job, "tasks") for job in jobs) for jobs in data["tasks"])
+        data["attempts"], data["closed"] = tuple(data["attempts"]), data.pop("over", False)
+        if len(data["attempts"]) != len(data["tasks"]):
+            _refuse(f"it has {len(data['tasks'])} tasks, but {len(data['attempts'])} numbers of attempts")
         return Array(**data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, StoreError) as error:
         raise StoreError(f"{path}: is damaged ({error}); remove it if none of its jobs is running") from error

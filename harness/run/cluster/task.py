@@ -5,7 +5,6 @@ process has been signalled, too, and writes a checkpoint.
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -23,7 +22,15 @@ from harness.errors import HarnessError
 from harness.machine import usable_cores
 from harness.plan.job import Job
 from harness.plan.plan import dependencies
-from harness.run.cluster.ledger import JobOutcome, Ledger, append_json, read_outcomes, write_json
+from harness.run.cluster.ledger import (
+    JobOutcome,
+    Ledger,
+    append_json,
+    read_array,
+    read_lines,
+    read_outcomes,
+    write_json,
+)
 from harness.run.launch import Crashed, LocalLauncher
 from harness.run.launch.local import join_training
 from harness.run.launch.slurm import Resources
@@ -31,6 +38,7 @@ from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget, resolve_target
+from harness.store.record import STRING
 from harness.store.result import Result
 from harness.store.store import Store
 
@@ -163,10 +171,9 @@ class Task:
     def is_cancelled(self) -> bool:
         """Whether `harness cancel` has cancelled the array: it saves that before it calls Slurm."""
         try:
-            array = json.loads(self.folder.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_array(self.folder.with_suffix(".json")).cancelled
+        except HarnessError:
             return False
-        return bool(array.get("cancelled"))
 
     def _log(self, event: str) -> None:
         """Write down that the task began or was stopped, on which node, and its last checkpoint."""
@@ -176,10 +183,7 @@ class Task:
 
     def _reason_to_give_up(self) -> str:
         """Return why the task is not tried again, if it has started too often without progress."""
-        try:
-            events = [json.loads(line) for line in self._file("started").read_text(encoding="utf-8").splitlines()]
-        except FileNotFoundError:
-            return ""
+        events = read_lines(self._file("started"), dict.fromkeys(("what", "node", "reached"), STRING))
         deaths = [
             event["node"]
             for event, following in zip_longest(events, events[1:], fillvalue={"what": "nothing"})
