@@ -236,6 +236,21 @@ def test_a_baseline_that_its_own_predictions_contradict_is_refused(old: Store, n
     )
 
 
+def test_predictions_of_another_run_than_the_one_that_is_judged_are_refused(old: Store, new: Store, spec: Spec) -> None:
+    save_accuracy(old, spec, 0, images(right=722))
+    kept = baseline_of(old, spec)
+    result, other = (save_accuracy(new, spec, minutes, images(right=r)) for minutes, r in ((9, 722), (8, 500)))
+    path = new.predictions_of(result)
+    path.write_bytes(new.predictions_of(other).read_bytes())
+    now, diff = judge_selection(new, spec)
+    with pytest.raises(HarnessError) as reason:
+        BaselineJudge(baseline=kept, selection=now, store=new, baseline_store=old).judge([diff])
+    assert str(reason.value) == (
+        f"{path}: the predictions are damaged (they give a top1 of 50 %, their result has 72.2); run the job again "
+        "with --rerun"
+    )
+
+
 def test_a_run_that_two_numbers_claim_is_refused(old: Store, spec: Spec) -> None:
     result = save_count(old, spec, 0, 5.5)
     kept = baseline_of(old, spec)

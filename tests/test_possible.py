@@ -235,9 +235,9 @@ def test_an_id_of_another_time_than_the_start_is_damage() -> None:
     [
         ("NaN", "holds NaN, which is no number"),
         ("-Infinity", "holds -Infinity, which is no number"),
-        ("1e999", "holds a number that is too large"),
-        ("1" * 20, "holds a number that is too large"),
-        ("-" + "9" * 5000, "holds a number that is too large"),
+        ("1e999", "holds 1e999, which is too large"),
+        ("1" * 20, f"holds {'1' * 20}, which is too large"),
+        ("-" + "9" * 5000, f"holds -{'9' * 19}…, which is too large"),
         ("[" * 60 + "]" * 60, "is nested without end"),
         ("[" * 5000 + "]" * 5000, "is nested without end"),
         ('{"a": 1, "a": 2}', "has 'a' twice in one place"),

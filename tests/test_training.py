@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from harness.run.messages import Inputs, Progress
 from harness.specs.recipe import Recipes
 from harness.store.result import Result, new_id
 from harness.store.store import Store
-from tests.fakes import FACTS, LAPTOP
+from tests.fakes import FACTS, LAPTOP, result_of
 from tests.trainings import PLAIN, ignored, smoke, trained
 
 ROOT = Path(__file__).parent.parent
@@ -603,6 +604,23 @@ def test_weights_of_another_size_and_other_classes_start_a_model_with_a_new_head
     assert torch.equal(new.get_parameter("head.weight"), head)
     assert torch.equal(new.get_parameter("cls_token"), old.get_parameter("cls_token"))
     assert new.get_parameter("pos_embed").shape == (1, 1 + 49, 32)
+
+
+def test_weights_that_are_not_those_of_the_result_next_to_them_are_refused(tmp_path: Path) -> None:
+    store, job, content = Store(tmp_path), smoke(), b"the weights that the training wrote"
+    result = result_of(job)
+    weights = {**result.facts["weights"], "sha256": hashlib.sha256(content).hexdigest()}
+    store.save(replace(result, facts={**result.facts, "weights": weights}))
+    path = store.weights_of(result)
+    path.write_bytes(content)
+    assert trained_weights.find(job, tmp_path).sha256 == weights["sha256"]
+    path.write_bytes(content.replace(b"the", b"The", 1))
+    with pytest.raises(JobError) as refused:
+        trained_weights.find(job, tmp_path)
+    assert str(refused.value) == (
+        f"{path}: is damaged or of another training: its SHA-256 is not the one in the result next to it; remove both, "
+        "and train again"
+    )
 
 
 def test_weights_of_another_model_are_refused() -> None:

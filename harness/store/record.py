@@ -88,12 +88,15 @@ class RecordReader(Reader):
 
         def fraction(digits: str) -> float:
             number = float(digits)
-            return number if -_LARGEST < number < _LARGEST else self.refuse("holds a number that is too large")
+            return number if -_LARGEST < number < _LARGEST else too_large(digits)
 
         def integer(digits: str) -> int:
             # The digits first: Python takes no integer of thousands of them.
             number = int(digits) if len(digits) <= _DIGITS else _INT64
-            return number if -_INT64 <= number < _INT64 else self.refuse("holds a number that is too large")
+            return number if -_INT64 <= number < _INT64 else too_large(digits)
+
+        def too_large(digits: str) -> NoReturn:
+            self.refuse(f"holds {digits if len(digits) < 30 else f'{digits[:20]}…'}, which is too large")
 
         def not_a_number(word: str) -> NoReturn:
             self.refuse(f"holds {word}, which is no number")
