@@ -37,7 +37,7 @@ from harness.run.messages import Batch, Inputs, Progress
 from harness.store.predictions import Head, Predictions, write
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
-from tests.fakes import LAPTOP, result_of
+from tests.fakes import FACTS, IMAGES, LAPTOP, result_of
 from tests.own_models import install
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
@@ -1106,7 +1106,7 @@ def comparison(first: str, second: str) -> Job:
 def stored(store: Store, model: str, predictions: Predictions, *, error: str | None = None) -> Result:
     options = {name: value for name, value in A.settings if name not in ("model", "weights")}
     job = Job.of("evaluate", {"model": model, "weights": "w", **options})
-    result = replace(result_of(job, error=error), facts={"images": {"said": "4 images"}})
+    result = replace(result_of(job, error=error), facts=FACTS["evaluate"])
     store.save(result)
     write(predictions, store.predictions_of(result))
     return result
@@ -1153,7 +1153,7 @@ def test_two_classifiers_differ_on_the_images_where_their_top_1_predictions_do(
     assert (disagreement.low, disagreement.high) == pytest.approx((low / 100, high / 100))
     names = {name.partition(".")[0] for name in (first, second)} - {"labels"}
     assert facts["differ"] == differ
-    assert facts["images"] == {"said": "4 images"}
+    assert facts["images"] == IMAGES
     assert len(set(facts["evaluations"])) == len(names)
     assert warnings_ == []
 

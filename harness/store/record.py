@@ -70,6 +70,7 @@ class RecordReader(Reader):
     def __init__(self, refuse: Callable[..., NoReturn]) -> None:
         super().__init__(refuse)
         self.refuse = refuse
+        self._decoder = _decoder(refuse)
 
     def parse(self, text: str) -> Any:  # noqa: ANN401 -- whatever the text holds
         """Return the data in a text.
@@ -78,34 +79,8 @@ class RecordReader(Reader):
         without end.  Half a character, which no output takes, is written as its number.  Raises `json.JSONDecodeError`
         for what is no JSON.
         """
-
-        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            table = dict(pairs)
-            if len(table) < len(pairs):
-                names = [name for name, _ in pairs]
-                self.refuse(f"has '{next(name for name in names if names.count(name) > 1)}' twice in one place")
-            return table
-
-        def fraction(digits: str) -> float:
-            number = float(digits)
-            return number if -_LARGEST < number < _LARGEST else too_large(digits)
-
-        def integer(digits: str) -> int:
-            # The digits first: Python takes no integer of thousands of them.
-            number = int(digits) if len(digits) <= _DIGITS else _INT64
-            return number if -_INT64 <= number < _INT64 else too_large(digits)
-
-        def too_large(digits: str) -> NoReturn:
-            self.refuse(f"holds {digits if len(digits) < 30 else f'{digits[:20]}…'}, which is too large")
-
-        def not_a_number(word: str) -> NoReturn:
-            self.refuse(f"holds {word}, which is no number")
-
-        decoder = json.JSONDecoder(
-            object_pairs_hook=unique, parse_float=fraction, parse_int=integer, parse_constant=not_a_number
-        )
         try:
-            data = decoder.decode(text)
+            data = self._decoder.decode(text)
         except RecursionError:
             self.refuse("is nested without end")
         if text.count("[") + text.count("{") > _DEPTH:
@@ -153,6 +128,36 @@ class RecordReader(Reader):
             return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
         except (ValueError, OverflowError):
             self.refuse(f"{name} must be a time, not {text!r}")
+
+
+def _decoder(refuse: Callable[..., NoReturn]) -> json.JSONDecoder:
+    """Return a decoder that refuses what JSON can write and the program cannot handle."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            names = [name for name, _ in pairs]
+            refuse(f"has '{next(name for name in names if names.count(name) > 1)}' twice in one place")
+        return table
+
+    def fraction(digits: str) -> float:
+        number = float(digits)
+        return number if -_LARGEST < number < _LARGEST else too_large(digits)
+
+    def integer(digits: str) -> int:
+        # The digits first: Python takes no integer of thousands of them.
+        number = int(digits) if len(digits) <= _DIGITS else _INT64
+        return number if -_INT64 <= number < _INT64 else too_large(digits)
+
+    def too_large(digits: str) -> NoReturn:
+        refuse(f"holds {digits if len(digits) < 30 else f'{digits[:20]}…'}, which is too large")
+
+    def not_a_number(word: str) -> NoReturn:
+        refuse(f"holds {word}, which is no number")
+
+    return json.JSONDecoder(
+        object_pairs_hook=unique, parse_float=fraction, parse_int=integer, parse_constant=not_a_number
+    )
 
 
 def _with_whole_characters(data: Any) -> Any:  # noqa: ANN401 -- whatever JSON holds

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from itertools import product
 from typing import Any, TypeVar
 
 from harness.errors import StoreError
@@ -104,22 +105,6 @@ def job_to_data(job: Job) -> dict[str, Any]:
     return data
 
 
-def job_from_data(data: object) -> Job:
-    """Return the job that data describe.  Raises `StoreError` with a clause that says what is wrong with them."""
-    return RecordReader(refuse_as_damage).job(data, "job")
-
-
-def from_json(text: str) -> Result:
-    """Return the result in a JSON text.
-
-    Raises `StoreError` with a clause that says what is wrong with it; `UnusableResultError` for one of a later version.
-    """
-    try:
-        return _ResultReader(refuse_as_damage).result(text)
-    except json.JSONDecodeError as error:
-        raise StoreError(f"is not complete JSON ({error})") from error
-
-
 def verified(result: Result) -> Result:
     """Return a new result, or in its place the failure of its job where nobody could read it: it cannot be."""
     try:
@@ -153,6 +138,7 @@ _MEASUREMENT = {
     "samples": Constraint(types=(list,), items=_NUMBER, may_be_empty=True, required=True),
     "sample_unit": TEXT,
 }
+_MEASUREMENT_TYPES = frozenset(product(*(known.types for known in _MEASUREMENT.values())))
 
 # Facts that the program reads; a job may leave more, which are only shown.
 _FACTS = {
@@ -235,12 +221,16 @@ class _ResultReader(RecordReader):
             self.refuse(problem)
         return result
 
-    def _measurement(self, raw: object, *keys: str) -> Measurement:
-        if isinstance(raw, dict) and _are_times(raw.get("samples")):
-            samples = tuple(raw["samples"])
-            return Measurement(**{**self.table({**raw, "samples": []}, _MEASUREMENT, *keys), "samples": samples})
-        data = self.table(raw, _MEASUREMENT, *keys)
-        return Measurement(**{**data, "samples": tuple(map(float, data["samples"]))})
+    def _measurement(self, raw: dict[str, Any], *keys: str) -> Measurement:
+        # Nearly every one has the usual names in the usual order, and right types.
+        if not (
+            isinstance(raw, dict)
+            and tuple(raw) == tuple(_MEASUREMENT)
+            and tuple(map(type, raw.values())) in _MEASUREMENT_TYPES
+            and _NUMBER_TYPES.issuperset(map(type, raw["samples"]))
+        ):
+            raw = self.table(raw, _MEASUREMENT, *keys)
+        return Measurement(**{**raw, "samples": tuple(map(float, raw["samples"]))})
 
     def _facts(self, raw: dict[str, Any], kind: str) -> dict[str, Any]:
         """Check the facts that the program reads; a `kind` has its own."""
@@ -260,6 +250,25 @@ class _ResultReader(RecordReader):
             if "epoch" not in epoch or not _NUMBER_TYPES.issuperset(map(type, epoch.values())):
                 self.table(epoch, {**dict.fromkeys(epoch, _NUMBER), "epoch": COUNT}, "facts", "history")
         return raw
+
+
+_READER = _ResultReader(refuse_as_damage)
+
+
+def job_from_data(data: object) -> Job:
+    """Return the job that data describe.  Raises `StoreError` with a clause that says what is wrong with them."""
+    return _READER.job(data, "job")
+
+
+def from_json(text: str) -> Result:
+    """Return the result in a JSON text.
+
+    Raises `StoreError` with a clause that says what is wrong with it; `UnusableResultError` for one of a later version.
+    """
+    try:
+        return _READER.result(text)
+    except json.JSONDecodeError as error:
+        raise StoreError(f"is not complete JSON ({error})") from error
 
 
 def _are_times(value: object) -> bool:
