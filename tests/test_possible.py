@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError
 from harness.plan.job import Job
+from harness.specs.kinds import KINDS as KINDS_OF_JOB
+from harness.store.possible import METRICS
 from harness.store.predictions import HEADS, Predictions, read, read_of, write
 from harness.store.result import Measurement, from_json, to_json, verified
 from harness.store.store import Store
@@ -267,6 +269,12 @@ def test_a_file_name_that_is_no_text_loses_no_result() -> None:
     assert from_json(to_json(read_again)) == read_again
 
 
+def test_every_metric_that_is_a_number_has_a_range() -> None:
+    # Those of a recipe are texts, and numbers as table 9 has them.
+    metrics = {metric for name, kind in KINDS_OF_JOB.items() if name != "recipe" for metric in kind.metrics}
+    assert metrics <= METRICS.keys()
+
+
 # Files of the store.
 
 
@@ -508,9 +516,20 @@ def test_a_figure_is_drawn_without_a_damaged_result(folder: Path, chart: str) ->
     ran = run_harness(folder, "figure", "table5", "--chart", chart, "-o", "drawn.svg")
     shutil.copy(file_of("throughput"), path)
     assert ran.returncode == 2
-    assert ran.stderr.splitlines()[-1] == (
+    warning, sentence = ran.stderr.splitlines()
+    assert warning.startswith(f"warning: {path.relative_to(folder)}: is damaged (throughput is ")
+    assert sentence == (
         "error: no throughput of 'table5' was measured yet; run `harness reproduce table5 --throughput-only`"
     )
+
+
+def test_a_plan_names_what_it_sets_aside(folder: Path) -> None:
+    path = stored(folder, "throughput")
+    path.write_text("{")
+    ran = run_harness(folder, "plan", "table5", "--device", "cpu")
+    shutil.copy(file_of("throughput"), path)
+    assert ran.returncode == 0
+    assert ran.stderr.startswith(f"warning: {path.relative_to(folder)}: is not complete JSON (")
 
 
 # Predictions.
