@@ -20,14 +20,13 @@ VERSIONS = {"python": "3.11.7", "torch": "2.15.0", "timm": "1.0.31", "numpy": "2
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 IMAGES = {"fingerprint": "f", "whole": True, "said": "all 10 images"}
-WEIGHTS = {"sha256": "0" * 64, "file": "w.safetensors", "origin": "file"}
 
-# Facts that every result of a kind has.
+# Facts that every result of a kind has, beside those of its images and weights.
 FACTS: Mapping[str, Mapping[str, object]] = {
-    "evaluate": {"images": IMAGES, "weights": WEIGHTS},
-    "tokens": {"images": IMAGES, "weights": WEIGHTS, "by_layer": [0.06, 0.9]},
+    "evaluate": {"images": IMAGES},
+    "tokens": {"images": IMAGES, "by_layer": [0.06, 0.9]},
     "agreement": {"evaluations": []},
-    "train": {"images": IMAGES, "weights": WEIGHTS, "took": {}, "history": [{"epoch": 1, "top1": 50.0}]},
+    "train": {"history": [{"epoch": 1, "top1": 50.0}]},
 }
 
 
@@ -89,7 +88,10 @@ def inputs_of(job: Job) -> dict[str, Any]:
     if job.kind == "train":
         facts |= {"weights": {"sha256": f"weights of {job.key}", "origin": "trained"}, "took": made}
     elif made:
-        facts["weights"] = {"sha256": made["weights"], "origin": "trained"}
+        facts["weights"] = {"sha256": made["weights"], "file": "w.safetensors", "origin": "trained"}
+    elif job.kind in ("evaluate", "tokens"):
+        name = f"{job.get('model')}.{job.get('weights')}"
+        facts["weights"] = {"sha256": f"weights of {name}", "file": f"{name}.safetensors", "origin": "file"}
     return facts
 
 

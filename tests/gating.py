@@ -17,7 +17,7 @@ from harness.store.result import Measurement, Result
 from harness.store.select import Selection
 from harness.store.store import Store
 from tests.evaluations import NAMES, predictions, result_of_evaluation
-from tests.fakes import IMAGES, LAPTOP, NOON, VERSIONS
+from tests.fakes import IMAGES, LAPTOP, NOON, VERSIONS, result_of
 
 SPEC = """
 [table]
@@ -149,8 +149,10 @@ def save_accuracy(
 ) -> Result:
     """Right or wrong at each of some images; the label is 0 everywhere."""
     value = 100 * sum(right) / len(right)
+    job = job or job_of_kind(spec, "evaluate")
+    weights = result_of(job).facts["weights"]
     made = result_of_evaluation(
-        job or job_of_kind(spec, "evaluate"), metrics={"top1": value}, images={**IMAGES, "fingerprint": fingerprint}
+        job, metrics={"top1": value}, images={**IMAGES, "fingerprint": fingerprint}, weights=weights
     )
     result = replace(made, id=run_id(minutes), started=NOON + timedelta(minutes=minutes))
     store.save(result)

@@ -270,7 +270,7 @@ def test_what_an_older_method_trained_is_named(tmp_path: Path, store: Store) -> 
     plan = make_plan([load(path)], Options(train=True, scale="proxy", seeds=1))
     (job,) = (job for job in plan.jobs if job.kind == "evaluate")
     (training,) = job.lineage
-    older = Job.of(job.kind, dict(job.settings), {"weights": replace(training, revision=0)})
+    older = Job.of(job.kind, dict(job.settings), {"weights": replace(training, revision=training.revision - 1)})
     result = save(store, older, 1)
     selection = select_results(plan, store, LAPTOP)
     assert selection.elsewhere[job.key] == Elsewhere(result=result, other_machine=False, retired=True)

@@ -221,7 +221,7 @@ class _ResultReader(RecordReader):
             self.refuse(problem)
         return result
 
-    def _measurement(self, raw: dict[str, Any], *keys: str) -> Measurement:
+    def _measurement(self, raw: Any, *keys: str) -> Measurement:  # noqa: ANN401 -- whatever the file holds
         # Nearly every one has the usual names in the usual order, and right types.
         if not (
             isinstance(raw, dict)
