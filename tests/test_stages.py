@@ -1,5 +1,6 @@
 """Which trainings a cell asks for, in which order, with which settings; and what is refused before anything begins."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from harness.plan.job import TRAINED, Job
 from harness.plan.plan import Options, Plan, PlannedCell, make_plan
 from harness.plan.stages import TrainingStages
 from harness.specs import Catalog, Spec, load
+from harness.specs.catalog import shipped_specs
 
 HERE = frozenset({"imagenet", "imagenet-v2"})
 
@@ -30,6 +32,10 @@ def only(cell: PlannedCell) -> Job:
     return cell.job
 
 
+def trainings_of(plan: Plan) -> list[Job]:
+    return [job for job in plan.jobs if job.kind == "train"]
+
+
 def test_nothing_trains_unless_it_is_requested() -> None:
     for table in Catalog().names:
         specs = Catalog().find([table])
@@ -38,7 +44,7 @@ def test_nothing_trains_unless_it_is_requested() -> None:
 
 def test_a_fine_tuned_student_comes_after_its_teacher_and_its_own_beginning() -> None:
     cell = planned("table2", "regnety_4gf", "finetuned")
-    assert chain(cell) == ["regnety-4gf 224", "deit-b-distilled 224", "deit-b-distilled-finetune 384"]
+    assert chain(cell) == ["regnety-4gf 224", "deit-b-distilled 224", "fixres 384", "deit-b-distilled-finetune 384"]
     fine_tuned = only(cell).need("weights")
     assert fine_tuned is not None
     assert [part for part, _ in fine_tuned.needs] == ["start", "teacher"]
@@ -55,6 +61,93 @@ def test_at_a_small_scale_the_public_teacher_is_trained_as_well() -> None:
         "regnety-16gf 32",
         "deit-b-distilled 32",
     ]
+
+
+# A teacher at the size of its student.
+
+
+@pytest.mark.parametrize("scale", ["full", "proxy", "smoke"])
+def test_every_student_is_taught_at_its_own_size(scale: str) -> None:
+    public = {
+        "regnety_160.deit_in1k": 224,
+        "deit_base_patch16_224.fb_in1k": 224,
+        "deit_base_patch16_384.fb_in1k": 384,
+    }
+    plan = make_plan(Catalog().find(["all"]), Options(data=HERE, train=True, retrain=True, scale=scale))
+    students = [job for job in plan.all_jobs if job.kind == "train" and job["distillation"] != "none"]
+    sizes = {
+        (job["res"], teacher["res"] if (teacher := job.need("teacher")) else public[str(job["teacher"])])
+        for job in students
+    }
+    assert sizes == ({(224, 224), (384, 384)} if scale == "full" else {(32, 32), (56, 56)})
+
+
+def test_a_public_teacher_is_adapted_from_its_public_weights() -> None:
+    cell = planned("table3", "hard_distillation", "b_384")
+    assert chain(cell) == ["deit-b 224", "fixres 384", "deit-b-finetune 384"]
+    adapted = only(cell).lineage[1]
+    assert (adapted["model"], adapted["start"], adapted["fixres"]) == ("regnety_160", "regnety_160.deit_in1k", True)
+    assert only(cell).lineage[0]["teacher"] == "regnety_160.deit_in1k"
+
+
+def test_at_a_small_scale_all_ways_of_distillation_share_one_adapted_teacher() -> None:
+    plan = make_plan(Catalog().find(["table3"]), Options(train=True, scale="proxy"))
+    (adapted,) = [job for job in plan.jobs if job.get("recipe") == "fixres"]
+    assert (adapted["model"], adapted["res"], adapted["data"]) == ("regnety_002", 56, "digits")
+    start = adapted.need("start")
+    assert start is not None
+    assert (start["recipe"], start["res"]) == ("regnety-16gf", 32)
+    taught = {job.get("distillation") for job in plan.jobs if job.need("teacher") == adapted}
+    assert taught == {"soft", "hard", "token"}
+
+
+def test_a_transformer_that_teaches_has_its_own_fine_tuning_at_the_larger_size() -> None:
+    public = only(planned("table2", "deit_b", "finetuned")).need("weights")
+    assert public is not None
+    assert (public["teacher"], public.need("teacher")) == ("deit_base_patch16_384.fb_in1k", None)
+    trained = only(planned("table2", "deit_b", "finetuned", scale="proxy")).need("weights")
+    assert trained is not None
+    teacher = trained.need("teacher")
+    assert teacher is not None
+    assert (teacher["recipe"], teacher["res"]) == ("deit-b-finetune", 56)
+
+
+def test_a_teacher_is_adapted_to_a_smaller_size_as_well(tmp_path: Path) -> None:
+    spec = mine(tmp_path, ', distillation = "soft", teacher = "regnety-8gf"', res=160)
+    trainings = trainings_of(make_plan([spec], Options(data=HERE, train=True)))
+    assert [f"{job['recipe']} {job['res']}" for job in trainings] == ["regnety-8gf 224", "fixres 160", "deit-ti 160"]
+
+
+def test_a_public_teacher_of_the_size_of_the_student_teaches_as_it_is(tmp_path: Path) -> None:
+    spec = mine(tmp_path, ', distillation = "soft", teacher = "resnet50.a1_in1k", teacher_res = 160', res=160)
+    (job,) = trainings_of(make_plan([spec], Options(data=HERE, train=True)))
+    assert job["teacher"] == "resnet50.a1_in1k"
+
+
+def test_how_a_teacher_is_adapted_changes_the_key_of_its_students_alone() -> None:
+    for scale in ("full", "proxy"):
+        plan = make_plan(Catalog().find(["all"]), Options(data=HERE, train=True, retrain=True, scale=scale))
+        for job in plan.all_jobs:
+            named = {"teacher_res", "adapted_teacher", "fixres"} & dict(job.settings).keys()
+            assert named == ({"fixres"} if job.get("recipe") == "fixres" else set()), job
+
+
+def test_a_recipe_that_does_not_say_how_its_teacher_is_adapted_is_refused(tmp_path: Path) -> None:
+    text = (shipped_specs() / "recipes" / "deit-b.toml").read_text(encoding="utf-8")
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(re.sub(r"(?m)^adapted_teacher.*\n", "", text), encoding="utf-8")
+    spec = mine(tmp_path, ', distillation = "hard", teacher = "regnety-4gf"', res=288, recipe=str(recipe))
+    with pytest.raises(HarnessError) as error:
+        make_plan([spec], Options(data=HERE, train=True))
+    assert str(error.value) == (
+        f"{tmp_path / 'mine.toml'}: row 'one', column 'top1': the teacher 'regnety-4gf' is for images of 224 pixels, "
+        "the student learns at 288; name the recipe that adapts it, as adapted_teacher = 'fixres'"
+    )
+
+
+def test_only_what_is_trained_already_is_adapted(tmp_path: Path) -> None:
+    (cell,) = make_plan([mine(tmp_path, ", fixres = true")], Options(data=HERE, train=True)).cells
+    assert cell.blocked.startswith("left out: nothing says which weights it starts from")
 
 
 def test_what_is_trained_is_evaluated_and_that_fills_the_cell() -> None:
@@ -105,7 +198,11 @@ def test_the_optimizer_of_a_row_is_that_of_the_stage_that_it_names() -> None:
 
 def test_the_epochs_of_a_cell_are_those_of_its_first_stage() -> None:
     lineage = only(planned("figure3", "deit_b_dist_384", "e1000")).lineage
-    assert [job["epochs"] for job in lineage] == [1000, 25]
+    assert [(job["recipe"], job["epochs"]) for job in lineage] == [
+        ("deit-b-distilled", 1000),
+        ("fixres", 11),
+        ("deit-b-distilled-finetune", 25),
+    ]
 
 
 def test_public_weights_to_start_from_save_a_stage() -> None:
@@ -224,7 +321,8 @@ def test_every_row_of_tables_8_3_and_10_has_a_proxy() -> None:
 def test_a_stage_costs_what_was_published_in_proportion_to_its_epochs() -> None:
     stages = TrainingStages()
     lineage = only(planned("figure3", "deit_b_dist_384", "e500")).lineage
-    assert [stages.hours(job) for job in lineage] == [pytest.approx(424 * 500 / 300), 160]
+    # What it costs to adapt the teacher is not published.
+    assert [stages.hours(job) for job in lineage] == [pytest.approx(424 * 500 / 300), None, 160]
 
 
 def test_what_no_publication_gives_is_reported_of_the_cell() -> None:
@@ -232,6 +330,10 @@ def test_what_no_publication_gives_is_reported_of_the_cell() -> None:
     assert "dropout = 0.1: the paper does not say how much; ViT-B's in table 9" in assumed
     assert any(text.startswith("precision = float16: the paper does not give") for text in assumed)
     assert not any(text.startswith("auto_augment_policy") for text in assumed)
+    taught = planned("table3", "class_distil", "b_384").assumed
+    assert any(text.startswith("epochs = 11: FixRes has 1 to 56 by the network") for text in taught)
+    by_itself = planned("table2", "deit_b", "finetuned").assumed
+    assert any(text.startswith("adapted_teacher = deit_base_patch16_384.fb_in1k: the paper") for text in by_itself)
     other = planned("table8", "autoaugment", "pretrained").assumed
     assert any(text.startswith("auto_augment_policy = original: ") for text in other)
 
@@ -266,14 +368,14 @@ job = "train"
 metric = "top1"
 [row.one]
 label = "one"
-set = {{ model = "deit_tiny_patch16_224", res = 224, recipe = "deit-ti"{more} }}
+set = {{ model = "deit_tiny_patch16_224", res = {res}, recipe = "{recipe}"{more} }}
 paper = {{ top1 = 70.0 }}
 """
 
 
-def mine(tmp_path: Path, more: str) -> Spec:
+def mine(tmp_path: Path, more: str, *, res: int = 224, recipe: str = "deit-ti") -> Spec:
     path = tmp_path / "mine.toml"
-    path.write_text(SPEC.format(more=more), encoding="utf-8")
+    path.write_text(SPEC.format(more=more, res=res, recipe=recipe), encoding="utf-8")
     return load(path)
 
 

@@ -27,8 +27,8 @@ from harness.jobs import models, train
 from harness.jobs.data.images import Images
 from harness.jobs.data.open import open_images
 from harness.jobs.data.preprocess import Preprocessing, normalise
-from harness.jobs.training import checkpoint, student, trained_weights
-from harness.jobs.training.data import build_mixing
+from harness.jobs.training import check, checkpoint, student, trained_weights
+from harness.jobs.training.data import build_mixing, build_transform
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
 from harness.jobs.training.monitoring import COLUMNS
@@ -43,7 +43,7 @@ from harness.specs.recipe import Recipes
 from harness.store.result import Result, new_id
 from harness.store.store import Store
 from tests.fakes import FACTS, LAPTOP, result_of
-from tests.trainings import PLAIN, ignored, smoke, trained
+from tests.trainings import PLAIN, changed, ignored, smoke, trained
 
 ROOT = Path(__file__).parent.parent
 
@@ -132,6 +132,115 @@ def _predict(student: Student, tests: Images, hyper: Hyperparameters) -> np.ndar
     pixels = torch.from_numpy(np.stack([cut(tests.image(position)) for position in range(len(tests))]))
     logits: torch.Tensor = student.eval()(normalise(pixels, hyper.norm))[0]
     return logits.argmax(dim=1).numpy()
+
+
+# A teacher that is adapted to the size of its student.
+
+
+def convnet(recipe: str, **changes: Any) -> Job:  # noqa: ANN401 -- settings of every type
+    """Make the smoke training of a small convnet with batch norms, without augmentation."""
+    recipes = Recipes()
+    requested = {"recipe": recipe, "model": "regnety_160"}
+    start = {"start": "regnety-16gf"} if recipe == "fixres" else {}
+    job = TrainingStages(recipes=recipes, scale=recipes.scale("smoke")).training({**requested, **start})
+    return changed(job, **{"model": "test_resnet", **PLAIN, **changes})
+
+
+@pytest.fixture(scope="module")
+def small_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, float]:
+    """Train a convnet on images of 32 pixels; return its job, its folder and its accuracy there."""
+    runs = tmp_path_factory.mktemp("convnet")
+    job = convnet("regnety-16gf", epochs=5, optimizer="adamw", learning_rate=0.08)
+    metrics, _ = trained(job, runs)
+    return job, runs, float(metrics["top1"].value)
+
+
+def adaptation_of(teacher: Job, runs: Path, into: Path) -> Job:
+    """Make the job that adapts a teacher to 56 pixels, and store the teacher where the job finds it."""
+    _save_for_students(teacher, runs, into=into)
+    return Job.of("train", dict(convnet("fixres", res=56, epochs=3).settings), {"start": teacher})
+
+
+@pytest.fixture(scope="module")
+def adapted(
+    small_teacher: tuple[Job, Path, float], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Job, Path, float]:
+    """Adapt the convnet to 56 pixels; return as `small_teacher` does."""
+    folder = tmp_path_factory.mktemp("adapted")
+    job = adaptation_of(*small_teacher[:2], folder)
+    metrics, _ = trained(job, folder)
+    return job, folder, float(metrics["top1"].value)
+
+
+def accuracy(job: Job, runs: Path, res: int) -> float:
+    """Return the share of the test images, in percent, that a trained model gets right at a size."""
+    tests = open_images("digits", "sklearn/digits")
+    built = Student(trained_weights.load_model(job, runs / "weights.safetensors", res=res))
+    return float(100 * (_predict(built, tests, Hyperparameters.of(changed(job, res=res))) == tests.labels).mean())
+
+
+def test_an_adapted_teacher_is_nearly_as_right_at_the_larger_size_as_it_was_at_its_own(
+    small_teacher: tuple[Job, Path, float], adapted: tuple[Job, Path, float]
+) -> None:
+    own, larger = small_teacher[2], adapted[2]
+    assert own > 85
+    assert accuracy(*small_teacher[:2], 56) < own - 20
+    assert larger > own - 5
+    assert larger == pytest.approx(accuracy(*adapted[:2], 56))
+
+
+def test_only_the_classifier_and_the_batch_norms_of_a_teacher_are_adapted_in_each_epoch(
+    small_teacher: tuple[Job, Path, float], adapted: tuple[Job, Path, float]
+) -> None:
+    before, after = (load_file(runs / "weights.safetensors") for _, runs, _ in (small_teacher, adapted))
+    assert before.keys() == after.keys()
+    changes = {name for name in before if not torch.equal(before[name], after[name])}
+    norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
+    assert changes == {f"{n}.{kind}" for n in norms for kind in STATISTICS} | {"fc.weight", "fc.bias"}
+    counted = {int(after[f"{name}.num_batches_tracked"] - before[f"{name}.num_batches_tracked"]) for name in norms}
+    assert counted == {3 * 22}  # 1,437 images make 22 batches of 64 an epoch
+
+
+STATISTICS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def test_a_teacher_is_adapted_on_images_as_the_evaluation_has_them() -> None:
+    from PIL import Image
+
+    image = open_images("digits", "sklearn/digits", split="train").image(0)
+    # A crop of 0.875 of 56 pixels is the centre of 64.
+    expected = image.resize((64, 64), Image.Resampling.BICUBIC).crop((4, 4, 60, 60))
+    pixels = build_transform(Hyperparameters.of(convnet("fixres", res=56)))(image)
+    assert np.array_equal(pixels, np.asarray(expected.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_an_adaptation_that_was_stopped_ends_with_the_same_weights(
+    small_teacher: tuple[Job, Path, float], adapted: tuple[Job, Path, float], tmp_path: Path
+) -> None:
+    job = adaptation_of(*small_teacher[:2], tmp_path)
+    with pytest.raises(TrainingStopped):
+        trainer_of(job, tmp_path, stops_after=30).run()
+    trained(job, tmp_path)
+    assert digest(tmp_path) == digest(adapted[1])
+
+
+def test_a_teacher_of_other_classes_is_not_adapted(tmp_path: Path) -> None:
+    public = changed(convnet("fixres", res=56), start="test_resnet.r160_in1k")
+    public = Job.of("train", dict(public.settings))
+    images = {f"digits{split}": {"images": 1437, "classes_of": 10} for split in ("", "/train")}
+    reason = "the teacher test_resnet.r160_in1k knows 1,000 classes, the dataset has 10; name a recipe that trains one"
+    assert check.find_problem(public, images) == f"{public}: {reason}"
+
+
+def test_a_public_teacher_of_another_size_is_reported() -> None:
+    def taught(teacher: str, res: int) -> str:
+        return check.teacher_warning(smoke(distillation="hard", teacher=teacher, res=res))
+
+    assert taught("regnety_160.deit_in1k", 224) == ""
+    assert taught("regnety_160.deit_in1k", 384) == (
+        "the teacher regnety_160.deit_in1k is published for images of 224 pixels and sees 384 here: set "
+        "teacher_res = 224, and it is adapted first"
+    )
 
 
 def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.errors import JobError, name_few
 from harness.jobs import Outcome
+from harness.jobs.training.check import teacher_warning
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
 from harness.jobs.training.process import node_count, train_in_processes
@@ -67,8 +68,9 @@ def train(  # noqa: PLR0913 -- what a training needs
         waited: share > WAITING_SHARE,
         _UNTRAINED_HEAD: "top1_class" in metrics and Hyperparameters.of(job).class_head_alone,
         damaged: bool(facts["damaged_checkpoints"]),
+        teacher_warning(job): True,
     }
-    return metrics, facts, [text for text, applies in warnings.items() if applies]
+    return metrics, facts, [text for text, applies in warnings.items() if text and applies]
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, Measurement]:

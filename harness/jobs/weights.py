@@ -529,6 +529,12 @@ def published_classes(name: str) -> int:
     return int(config.num_classes) if config is not None else 1000
 
 
+def published_size(name: str) -> int | None:
+    """Return the side of the images, in pixels, that published weights are for; None where timm does not say."""
+    config = timm.get_pretrained_cfg(name)
+    return int(config.input_size[-1]) if config is not None else None
+
+
 def head_names(model: nn.Module) -> set[str]:
     """Return the names of the weights that have one row per class."""
     config: Any = getattr(model, "pretrained_cfg", {})  # which a model of the user's own may lack

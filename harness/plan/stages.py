@@ -14,7 +14,7 @@ from harness.specs.recipe import Recipe, Recipes, Scale
 # Of a spec's training settings, these are for the first stage of a chain and these for the last; all others for every
 # stage.
 _FIRST = ("epochs", "optimizer")
-_LAST = ("recipe", "res", "data", "start", "finetune_optimizer")
+_LAST = ("recipe", "res", "data", "start", "fixres", "finetune_optimizer")
 
 # An assumption is about a setting that matters only where this is on.
 _ONLY_WITH = {"auto_augment_policy": "auto_augment", "rand_augment_policy": "rand_augment", "teacher": "distillation"}
@@ -102,7 +102,8 @@ class TrainingStages:
         """Return the unpublished settings of the trainings behind a cell, each with the reason for its value."""
         texts: dict[str, None] = {}  # in their order, each once
         for name, reason in cell.assumed.items():
-            value = next((stage.get(name) for stage in job.lineage if stage.get(name) != ""), "")
+            requested = cell.training.get(name, "")
+            value = next((stage.get(name) for stage in job.lineage if stage.get(name) != ""), requested)
             texts[f"{name} = {value}: {reason}"] = None
         for stage in job.lineage:
             recipe = self.recipes.find(str(stage["recipe"]))
@@ -122,11 +123,14 @@ class TrainingStages:
             **self._ablations(requested, is_first=is_first),
             **self.changes,
         }
-        needs = self._needs(recipe, requested, settings, seed)
-        if settings["eval_mode"] and "start" not in needs and "start" not in settings:
+        res = int(requested.get("res", recipe.settings["res"]))
+        needs = self._needs(recipe, requested, settings, res, seed)
+        fine_tunes = settings["eval_mode"] or settings.get("fixres")
+        if fine_tunes and "start" not in needs and "start" not in settings:
             raise NoStandIn("nothing says which weights it starts from: the paper has it from elsewhere")
         _check_combination(settings)
-        known = {name: settings[name] for name in settings if name in (*RECIPE, *SHAPE, "model", "res", "data")}
+        kept = (*RECIPE, *SHAPE, "model", "res", "data", "fixres")
+        known = {name: settings[name] for name in settings if name in kept}
         known |= {part: settings[part] for part in ("teacher", "start") if part in settings and part not in needs}
         return Job.of("train", {**known, "recipe": recipe.name, "seed": seed}, needs)
 
@@ -179,7 +183,7 @@ class TrainingStages:
     # The weights that it starts from and learns from.
 
     def _needs(
-        self, recipe: Recipe, requested: Mapping[str, Scalar], settings: dict[str, Scalar], seed: int
+        self, recipe: Recipe, requested: Mapping[str, Scalar], settings: dict[str, Scalar], res: int, seed: int
     ) -> dict[str, Job]:
         if "start" in settings:
             start = self._ready_made(str(settings["start"]), seed)
@@ -192,16 +196,48 @@ class TrainingStages:
         if settings["distillation"] == "none":
             settings.pop("teacher", None)
         elif "teacher" in settings:
-            teacher = self._ready_made(str(settings["teacher"]), FIRST_SEED)
+            settings["teacher"], teacher = self._teacher(settings, res)
         return {part: job for part, job in (("start", start), ("teacher", teacher)) if job is not None}
 
+    def _teacher(self, student: Mapping[str, Scalar], res: int) -> tuple[str, Job | None]:
+        """Return the name of a stage's teacher and the training behind it (None: public weights).
+
+        The paper's teachers have the resolution of their students (section 4), so one of another size is adapted first.
+        `res` is the student's size as published.  Raises `HarnessError` where nothing says how.
+        """
+        name = str(student["teacher"])
+        teacher = self._ready_made(name, FIRST_SEED)
+        size = teacher["res"] if teacher else student.get("teacher_res", res)
+        if size == student["res"]:
+            return name, teacher
+        if "adapted_teacher" not in student:
+            raise HarnessError(
+                f"the teacher '{name}' is for images of {size} pixels, the student learns at {student['res']}; name "
+                "the recipe that adapts it, as adapted_teacher = 'fixres'"
+            )
+        adapted = str(student["adapted_teacher"])
+        recipe = self._recipe_behind(adapted)
+        if recipe is None:
+            return adapted, None
+        requested: dict[str, Scalar] = {"res": res}
+        if recipe.settings.get("fixres"):
+            trained = self._recipe_behind(name)
+            model = trained.settings["model"] if trained else name.partition(".")[0]
+            requested |= {"start": name, "model": model, "data": student["data"], "norm": student["norm"]}
+        return adapted, self._stage(recipe, requested, FIRST_SEED)
+
     def _ready_made(self, name: str, seed: int) -> Job | None:
-        """Make the training behind weights: a recipe's, or what stands in for public ones; None for public ones."""
+        """Make the training behind weights; None for public ones."""
+        recipe = self._recipe_behind(name)
+        return None if recipe is None else self._stage(recipe, {}, seed)
+
+    def _recipe_behind(self, name: str) -> Recipe | None:
+        """Return the recipe of this name, or the one that stands in for public weights; None for public ones."""
         if name not in self.recipes.names and not name.endswith(".toml"):
             if self.scale is None:
                 return None
             name = self._stand_in(self.scale.weights, name, name)
-        return self._stage(self.recipes.find(name), {}, seed)
+        return self.recipes.find(name)
 
 
 def _check_combination(settings: Mapping[str, Scalar]) -> None:

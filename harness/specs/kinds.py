@@ -84,7 +84,9 @@ SETTINGS: Mapping[str, Constraint] = {
     "repeats": _COUNT,
     "batch": Constraint(types=(int, str), choices=("auto", "largest"), least=1),
     "memory": Constraint(types=(str,), pattern=_MEMORY, form="an amount, as 16GiB or 16GB, or all"),
-    **dict.fromkeys(("data", "first", "second", "recipe", "teacher", "start"), TEXT),
+    **dict.fromkeys(("data", "first", "second", "recipe", "teacher", "adapted_teacher", "start"), TEXT),
+    "teacher_res": _COUNT,
+    "fixres": _FLAG,
     "seed": _COUNT,
     "finetune_optimizer": _OPTIMIZER,
 }
@@ -165,7 +167,10 @@ KINDS: Mapping[str, Kind] = {
     ),
     "train": Kind(
         required=("model", "res", "recipe"),
-        optional=("data", "teacher", "start", "seed", "finetune_optimizer", *SHAPE, *RECIPE),
+        optional=(
+            *("data", "teacher", "teacher_res", "adapted_teacher", "start", "fixres", "seed", "finetune_optimizer"),
+            *(*SHAPE, *RECIPE),
+        ),
         metrics=("top1", "top1_class", "top1_distil", "top1_softmax_sum", "hours"),
         revision=2,
     ),

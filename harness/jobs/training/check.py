@@ -8,7 +8,7 @@ from harness.errors import JobError
 from harness.jobs import models
 from harness.jobs.training.hyperparameters import Hyperparameters, shape_of
 from harness.jobs.training.student import teacher_message
-from harness.jobs.weights import published_classes
+from harness.jobs.weights import published_classes, published_size
 from harness.plan.job import Job
 from harness.run.messages import train_split
 
@@ -26,8 +26,20 @@ def find_problem(job: Job, images: Mapping[str, Mapping[str, Any]]) -> str:
     reason = _problem_of_model(hyper.model, hyper.res, shape, token=hyper.distillation == "token")
     train = images.get(train_split(hyper.data))
     if not reason and train is not None:
-        reason = _problem_of_images(job, hyper, train, images.get(hyper.data))
+        reason = _problem_of_images(hyper, train, images.get(hyper.data))
     return f"{job}: {reason}" if reason else ""
+
+
+def teacher_warning(job: Job) -> str:
+    """Return what is doubtful of a training that can be done: a public teacher of another size; empty if nothing is."""
+    hyper = Hyperparameters.of(job)
+    size = published_size(hyper.teacher) if hyper.distilled and hyper.teacher else None
+    if size in (None, hyper.res):
+        return ""
+    return (
+        f"the teacher {hyper.teacher} is published for images of {size} pixels and sees {hyper.res} here: set "
+        f"teacher_res = {size}, and it is adapted first"
+    )
 
 
 @cache
@@ -41,9 +53,7 @@ def _problem_of_model(model: str, res: int, shape: tuple[tuple[str, int], ...], 
     return ""
 
 
-def _problem_of_images(
-    job: Job, hyper: Hyperparameters, train: Mapping[str, Any], test: Mapping[str, Any] | None
-) -> str:
+def _problem_of_images(hyper: Hyperparameters, train: Mapping[str, Any], test: Mapping[str, Any] | None) -> str:
     count = train["images"]
     if hyper.repeated_aug and count >= SAMPLER_MULTIPLE:
         count = count // SAMPLER_MULTIPLE * SAMPLER_MULTIPLE
@@ -55,8 +65,8 @@ def _problem_of_images(
         )
     if test is not None and test["classes_of"] != train["classes_of"]:
         return f"{train['classes_of']} classes to train with, {test['classes_of']} to test with; give both splits whole"
-    if hyper.distilled and job.need("teacher") is None:
-        classes = published_classes(hyper.teacher)
-        if classes != train["classes_of"]:
-            return teacher_message(hyper.teacher, classes, train["classes_of"])
+    # Public weights that teach, or are adapted so that they can.
+    for name in (hyper.teacher if hyper.distilled else "", hyper.start if hyper.fixres else ""):
+        if name and (classes := published_classes(name)) != train["classes_of"]:
+            return teacher_message(name, classes, train["classes_of"])
     return ""

@@ -14,6 +14,7 @@ from timm.data.random_erasing import RandomErasing
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from harness.jobs.data.images import Images
+from harness.jobs.data.preprocess import Preprocessing
 from harness.jobs.training import seeding
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
@@ -26,8 +27,10 @@ def build_transform(hyper: Hyperparameters) -> Transform:
     """Build timm's training transform up to the pixels: image -> uint8 of shape (3, res, res).
 
     What is done to a whole batch, normalising and erasing, is done on the device: bytes cost a quarter of what floats
-    would to pass on.
+    would to pass on.  What FixRes adapts sees the images as the evaluation does.
     """
+    if hyper.fixres:
+        return Preprocessing(res=hyper.res, crop=hyper.crop, interpolation=hyper.interpolation).transform()
     policy = hyper.rand_augment_policy if hyper.rand_augment else None
     policy = hyper.auto_augment_policy if hyper.auto_augment else policy
     transform: Any = create_transform(

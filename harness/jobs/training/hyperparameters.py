@@ -62,6 +62,7 @@ class Hyperparameters:
     crop: float
     interpolation: str
     norm: str
+    fixres: bool = False
     teacher: str = ""
     start: str = ""
 

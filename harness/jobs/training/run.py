@@ -132,7 +132,8 @@ def assemble_trainer(  # noqa: PLR0913 -- what a training needs
     memory_format = torch.channels_last if hyper.channels_last else torch.preserve_format
     if teacher is not None:
         teacher = teacher.to(device, memory_format=memory_format).requires_grad_(requires_grad=False)
-    student = Student(model.to(device, memory_format=memory_format)).train(not hyper.eval_mode)
+    student = Student(model.to(device, memory_format=memory_format), fixres=hyper.fixres)
+    student.train(hyper.fixres or not hyper.eval_mode)
     optimizer = build_optimizer(hyper, student.model)
     mixing = build_mixing(hyper, classes)
     step = Step(

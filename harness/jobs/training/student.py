@@ -1,5 +1,6 @@
 """A training job -> the student, initialised at random or from weights, and its teacher."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,47 @@ from harness.jobs import models, weights
 from harness.jobs.training import seeding, trained_weights
 from harness.jobs.training.hyperparameters import Hyperparameters, shape_of
 from harness.jobs.training.losses import HeadLogits
+from harness.jobs.training.trained_weights import InputWeights
 from harness.jobs.weights import StateDict
 from harness.plan.job import Job
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 # The standard deviation with which timm initialises the linear layers of a vision transformer.
 TIMM_STD = 0.02
 
 
 class Student(nn.Module):
-    """A model that returns the logits of each head separately, in training and in eval mode alike."""
+    """A model that returns the logits of each head separately, in training and in eval mode alike.
 
-    def __init__(self, model: nn.Module) -> None:
+    With `fixres` its classifier and its batch norms are trained, all else keeps its weights and stays in eval mode:
+    the adaptation to another resolution of Touvron et al., arXiv 1906.06423.
+    """
+
+    def __init__(self, model: nn.Module, *, fixres: bool = False) -> None:
         super().__init__()
         self.model = model
         self.distilled = isinstance(getattr(model, "head_dist", None), nn.Module)
+        self.fixres = fixres
+        if fixres:
+            model.requires_grad_(requires_grad=False)
+            heads = weights.head_names(model)
+            for parameter in (p for name, p in model.named_parameters() if name in heads):
+                parameter.requires_grad_()
+            for norm in self._batch_norms():
+                norm.requires_grad_()
+
+    def train(self, mode: bool = True) -> "Student":  # noqa: FBT001, FBT002 -- torch's own
+        """Switch to training mode or to eval mode, as `nn.Module.train`."""
+        super().train(mode and not self.fixres)
+        self.training = mode
+        if mode and self.fixres:
+            for norm in self._batch_norms():
+                norm.train()
+        return self
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.model.modules() if isinstance(module, BATCH_NORMS))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return one tensor of shape (n, classes) for each head: class, then distillation."""
@@ -55,6 +83,8 @@ def build_student(job: Job, *, classes: int, folder: Path | None, runs: Path) ->
         raise JobError(f"'{hyper.model}' has no distillation token; choose distillation hard or soft, or a ⚗ model")
     if job.need("start") or job.get("start"):
         start = trained_weights.find_input(job, "start", folder=folder, runs=runs)
+        if hyper.fixres:
+            _check_classes(start, classes)
         # At its own size: the position embedding is interpolated here, as the paper does it.
         load_starting_weights(model, start.load_as_trained().state_dict(), hyper.model)
     if hyper.class_head_alone and hasattr(model, "head_dist"):
@@ -102,11 +132,15 @@ def build_teacher(job: Job, *, classes: int, folder: Path | None, runs: Path) ->
     if not hyper.distilled:
         return None
     teacher = trained_weights.find_input(job, "teacher", folder=folder, runs=runs)
-    if teacher.classes != classes:
-        training = job.need("teacher")
-        name = str(training["recipe"]) if training else hyper.teacher
-        raise JobError(teacher_message(name, teacher.classes, classes))
+    _check_classes(teacher, classes)
     return teacher.load(res=hyper.res, classes=classes)
+
+
+def _check_classes(teacher: InputWeights, classes: int) -> None:
+    if teacher.classes != classes:
+        training = teacher.job.need(teacher.part)
+        name = str(training["recipe"]) if training else teacher.name
+        raise JobError(teacher_message(name, teacher.classes, classes))
 
 
 def teacher_message(teacher: str, known: int, classes: int) -> str:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -71,10 +70,8 @@ class InputWeights:
 
     def load_as_trained(self) -> nn.Module:
         """Build it for images of the size, and the classes, that the weights are of."""
-        training, config = self.job.need(self.part), None
-        if training is None:
-            config = timm.get_pretrained_cfg(self.name)
-        res = (training or self.job)["res"] if config is None else config.input_size[-1]
+        training = self.job.need(self.part)
+        res = training["res"] if training else weights.published_size(self.name) or self.job["res"]
         return self.load(res=int(res), classes=self.classes)
 
 

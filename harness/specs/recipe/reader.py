@@ -9,7 +9,10 @@ from harness.specs.kinds import RECIPE, SETTINGS, SHAPE
 from harness.specs.recipe.model import Recipe, Scale, Start
 
 # What a recipe may fix besides its own settings.
-_FIXED = {name: SETTINGS[name] for name in ("model", "res", "data", "teacher", "seed")}
+_FIXED = {
+    name: SETTINGS[name]
+    for name in ("model", "res", "data", "teacher", "teacher_res", "adapted_teacher", "fixres", "seed")
+}
 
 _TITLE = Constraint(types=(str,), required=True)
 _COUNT = Constraint(types=(int,), least=1, required=True)
