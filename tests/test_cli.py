@@ -182,6 +182,18 @@ def test_plan_lists_the_seeds_of_a_training_together_with_the_changes_of_its_row
     )
 
 
+def test_plan_lists_what_an_adapted_teacher_starts_from_and_whom_it_teaches(tmp_path: Path) -> None:
+    cell = ("--rows", "class_distil", "--columns", "b_384", "--data", "imagenet=x")
+    ran = run_harness(tmp_path, "plan", "table3", "--train", "--device", "cpu", *cell)
+    student = "train deit_base_distilled_patch16_224"
+    origin = f"from {student} deit-b-distilled imagenet at 224; taught by train regnety_160 fixres imagenet at 384"
+    assert [line.partition(", seed 1")[0] for line in ran.stdout.splitlines() if line.startswith("  train ")] == [
+        f"  {student} deit-b-distilled imagenet at 224  (taught by regnety_160.deit_in1k)",
+        "  train regnety_160 fixres imagenet at 384  (from regnety_160.deit_in1k)",
+        f"  {student} deit-b-distilled-finetune imagenet at 384  ({origin})",
+    ]
+
+
 def test_the_cost_of_training_does_not_depend_on_whether_the_data_is_named(tmp_path: Path) -> None:
     plan = ("plan", "table2", "--train", "--device", "cpu")
     without = run_harness(tmp_path, *plan).stdout
