@@ -150,7 +150,7 @@ def convnet(recipe: str, **changes: Any) -> Job:  # noqa: ANN401 -- settings of 
 def small_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, float]:
     """Train a convnet on images of 32 pixels; return its job, its folder and its accuracy there."""
     runs = tmp_path_factory.mktemp("convnet")
-    job = convnet("regnety-16gf", epochs=5, optimizer="adamw", learning_rate=0.08)
+    job = convnet("regnety-16gf", epochs=5, optimizer="adamw", learning_rate=0.01, lr_batch=0.0)
     metrics, _ = trained(job, runs)
     return job, runs, float(metrics["top1"].value)
 
