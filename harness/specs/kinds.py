@@ -143,6 +143,7 @@ KINDS: Mapping[str, Kind] = {
             *("top1", "top5", "real"),
             *("top1_class", "top1_distil", "top1_softmax_sum", "top1_logit_mean"),
         ),
+        revision=2,
     ),
     "agreement": Kind(
         required=("first", "second", "data"),
@@ -153,6 +154,7 @@ KINDS: Mapping[str, Kind] = {
         required=("model", "weights", "res", "data"),
         defaults=_PREPROCESSING,
         metrics=("cosine_in", "cosine_out", "cosine_class"),
+        revision=2,
     ),
     "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes")),
     "recipe": Kind(
