@@ -953,7 +953,7 @@ def test_many_unreadable_images_are_counted_and_the_first_named(photos: Path, we
         "resumes from here, or count them as wrong with --skip-unreadable"
     )
     outcome = evaluate_one(A, tmp_path, skip=True)
-    assert outcome.warnings == [
+    assert outcome.warnings[:1] == [
         f"7 of 21 images could not be read and count as wrong: {', '.join(names[:5])} and 2 more"
     ]
 
@@ -964,7 +964,7 @@ def test_an_image_that_is_skipped_counts_as_wrong_with_a_warning_and_a_stricter_
     name = expected[0].names[3]
     cut_short(photos, name)
     outcome = evaluate_one(A, tmp_path, skip=True)
-    assert outcome.warnings == [f"1 of 21 images could not be read and count as wrong: {name}"]
+    assert outcome.warnings[:1] == [f"1 of 21 images could not be read and count as wrong: {name}"]
     assert outcome.facts["unreadable"] == [name]
     others = [position for position in range(COUNT) if position != 3]
     assert_same(outcome.predictions.take(others), expected[0].take(others), within=1e-5)
@@ -1093,6 +1093,36 @@ def test_top5_considers_all_five_predictions() -> None:
     metrics, _ = score.accuracies(predictions)
     assert_measured(metrics["top1"], [False, False, True])
     assert_measured(metrics["top5"], [True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("classes", "right", "of", "chance"),
+    [(1000, 0, 40, "0.1 %"), (1000, 20, 1000, "0.1 %"), (10, 14, 100, "10 %"), (102, 0, 3, "0.98 %")],
+)
+def test_an_accuracy_near_that_of_guessing_is_a_warning(classes: int, right: int, of: int, chance: str) -> None:
+    predictions = scored([str(n) for n in range(of)], [1] * of, [1] * right + [2] * (of - right))
+    metrics, _ = score.accuracies(predictions)
+    (warning,) = score.chance_warnings(metrics, classes, of)
+    assert warning == (
+        f"top-1 is {100 * right / of:.2f} % on {of:,} images, and guessing gives {chance} with {classes:,} classes: "
+        "are the labels numbered as the model's classes are, and are these its weights?"
+    )
+
+
+@pytest.mark.parametrize(("classes", "right", "of"), [(1000, 60, 1000), (10, 16, 100), (2, 56, 100), (1000, 1, 4)])
+def test_an_accuracy_above_that_of_guessing_is_none(classes: int, right: int, of: int) -> None:
+    predictions = scored([str(n) for n in range(of)], [1] * of, [1] * right + [2] * (of - right))
+    assert score.chance_warnings(score.accuracies(predictions)[0], classes, of) == []
+
+
+def test_an_evaluation_warns_of_labels_that_are_not_the_images_and_of_guesses(
+    kept_photos: Path, kept_weights: Path, tmp_path: Path
+) -> None:
+    outcome = evaluate_one(A, tmp_path, photos=kept_photos, weights=kept_weights)
+    labels, chance = outcome.warnings
+    assert labels.startswith("20 of 20 labels are not among the ReaL labels of their images (1 in 10 is usual): ")
+    assert chance.startswith("top-1 is 0.00 % on 21 images, and guessing gives 0.1 % with 1,000 classes: ")
+    assert outcome.facts["images"]["labels"] == labels
 
 
 # Agreement.

@@ -213,7 +213,11 @@ def test_a_class_that_only_has_training_images_keeps_its_number(tmp_path: Path) 
 def test_the_facts_of_a_whole_dataset_show_that_it_is_one(tmp_path: Path) -> None:
     images = open_images("cifar10", str(write_pictures(tmp_path, [f"{letter}/a.jpg" for letter in "abcdefghij"])))
     every = replace(
-        images, names=images.names * 1000, labels=np.tile(images.labels, 1000), sizes=np.tile(images.sizes, 1000)
+        images,
+        names=tuple(f"{letter}/{n}.jpg" for n in range(1000) for letter in "abcdefghij"),
+        labels=np.tile(images.labels, 1000),
+        sizes=np.arange(10_000),
+        files=None,
     )
     facts = image_facts(every)
     assert facts["whole"]
@@ -518,7 +522,7 @@ def test_a_truncated_tar_is_to_be_downloaded_again(tmp_path: Path) -> None:
 
 def test_a_tar_without_images_is_an_error(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", [("cat/a.txt", b"cat")])
-    assert refusal("pets", path) == f"--data pets={path}: no images in {path}"
+    assert refusal("pets", path) == f"--data pets={path}: no images in {path}; 1 other files (cat/a.txt)"
 
 
 def test_one_tar_is_the_test_images_and_nothing_else(tmp_path: Path) -> None:
@@ -580,7 +584,7 @@ def test_keys_that_begin_anew_in_each_shard_are_distinguished(tmp_path: Path) ->
     [
         ([("a.jpg", picture())], "0.tar has no a.cls next to a.jpg"),
         ([("a.jpg", picture()), ("a.cls", b"cat")], "a.cls in 0.tar contains 'cat', not a class index"),
-        ([("a.txt", b"")], "no images in 0.tar"),
+        ([("a.txt", b"")], "no images in 0.tar; 1 other files (a.txt)"),
         (
             [("a.jpg", picture()), ("a.cls", b"1000")],
             "1 of 1 images have a class that imagenet does not have (a.jpg has 1000); its classes are 0 to 999",

@@ -110,7 +110,7 @@ def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Opti
 def _print_summary(outcome: "ExecutionOutcome", figures: Iterable[Path]) -> None:
     """Print how many jobs were measured, and which files there are now."""
     runner, store = outcome.runner, outcome.runner.store
-    warn(*store.damaged)
+    warn(*store.damaged, *runner.inventory.notes)
     failed, measured = len(runner.failed), len(runner.measured)
     counts = f"{measured - failed} measured{f', {failed} failed' if failed else ''}"
     paths = "  ".join([f"{store.root}/", *map(str, figures)])

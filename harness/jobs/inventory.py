@@ -17,6 +17,7 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
     """Open each dataset that these jobs need and the user gave, check its image headers, and find the weights."""
     images: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
+    notes: list[str] = []
     trained = {str(job.get("data")) for job in jobs if job.kind == "train"}
     names = dict.fromkeys(str(job.get("data")) for job in jobs)
     for data, split in ((data, split) for data in names for split in ("train", "test")):
@@ -28,6 +29,9 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
             problems.append(str(error))
             continue
         images[data if split == "test" else train_split(data)] = image_facts(opened)
+        notes += [str(opened.error(message)) for message in opened.left_out_messages]
+        if opened.labelled is not None and opened.labelled.wrong:
+            problems.append(str(opened.error(opened.labelled.warning)))
         if not inputs.skip_unreadable:
             problems += check_headers(opened)
     problems += [problem for job in jobs if job.kind == "train" and (problem := check.find_problem(job, images))]
@@ -48,7 +52,14 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
             missing[name] = str(error)
         else:
             hashes[name], also_fits[name] = file.sha256, file.also_fits
-    return Inventory(images=images, weights=hashes, also_fits=also_fits, problems=tuple(problems), missing=missing)
+    return Inventory(
+        images=images,
+        weights=hashes,
+        also_fits=also_fits,
+        problems=tuple(problems),
+        notes=tuple(notes),
+        missing=missing,
+    )
 
 
 def unfit_weights(inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.errors import JobError, name_few
 from harness.jobs import Outcome
+from harness.jobs.evaluate import score
 from harness.jobs.training.check import teacher_warning
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
@@ -62,13 +63,15 @@ def train(  # noqa: PLR0913 -- what a training needs
     waiting = sum(row["waiting"] * row["seconds"] for row in facts["history"])
     share = waiting / max(1e-9, sum(row["seconds"] for row in facts["history"]))
     waited = f"the device waited for images {100 * share:.0f} % of the time: give more --workers, or smaller images"
-    metrics = _metrics(facts)
+    metrics, tests = _metrics(facts), facts["tests"]
     damaged = f"damaged and set aside, {name_few(facts['damaged_checkpoints'])}: check the disk of {runs}"
     warnings = {
         waited: share > WAITING_SHARE,
         _UNTRAINED_HEAD: "top1_class" in metrics and Hyperparameters.of(job).class_head_alone,
         damaged: bool(facts["damaged_checkpoints"]),
         teacher_warning(job): True,
+        **{facts[split].get("labels", ""): True for split in ("images", "tests")},
+        **dict.fromkeys(score.chance_warnings(metrics, tests["classes_of"], tests["images"]), True),
     }
     return metrics, facts, [text for text, applies in warnings.items() if text and applies]
 

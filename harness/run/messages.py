@@ -60,13 +60,15 @@ class Inventory:
 
     `images` is by the name of the dataset, or by `train_split` of it for the training images, `weights` by
     `MODEL.TAG` (None: on timm's hub).  `also_fits` has the other weights that a file's name may as well be for.
-    `problems` has a sentence for what is wrong with a dataset, `missing` a sentence for weights that do not exist.
+    `problems` has a sentence for what is wrong with a dataset, `notes` one for what was left out of it, `missing` one for
+    weights that do not exist.
     """
 
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weights: Mapping[str, str | None] = field(default_factory=dict)
     also_fits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -135,7 +135,7 @@ class Runner:
             return set(facts.get("evaluations", ())) == ids and bool(ids)
         data = str(job["data"])
         images = self.inventory.images.get(train_split(data) if job.kind == "train" else data)
-        if images is None or facts["images"]["fingerprint"] != images["fingerprint"]:
+        if images is None or any(facts["images"].get(name) != images.get(name) for name in ("fingerprint", "whole")):
             return False
         if job.kind == "train":
             return self.store.weights_of(result).is_file() and self._has_current_weights(job, facts["took"])

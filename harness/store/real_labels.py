@@ -20,11 +20,17 @@ _VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})")
 
 def real_labels(names: Sequence[str]) -> NDArray[np.int32] | None:
     """Return the labels of each image, a row each; None where the names are not ImageNet validation's."""
-    matches = [_VALIDATION.search(name) for name in names]
-    if not matches or not all(matches):
+    numbers = np.array([number or 0 for number in validation_numbers(names)], dtype=np.int64)
+    if not len(numbers) or numbers.min() < 1:
         return None
-    labels, numbers = _all_labels(), np.array([int(match[1]) for match in matches if match])
-    return labels[numbers - 1] if numbers.min() >= 1 and numbers.max() <= len(labels) else None
+    labels = _all_labels()
+    return labels[numbers - 1] if numbers.max() <= len(labels) else None
+
+
+def validation_numbers(names: Sequence[str]) -> list[int | None]:
+    """Return the number of each image among ImageNet's validation images; None where its name carries none."""
+    matches = (_VALIDATION.search(name) for name in names)
+    return [int(match[1]) if match else None for match in matches]
 
 
 def is_labelled(labels: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.errors import JobError, name_few
 from harness.jobs.data.files import split_folder
+from harness.jobs.data.identity import imagenet_class_indices
 from harness.jobs.data.images import Images, UnreadableImage, image_facts
-from harness.jobs.data.labelling import imagenet_class_indices
+from harness.jobs.data.walk import PICTURE, is_hidden
 from harness.machine import usable_cores
 from harness.run.messages import CheckReport
 
@@ -45,7 +46,7 @@ def check_images(
     unreadable, duplicates = _scan(images, _decode if thorough else _check_header, report, workers)
     missing, empty = _missing_classes(images), _empty_folders(images)
     count = f"{len(images) - len(unreadable):,} of {len(images):,} images"
-    duplicate_names = [" = ".join(names) for names in duplicates]
+    duplicate_names = [name_few(names, separator=" = ") for names in duplicates]
     published = facts["of"] or len(images)
     return CheckReport(
         lines=(
@@ -57,11 +58,13 @@ def check_images(
         ),
         notes=(
             *([_count_message(facts, "a sample's")] if len(images) < published else []),
+            *images.left_out_messages,
             *_name_problem(f"{len(missing):,} of {images.classes:,} classes have no images", missing),
             *_name_problem(f"{len(empty)} class folders are empty", empty),
         ),
         problems=(
             *([_count_message(facts, "of more images than were published")] if len(images) > published else []),
+            *_identity_problems(images, facts),
             *([_unreadable_message(images, unreadable)] if unreadable else []),
             *_name_problem(f"{len(duplicates)} images are there more than once", duplicate_names),
         ),
@@ -75,6 +78,16 @@ def _count_message(facts: Mapping[str, Any], kind: str) -> str:
     )
 
 
+def _identity_problems(images: Images, facts: Mapping[str, Any]) -> list[str]:
+    """Return what shows that these images, or their labels, are not the published ones."""
+    labels = [facts["labels"]] if "labels" in facts else []
+    sample = len(images) != facts["of"] or facts["classes"] < images.known.classes
+    if facts["whole"] or not images.known.label or (sample and images.known.label in facts["said"]):
+        return labels
+    problem = f"{facts['said']}: these are not the images of {images.known.label} as published"
+    return [f"{problem}, and results are shown and never judged against published ones", *labels]
+
+
 def _missing_classes(images: Images) -> list[str]:
     """Return the classes without images, as their folders would be called."""
     missing = sorted(set(range(images.classes)) - set(images.labels.tolist()))
@@ -86,16 +99,17 @@ def _missing_classes(images: Images) -> list[str]:
 
 
 def _empty_folders(images: Images) -> list[str]:
-    """Return the class folders that contain no image."""
+    """Return the class folders that contain no image, nor a picture that was left out."""
     root = Path(images.where).expanduser()
     folder = split_folder(images, root) if root.is_dir() else None
     used = {name.partition("/")[0] for name in images.names if "/" in name}
     if folder is None or not used:
         return []
+    used |= {name.partition("/")[0] for name in images.left_out.get(PICTURE, ())}
     return sorted(
         entry.name
         for entry in os.scandir(folder)
-        if entry.is_dir() and entry.name not in used and not entry.name.startswith(".")
+        if entry.is_dir() and entry.name not in used and not is_hidden(entry.name)
     )
 
 

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.errors import JobError
+from harness.jobs.data import identity
+from harness.jobs.data.walk import LeftOut, describe_left_out
 from harness.specs.datasets import DATASETS, DataSet
 
 UNKNOWN = DataSet(label="", classes=0, test_images=0)
+
+# Classes of a dataset about which nothing is known: a label beyond is a damaged one.
+MOST_CLASSES = 1_000_000
 
 
 class UnreadableImage(JobError):  # noqa: N818 -- reads as what happened
@@ -60,8 +66,10 @@ class Images(DataSource):
 
     `names` are unique: paths below the folder, members of a tar, or positions where a source has no names.  `labels`
     are class indices of the dataset, `classes` how many it has, `sizes` bytes (0 where unknown), `notes` about the
-    labels.  `read` returns the bytes of an image or a picture, `head` its first bytes where that is cheaper; both may
-    be called in any process.  `stream` returns the pictures of a source that is only read from beginning to end.
+    labels.  `files` are equal for images that are links to one file, `path` is the folder or file that they are in;
+    both are empty where a source does not tell.  `left_out` names by reason what is there as well.  `read` returns the
+    bytes of an image or a picture, `head` its first bytes where that is cheaper; both may be called in any process.
+    `stream` returns the pictures of a source that is only read from beginning to end.
     """
 
     names: tuple[str, ...]
@@ -69,6 +77,9 @@ class Images(DataSource):
     sizes: NDArray[np.int64]
     classes: int
     notes: tuple[str, ...] = ()
+    files: NDArray[np.int64] | None = None
+    path: str = ""
+    left_out: LeftOut = field(default_factory=dict)
     read: Callable[[int], Any] | None = None
     head: Callable[[int], bytes] | None = None
     stream: Callable[[], Iterator[Any]] | None = None
@@ -88,22 +99,21 @@ class Images(DataSource):
 
         Raises `JobError` for a label that the dataset does not have.
         """
-        indices = np.array(labels, dtype=np.int64)
-        classes = classes or source.known.classes or int(indices.max()) + 1
-        invalid = np.flatnonzero((indices < 0) | (indices >= classes))
-        if len(invalid):
+        classes = classes or source.known.classes or min(max(labels) + 1, MOST_CLASSES)
+        invalid = [position for position, label in enumerate(labels) if not 0 <= label < classes]
+        if invalid:
             first = invalid[0]
             raise source.error(
-                f"{len(invalid):,} of {len(indices):,} images have a class that {source.data} does not have "
-                f"({names[first]} has {indices[first]}); its classes are 0 to {classes - 1}"
+                f"{len(invalid):,} of {len(labels):,} images have a class that {source.data} does not have "
+                f"({names[first]} has {labels[first]}); its classes are 0 to {classes - 1}"
             )
         return cls(
             data=source.data,
             where=source.where,
             split=source.split,
             names=tuple(names),
-            labels=indices.astype(np.int32),
-            sizes=np.zeros(len(indices), np.int64) if sizes is None else np.fromiter(sizes, dtype=np.int64),
+            labels=np.array(labels, dtype=np.int32),
+            sizes=np.zeros(len(labels), np.int64) if sizes is None else np.fromiter(sizes, dtype=np.int64),
             classes=classes,
             **fields,
         )
@@ -124,6 +134,26 @@ class Images(DataSource):
         for row in zip(self.names, self.labels.tolist(), self.sizes.tolist(), strict=True):
             digest.update(json.dumps(row).encode())  # whatever is in a name, no two lists are written alike
         return digest.hexdigest()
+
+    @cached_property
+    def labelled(self) -> identity.LabelCheck | None:
+        """How many labels are those that the images' names tell; None where names tell nothing."""
+        return identity.check_labels(self.known, self.names, self.labels)
+
+    @cached_property
+    def copies(self) -> int:
+        """How many have the bytes of another one; reads those of equal size in part, once."""
+        head = self.head
+        if head is None:
+            return identity.count_copies(self.files, self.sizes, None)
+        return identity.count_copies(
+            self.files, self.sizes, lambda position, whole: self.fetch(position) if whole else head(position)
+        )
+
+    @property
+    def left_out_messages(self) -> list[str]:
+        """A sentence for each reason why something that is there was not taken."""
+        return [f"left out: {clause}" for clause in describe_left_out(self.left_out)]
 
     def image(self, position: int) -> Image.Image:
         """Read an image as RGB.
@@ -203,22 +233,45 @@ def _reason(error: Exception, content: Any = None) -> str:  # noqa: ANN401
 
 
 def image_facts(images: Images) -> dict[str, Any]:
-    """Return which images these are, and whether they are all that were published."""
+    """Return which images these are, and whether they are all that were published, by number, name, label and bytes.
+
+    `copies`, `labels` (a sentence) and `left_out` are there only where there is something to tell.
+    """
     known = images.known
     published = (known.test_images if images.split == "test" else known.train_images) or None
     count, present = len(images), len(np.unique(images.labels))
-    summary = f"{count:,} images of {known.label or images.data}"
-    if published is not None:
-        part = f"all {count:,}" if count == published else f"{count:,} of the {published:,}"
-        classes = f", {present:,} of its {known.classes:,} classes" if present != known.classes else ""
-        summary = f"{part} images of {known.label}{classes}"
-    return {
+    label, exact = known.label, None
+    if images.split == "test":
+        path = identity.full_path(images.where, images.path, images.names[0])
+        label, exact = identity.find_variant(known, path, images.names)
+    flaws, copies = [], 0
+    if count == published:
+        copies = images.copies if label == known.label else 0
+        flaws = identity.find_flaws(known, images.names, images.labels, labelled=images.labelled, exact=exact)
+    too_many_copies = copies > identity.allowed_copies(known, count)
+    summary = f"{count:,} images of {label or images.data}"
+    if too_many_copies:
+        summary = f"{count - copies:,} of the {published:,} images of {label}, in {count:,} files"
+    elif published is not None and (count != published or not flaws) and label == known.label:
+        summary = f"{f'all {count:,}' if count == published else f'{count:,} of the {published:,}'} images of {label}"
+    if published is not None and present != known.classes:
+        summary += f", {present:,} of its {known.classes:,} classes"
+    facts: dict[str, Any] = {
         "name": images.data,
         "fingerprint": images.fingerprint,
         "images": count,
         "of": published,
         "classes": present,
         "classes_of": images.classes,
-        "whole": count == published and present == known.classes,
-        "said": summary,
+        "whole": count == published and present == known.classes and label == known.label and not flaws,
+        "said": "; ".join([summary, *flaws]),
     }
+    if too_many_copies:
+        facts["whole"] = False
+    if copies:
+        facts["copies"] = copies
+    if images.labelled is not None and images.labelled.doubtful:
+        facts["labels"] = images.labelled.warning
+    if images.left_out:
+        facts["left_out"] = {reason: len(names) for reason, names in sorted(images.left_out.items())}
+    return facts

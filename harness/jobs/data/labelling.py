@@ -3,25 +3,29 @@
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from timm.data import ImageNetInfo
-
 from harness.errors import JobError, name_few
+from harness.jobs.data.identity import classes_in_names, imagenet_class_indices
 from harness.jobs.data.images import DataSource
 
-_NUMBER = re.compile(r"(\d{8})(?:\D*)$")
+# The number of an image in its name, which may end with a WordNet id.
+_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})|(?<!n)(\d{8})\D*$")
+_INDEX = re.compile(r"0*[0-9]{1,9}")  # of ASCII's digits, and no more than a class index has
 _DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 
 Labels = list[int | None]
 
 
-@cache
-def imagenet_class_indices() -> Mapping[str, int]:
-    """Return the index of each of ImageNet's 1,000 WordNet ids, in timm's order."""
-    return {name: index for index, name in enumerate(ImageNetInfo().label_names())}  # type: ignore[no-untyped-call]
+def is_index(text: str) -> bool:
+    """Whether a text is a class index."""
+    return _INDEX.fullmatch(text) is not None
+
+
+def is_imagenet_class(name: str) -> bool:
+    """Whether a folder is called as a class of ImageNet: by its WordNet id, or its number."""
+    return name in imagenet_class_indices() or (is_index(name) and int(name) < len(imagenet_class_indices()))
 
 
 # By folder.
@@ -41,19 +45,21 @@ def number_folders(source: DataSource, folders: Sequence[str]) -> tuple[dict[str
             f"{len(folders)} class folders, but {known.label} has {known.classes} classes, numbered by the order of "
             f"their folders, so there must be one for each; there are {name_few(folders)}"
         )
-    return {folder: index for index, folder in enumerate(folders)}, len(folders), []
+    alone = [f"all images are in one class folder, {folders[0]}"] if len(folders) == 1 else []
+    return {folder: index for index, folder in enumerate(folders)}, len(folders), alone
 
 
 def _number_imagenet_folders(source: DataSource, folders: Sequence[str]) -> tuple[dict[str, int], int, list[str]]:
     ids = imagenet_class_indices()
-    numeric = all(folder.isdigit() for folder in folders)
+    numeric = all(map(is_index, folders))
     indices = {folder: int(folder) if numeric else ids.get(folder, -1) for folder in folders}
     invalid = [folder for folder, index in indices.items() if not 0 <= index < len(ids)]
     if invalid:
         expected = "a number from 0 to 999" if numeric else "one of the 1,000 WordNet ids, as n01440764"
+        shifted = numeric and sorted(map(int, folders)) == list(range(1, len(ids) + 1))
         raise source.error(
             f"{len(invalid)} of {len(folders)} folders are no class of ImageNet ({name_few(invalid)}); a class folder "
-            f"is called {expected}"
+            f"is called {expected}{'; these begin at 1, so each is one too high' if shifted else ''}"
         )
     if len(set(indices.values())) < len(indices):
         duplicates = [folder for folder in folders if list(indices.values()).count(indices[folder]) > 1]
@@ -71,6 +77,9 @@ def label_by_file(source: DataSource, names: Sequence[str], folder: Path) -> tup
     """
     if source.known.order != "imagenet":
         raise source.error("the images are in no class folders, so their classes are unknown")
+    in_names = [label for label in classes_in_names(names) if label is not None]
+    if len(in_names) == len(names):
+        return in_names, ["labels are the WordNet ids in the names of the files"]
     match = _find_label_file(folder)
     if match is None:
         raise source.error(
@@ -106,15 +115,17 @@ def check_against_file(source: DataSource, names: Sequence[str], labels: Sequenc
 def _find_label_file(folder: Path, *, near: bool = True) -> tuple[Path, Callable[[Path, Sequence[str]], Labels]] | None:
     folders = [folder]
     if near:
-        roots = (folder, folder.parent)
-        folders = [root / below for root in roots for below in ("", "ILSVRC2012_devkit_t12/data", "devkit/data")]
+        # Kaggle's archive has them next to ILSVRC, of which the images are in ILSVRC/Data/CLS-LOC/val.
+        roots = (folder, *folder.absolute().parents[: 4 if "CLS-LOC" in folder.absolute().parts else 1])
+        folders = [root / below for root in roots for below in _LABEL_FOLDERS]
     paths = ((candidate / name, read) for candidate in folders for name, read in _READERS.items())
     return next(((path, read) for path, read in paths if path.is_file()), None)
 
 
 def _by_number(names: Sequence[str], classes: Sequence[int]) -> Labels:
     """Use line i for image number i: the number is in the name."""
-    numbers = [int(match[1]) if (match := _NUMBER.search(name.rpartition(".")[0])) else 0 for name in names]
+    matches = (_NUMBER.search(name.rpartition(".")[0]) for name in names)
+    numbers = [int(match[1] or match[2]) if match else 0 for match in matches]
     return [classes[number - 1] if 1 <= number <= len(classes) else None for number in numbers]
 
 
@@ -125,7 +136,7 @@ def _read_devkit(path: Path, names: Sequence[str]) -> Labels:
         raise JobError(f"{path}: needs the devkit's meta.mat next to it, which says which class each number is")
     wordnet = _devkit_ids(meta)
     lines, ids = _lines(path), imagenet_class_indices()
-    classes = [ids.get(wordnet.get(int(line), "")) if line.isdecimal() else None for line in lines]
+    classes = [ids.get(wordnet.get(int(line), "")) if is_index(line) else None for line in lines]
     invalid = next((line for line, number in zip(lines, classes, strict=True) if number is None), None)
     if invalid is not None:
         raise JobError(f"{path}: {invalid} is no class of {meta.name}")
@@ -156,8 +167,8 @@ def _read_list(path: Path, names: Sequence[str]) -> Labels:
     labels: dict[str, int] = {}
     for line in _lines(path):
         name, _, index = line.rpartition(" ")
-        if not index.isdecimal() or int(index) >= len(imagenet_class_indices()):
-            raise JobError(f"{path}: '{line}' is not a name and a class from 0 to 999")
+        if not is_index(index) or int(index) >= len(imagenet_class_indices()):
+            raise JobError(f"{path}: '{line[:80]}' is not a name and a class from 0 to 999")
         labels[Path(name).name] = int(index)
     return [labels.get(Path(name).name) for name in names]
 
@@ -189,3 +200,9 @@ _READERS: Mapping[str, Callable[[Path, Sequence[str]], Labels]] = {
     "val.txt": _read_list,
     "imagenet_2012_validation_synset_labels.txt": _read_synsets,
 }
+
+# Where they are kept, seen from the images or from the folder around them: the devkit's, and mmpretrain's, own folder.
+_LABEL_FOLDERS = ("", "meta", "ILSVRC2012_devkit_t12/data", "devkit/data")
+
+# Files next to images that are neither images nor left out.
+FILES = frozenset({*_READERS, "meta.mat"})

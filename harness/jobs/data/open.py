@@ -8,6 +8,7 @@ from harness.errors import JobError
 from harness.jobs import Outcome
 from harness.jobs.data import files, sources
 from harness.jobs.data.images import DataSource, Images
+from harness.jobs.data.walk import LeftOut, describe_left_out
 from harness.plan.job import Job
 from harness.run.messages import Inputs, Progress, Report
 from harness.store.result import Measurement
@@ -37,9 +38,16 @@ def open_images(data: str, where: str, *, split: str = "test") -> Images:
 def count_images(data: str, where: str) -> dict[str, int]:
     """Count `test_images` and `train_images` of the splits that are there, and `classes`.
 
-    The files of a folder are listed and not opened.  Raises `JobError` if there are no images.
+    The files of a folder are listed and not opened; several links to one are one image.  Raises `JobError` if there are
+    no images.
     """
+    return _count_splits(data, where)[0]
+
+
+def _count_splits(data: str, where: str) -> tuple[dict[str, int], dict[str, LeftOut]]:
+    """Return the counts, and what was left out, by split."""
     counts: dict[str, int] = {}
+    left_out: dict[str, LeftOut] = {}
     errors: list[JobError] = []
     root = Path(where).expanduser()
     for split in ("test", "train"):
@@ -48,15 +56,17 @@ def count_images(data: str, where: str) -> dict[str, int]:
             counted = files.count_in_folder(source, root) if root.is_dir() else None
             if counted is None:
                 opened = open_images(data, where, split=split)
-                counted = len(opened), len(np.unique(opened.labels))
+                distinct = len(opened) if opened.files is None else len(np.unique(opened.files))
+                counted = distinct, len(np.unique(opened.labels)), opened.left_out
         except JobError as error:
             errors.append(error)
             continue
         counts[f"{split}_images"] = counted[0]
         counts.setdefault("classes", counted[1])
+        left_out |= {split: counted[2]} if counted[2] else {}
     if not counts:
         raise errors[0]
-    return counts
+    return counts, left_out
 
 
 def inspect_dataset(job: Job, inputs: Inputs, report: Report) -> Outcome:
@@ -66,7 +76,16 @@ def inspect_dataset(job: Job, inputs: Inputs, report: Report) -> Outcome:
     """
     data = str(job["data"])
     report(Progress(job=job, phase="counting images"))
-    counts = count_images(data, inputs.where(data))
+    counts, left_out = _count_splits(data, inputs.where(data))
     metrics = {name: Measurement(unit=UNITS[name], value=count) for name, count in counts.items()}
     missing = [name.removesuffix("_images") for name in UNITS if name not in counts]
-    return metrics, {}, [f"{data} has no {split} images there" for split in missing]
+    facts = {
+        split: {reason: len(names) for reason, names in sorted(reasons.items())} for split, reasons in left_out.items()
+    }
+    warnings = [f"{data} has no {split} images there" for split in missing]
+    warnings += [
+        f"left out of the {split} images: {clause}"
+        for split, reasons in left_out.items()
+        for clause in describe_left_out(reasons)
+    ]
+    return metrics, {"left_out": facts} if facts else {}, warnings

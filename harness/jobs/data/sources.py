@@ -1,5 +1,6 @@
 """What timm's readers, torchvision and scikit-learn have of a dataset -> its images."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -135,8 +136,9 @@ def _open_reader(source: DataSource, prefix: str, name: str) -> Any:  # noqa: AN
 
 def _check_labels(source: DataSource, labels: Iterable[Any]) -> list[int]:
     try:
-        indices = [int(label) for label in labels]
-    except (TypeError, ValueError) as error:
+        # A number that is not whole is no index; a numeral is.
+        indices = [int(label) if isinstance(label, str) else operator.index(label) for label in labels]
+    except (TypeError, ValueError, OverflowError) as error:
         raise source.error(f"its labels are not class indices ({_shorten(error)})") from None
     if not indices:
         raise source.error("no images in it")

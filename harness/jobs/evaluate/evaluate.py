@@ -151,8 +151,11 @@ def _score(
     if unreadable:
         names = name_few(unreadable, most=NAMED)
         warnings.append(f"{len(unreadable)} of {len(images):,} images could not be read and count as wrong: {names}")
+    which = image_facts(images)
+    warnings += [which["labels"]] if "labels" in which else []
+    warnings += score.chance_warnings(metrics, images.classes, len(images))
     facts |= {
-        "images": image_facts(images),
+        "images": which,
         "weights": evaluation.weights.file.facts,
         "flags": PRECISIONS[str(evaluation.job["precision"])].facts,
         "unreadable": unreadable,

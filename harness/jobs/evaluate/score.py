@@ -1,5 +1,6 @@
 """Predictions -> accuracies, each with its confidence interval."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ from harness.stats import wilson
 from harness.store.predictions import Predictions
 from harness.store.real_labels import are_right, is_labelled, real_labels
 from harness.store.result import Measurement
+
+# Points above the accuracy of guessing: with neighbours' labels, as those numbered from 1, a model has two or three.
+NEAR_CHANCE = 5.0
 
 
 def accuracies(predictions: Predictions) -> tuple[dict[str, Measurement], dict[str, Any]]:
@@ -30,6 +34,17 @@ def accuracies(predictions: Predictions) -> tuple[dict[str, Measurement], dict[s
         agree = are_right(predictions.labels[:, None], real)[is_labelled(real)]
         facts["real"] = {"images": len(agree), "labels_agree": int(agree.sum()) / max(1, len(agree))}
     return metrics, facts
+
+
+def chance_warnings(metrics: Mapping[str, Measurement], classes: int, images: int) -> list[str]:
+    """Return a warning about a top-1 accuracy, in percent, that is hardly above that of guessing."""
+    top1, chance = metrics.get("top1"), 100 / classes
+    if top1 is None or isinstance(top1.value, str) or top1.value > chance + NEAR_CHANCE:
+        return []
+    near = (
+        f"top-1 is {top1.value:.2f} % on {images:,} images, and guessing gives {chance:.3g} % with {classes:,} classes"
+    )
+    return [f"{near}: are the labels numbered as the model's classes are, and are these its weights?"]
 
 
 def _accuracies_of_head(predictions: Predictions, name: str, real: NDArray[np.int32] | None) -> dict[str, Measurement]:
