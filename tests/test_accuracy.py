@@ -490,10 +490,16 @@ def test_an_accuracy_is_reused_for_the_same_images_and_weights_on_any_machine(
     "inventory",
     [
         Inventory(images={"imagenet": SAMPLE}, weights={"net.w": "a" * 64}),
+        Inventory(images={"imagenet": {**WHOLE, "whole": False}}, weights={"net.w": "a" * 64}),
         Inventory(images={"imagenet": WHOLE}, weights={"net.w": "b" * 64}),
         Inventory(images={"imagenet": WHOLE}, weights={"net.w": None}),
     ],
-    ids=["other images", "another file of weights", "the hub's weights instead of a file"],
+    ids=[
+        "other images",
+        "images now known not to be the published ones",
+        "another file of weights",
+        "the hub's weights instead of a file",
+    ],
 )
 def test_an_accuracy_of_other_images_or_weights_is_not_reused(
     tmp_path: Path, only: tuple[Plan, Job], inventory: Inventory

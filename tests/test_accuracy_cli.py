@@ -229,6 +229,29 @@ def test_doctor_checks_every_image_and_finds_a_sample_sound(tmp_path: Path, imag
 
 
 @needs_assets
+def test_what_is_left_out_is_a_line_of_the_run_and_labels_in_another_numbering_end_it(
+    tmp_path: Path, images: Path, weights: Path
+) -> None:
+    truth, flat = labels_of(images), tmp_path / "val"
+    flat.mkdir()
+    for path in images.rglob("*.JPEG"):
+        shutil.copy(path, flat)
+        (flat / f"._{path.name}").write_bytes(b"Mac OS X")
+    arguments = (*EVALUATE, "--data", f"imagenet={flat}", "--weights", str(weights))
+    (flat / "val.txt").write_text("".join(f"{name} {(label + 1) % 1000}\n" for name, (label, _) in truth.items()))
+    refused = harness(tmp_path, *arguments)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: --data imagenet={flat}: ")
+    assert " labels are not among the ReaL labels of their images (1 in 10 is usual): classes are " in refused.stderr
+    (flat / "val.txt").write_text("".join(f"{name} {label}\n" for name, (label, _) in truth.items()))
+    run = harness(tmp_path, *arguments)
+    assert run.returncode == 0
+    assert f"warning: --data imagenet={flat}: left out: 40 hidden or system files (._ILSVRC2012_val_" in run.stderr
+    (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")
+    assert json.loads(result.read_text())["facts"]["images"]["left_out"] == {"hidden or system files": 40}
+
+
+@needs_assets
 def test_doctor_notes_a_data_set_that_no_table_has(tmp_path: Path, images: Path) -> None:
     run = harness(tmp_path, "doctor", "--data", f"imagnet={images}")
     assert "\nnote      no shipped table has a dataset 'imagnet'; did you mean 'imagenet'?\n" in run.stdout

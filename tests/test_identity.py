@@ -71,10 +71,21 @@ def said(images: Images) -> str:
 
 
 def test_all_images_with_the_published_names_and_labels_are_whole() -> None:
-    facts = image_facts(validation())
+    facts = image_facts(validation(sizes=[109_120 + n for n in range(50_000)]))
     assert facts["whole"]
     assert facts["said"] == "all 50,000 images of ImageNet"
-    assert not {"copies", "labels", "left_out"} & facts.keys()
+    assert not {"copies", "labels", "left_out", "encoding"} & facts.keys()
+
+
+def test_images_that_were_resized_are_a_warning() -> None:
+    images = validation(sizes=[35_000 + n for n in range(50_000)])
+    facts = image_facts(images)
+    assert facts["whole"]
+    assert facts["encoding"] == (
+        "the files have 3.00 GB, those of ImageNet 6.71 GB: were the images resized or encoded anew? accuracies on the "
+        "files as published may differ"
+    )
+    assert facts["encoding"] in check_images(images, thorough=False).notes
 
 
 def test_images_whose_names_tell_nothing_are_whole_if_each_class_has_its_share() -> None:

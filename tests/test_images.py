@@ -862,6 +862,20 @@ def test_a_truncated_image_is_named(cut: int, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_an_image_that_is_too_long_to_be_resized_is_named_from_its_header(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    write_pictures(tmp_path, ["cat/a.png", "cat/b.png"])
+    Image.new("1", size).save(tmp_path / "cat/a.png")
+    Image.new("1", (10, 2000)).save(tmp_path / "cat/b.png")
+    images = open_images("pets", str(tmp_path))
+    reason = f"cannot be read ({size[0]:,} × {size[1]:,} pixels are too long and narrow to be resized)"
+    assert read_error(images) == f"cat/a.png: {reason}; replace the file or give --skip-unreadable"
+    assert images.image(1).size == (10, 2000)
+    assert check_images(images, thorough=False).problems == (f"1 of 2 images cannot be read (cat/a.png: {reason})",)
+
+
 def test_a_file_that_is_empty_or_missing_is_named(tmp_path: Path) -> None:
     write_pictures(tmp_path, ["cat/a.jpg", "cat/b.jpg"])
     (tmp_path / "cat/a.jpg").write_bytes(b"")

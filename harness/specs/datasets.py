@@ -27,7 +27,8 @@ class DataSet:
     sorted naturally, so that folders called 0 to 999 sort as numbers.  `test` names the folders under which the
     images to evaluate may lie, `train` those of the training images, `inside` the folders in which a download keeps
     them.  `even` says whether each class has the same number of images in a split that its classes divide evenly.
-    `variants` are sets that are taken for this one; the one with its label is this one.
+    `variants` are sets that are taken for this one; the one with its label is this one.  `test_bytes` is the size of
+    all files of test images, 0 where it is not known.
     """
 
     label: str
@@ -40,6 +41,7 @@ class DataSet:
     inside: tuple[str, ...] = ("",)
     even: bool = True
     variants: tuple[Variant, ...] = ()
+    test_bytes: int = 0
 
 
 # The three test sets of Recht et al. 2019, by the names and classes in the lists of the authors' repository
@@ -92,6 +94,7 @@ DATASETS: Mapping[str, DataSet] = {
         test=("val", "validation", "ILSVRC2012_img_val", "test"),
         inside=("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC"),
         variants=_IMAGENET,
+        test_bytes=6_706_000_000,  # ILSVRC2012_img_val.tar has 6,744,924,160 bytes, 512 and a padding more for each
     ),
     "imagenet-v2": DataSet(
         label="ImageNet-V2 (matched frequency)",

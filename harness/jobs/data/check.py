@@ -59,6 +59,7 @@ def check_images(
         notes=(
             *([_count_message(facts, "a sample's")] if len(images) < published else []),
             *images.left_out_messages,
+            *([facts["encoding"]] if "encoding" in facts else []),
             *_name_problem(f"{len(missing):,} of {images.classes:,} classes have no images", missing),
             *_name_problem(f"{len(empty)} class folders are empty", empty),
         ),

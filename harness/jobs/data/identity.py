@@ -23,6 +23,9 @@ from harness.store.real_labels import are_right, is_labelled, real_labels, valid
 # hardly any; other published sets are known to have some.
 _COPIES_ALLOWED = {"imagenet": 0.001, "names": 0.01}
 
+# The share that the size of all files may differ by: some mend a few files.
+_BYTES_SLACK = 0.02
+
 # Files of one size whose bytes are compared; of more it is a sample.
 _COMPARED = 50_000
 
@@ -171,6 +174,17 @@ def find_flaws(
     if labelled is None and exact is None and known.even and not rest and counts.min() and (counts != each).any():
         flaws.append(f"its classes have {counts.min():,} to {counts.max():,} images instead of {each:,}")
     return flaws
+
+
+def encoding_warning(known: DataSet, sizes: NDArray[np.int64]) -> str:
+    """Return a warning about the size of all test images' files; empty where it is as published, or not known."""
+    total = int(sizes.sum())
+    if not known.test_bytes or not total or abs(total - known.test_bytes) <= _BYTES_SLACK * known.test_bytes:
+        return ""
+    return (
+        f"the files have {total / 1e9:.2f} GB, those of {known.label} {known.test_bytes / 1e9:.2f} GB: were the images "
+        "resized or encoded anew? accuracies on the files as published may differ"
+    )
 
 
 # Copies.

@@ -21,6 +21,10 @@ from harness.specs.datasets import DATASETS, DataSet
 
 UNKNOWN = DataSet(label="", classes=0, test_images=0)
 
+# Times that an image may be longer than it is narrow.  Resized to a narrow side of 224 pixels, one of 1 × 60,000 would
+# take gigabytes; among ImageNet's the longest are about ten times as long.
+MOST_ELONGATED = 200
+
 # Classes of a dataset about which nothing is known: a label beyond is a damaged one.
 MOST_CLASSES = 1_000_000
 
@@ -221,7 +225,11 @@ def image_or_error(read: Callable[..., Image.Image], *arguments: Any) -> Image.I
 
 
 def _open(content: Any) -> Image.Image:  # noqa: ANN401
-    return content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
+    image = content if isinstance(content, Image.Image) else Image.open(io.BytesIO(content))
+    narrow, long = sorted(image.size)
+    if long > MOST_ELONGATED * max(1, narrow):
+        raise ValueError(f"{image.width:,} × {image.height:,} pixels are too long and narrow to be resized")
+    return image
 
 
 def _reason(error: Exception, content: Any = None) -> str:  # noqa: ANN401
@@ -235,7 +243,7 @@ def _reason(error: Exception, content: Any = None) -> str:  # noqa: ANN401
 def image_facts(images: Images) -> dict[str, Any]:
     """Return which images these are, and whether they are all that were published, by number, name, label and bytes.
 
-    `copies`, `labels` (a sentence) and `left_out` are there only where there is something to tell.
+    `copies`, `labels` and `encoding` (sentences) and `left_out` are there only where there is something to tell.
     """
     known = images.known
     published = (known.test_images if images.split == "test" else known.train_images) or None
@@ -263,13 +271,16 @@ def image_facts(images: Images) -> dict[str, Any]:
         "of": published,
         "classes": present,
         "classes_of": images.classes,
-        "whole": count == published and present == known.classes and label == known.label and not flaws,
+        "whole": count == published
+        and present == known.classes
+        and label == known.label
+        and not (flaws or too_many_copies),
         "said": "; ".join([summary, *flaws]),
     }
-    if too_many_copies:
-        facts["whole"] = False
     if copies:
         facts["copies"] = copies
+    if count == known.test_images and (encoding := identity.encoding_warning(known, images.sizes)):
+        facts["encoding"] = encoding
     if images.labelled is not None and images.labelled.doubtful:
         facts["labels"] = images.labelled.warning
     if images.left_out:

@@ -152,7 +152,7 @@ def _score(
         names = name_few(unreadable, most=NAMED)
         warnings.append(f"{len(unreadable)} of {len(images):,} images could not be read and count as wrong: {names}")
     which = image_facts(images)
-    warnings += [which["labels"]] if "labels" in which else []
+    warnings += [which[name] for name in ("labels", "encoding") if name in which]
     warnings += score.chance_warnings(metrics, images.classes, len(images))
     facts |= {
         "images": which,
