@@ -158,6 +158,10 @@ def test_the_few_duplicates_that_published_sets_have_are_no_flaw() -> None:
     assert said(cifar(files=[n // 2 if n < 300 else n for n in range(10_000)])).startswith("9,850 of the 10,000 images")
     assert image_facts(validation(files=[n // 2 if n < 100 else n for n in range(50_000)]))["whole"]
     assert said(validation(files=[n // 2 if n < 102 else n for n in range(50_000)])).startswith("49,949 of the 50,000")
+    train = images_of("cifar100", [str(n) for n in range(50_000)], [n // 500 for n in range(50_000)], split="train")
+    copies = np.arange(50_000)
+    copies[:1000] //= 2
+    assert image_facts(replace(train, files=copies))["whole"]
 
 
 def test_of_many_files_of_equal_sizes_a_sample_tells_the_share_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +378,14 @@ def test_labels_are_compared_with_the_ids_in_names(tmp_path: Path) -> None:
     test = open_images("imagenet", str(tmp_path))
     assert test.labelled is not None
     assert (test.labelled.compared, test.labelled.agree) == (1, 1)
+
+
+def test_one_id_among_the_names_does_not_stand_for_all_labels() -> None:
+    names = [VALIDATION[0].replace(".", f"_{WORDNET[BY_REAL[0]]}."), *VALIDATION[1:]]
+    assert image_facts(images_of("imagenet", names, BY_REAL))["whole"]
+    assert "labels are not among" in said(images_of("imagenet", names, in_another_order(BY_REAL)))
+    numbered = [f"{WORDNET[0]}_1.JPEG", *(f"{n}.JPEG" for n in range(1, 50_000))]
+    assert "49 to 51 images" in said(images_of("imagenet", numbered, [0, 1, *(n // 50 for n in range(2, 50_000))]))
 
 
 def test_names_of_other_datasets_tell_nothing_of_their_labels() -> None:

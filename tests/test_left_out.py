@@ -231,6 +231,12 @@ def test_hard_links_in_a_tar_are_images_and_all_else_is_counted(tmp_path: Path) 
     }
 
 
+def test_a_dot_in_the_path_of_a_member_hides_nothing(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", [("././cat/a.jpg", picture(1)), ("../dog/b.jpg", picture(2))])
+    assert open_images("pets", str(path)).labels.tolist() == [1, 0]
+    assert left_out(path) == {}
+
+
 def test_what_was_left_out_of_the_other_split_of_a_tar_is_not_counted(tmp_path: Path) -> None:
     files = [(f"{split}/cat/{name}", picture()) for split in ("val", "train") for name in ("a.jpg", "._a.jpg", "b.gif")]
     assert left_out(pack(tmp_path / "a.tar", files)) == {HIDDEN: 1, PICTURES: 1}

@@ -126,7 +126,7 @@ def _file_number(entry: os.DirEntry[str], device: int) -> int | None:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or a folder is nobody's data: hidden, or left there by a system or a tool."""
-    return name.startswith(".") or name.lower() in _SYSTEM
+    return (name.startswith(".") and name not in (".", "..")) or name.lower() in _SYSTEM
 
 
 def unsuitable(name: str) -> str:
