@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -251,6 +252,17 @@ def test_the_accuracy_of_an_epoch_is_the_share_of_the_test_images_that_are_right
     accuracies = measure_accuracies(built, tests, Hyperparameters.of(job), World(), device="cpu", workers=0)
     right = (_predict(built, tests, Hyperparameters.of(job)) == tests.labels).mean()
     assert accuracies == {"top1": pytest.approx(100 * right)}
+
+
+def test_a_training_that_ends_where_guessing_would_warns_of_it(tmp_path: Path) -> None:
+    job, weights = smoke(epochs=1, learning_rate=1e-12, warmup_epochs=0.0), tmp_path / "weights.safetensors"
+    options: dict[str, Any] = {"devices": ("cpu",), "runs": tmp_path, "weights": weights, "cores": 1}
+    *_, warnings = train.train(job, Inputs(), ignored, **options)
+    assert re.fullmatch(
+        r"top-1 is \d+\.\d\d % on 360 images, and guessing gives 10 % with 10 classes: are the labels numbered as the "
+        r"model's classes are, and are these its weights\?",
+        warnings[-1],
+    )
 
 
 # What is left behind.
