@@ -1,5 +1,8 @@
 """What the user brings -> what is really there, before anything is measured."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from harness.errors import JobError
@@ -35,31 +38,32 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
         if not inputs.skip_unreadable:
             problems += check_headers(opened)
     problems += [problem for job in jobs if job.kind == "train" and (problem := check.find_problem(job, images))]
-    hashes: dict[str, str | None] = {}
-    also_fits: dict[str, tuple[str, ...]] = {}
+    inventory = Inventory(images=images, problems=tuple(problems), notes=tuple(notes))
+    names = dict.fromkeys(name for job in jobs for name in job.weights_names)
+    return _on_hub(inventory, names) if inputs.weights is None else _in_folder(inventory, names, inputs.weights)
+
+
+def _on_hub(inventory: Inventory, names: Iterable[str]) -> Inventory:
+    """Add which weights timm has on its hub, where those of a tag do not change: the download can wait."""
+    unknown = {name: weights.unknown_tag_message(*name.partition(".")[::2]) for name in names}
+    missing = {name: message for name, message in unknown.items() if message}
+    known = (name for name in unknown if name not in missing)
+    return replace(inventory, weights=dict.fromkeys(known), missing=missing)
+
+
+def _in_folder(inventory: Inventory, names: Iterable[str], folder: Path) -> Inventory:
+    """Add which weights are in a folder."""
+    files: dict[str, weights.WeightsFile] = {}
     missing: dict[str, str] = {}
-    for name in dict.fromkeys(name for job in jobs for name in job.weights_names):
+    for name in names:
         model, _, tag = name.partition(".")
-        if inputs.weights is None:  # on the hub a tag's weights do not change, and the download can wait
-            if message := weights.unknown_tag_message(model, tag):
-                missing[name] = message
-            else:
-                hashes[name] = None
-            continue
         try:
-            file = weights.find_weights(model, tag, inputs.weights)
+            files[name] = weights.find_weights(model, tag, folder)
         except JobError as error:
             missing[name] = str(error)
-        else:
-            hashes[name], also_fits[name] = file.sha256, file.also_fits
-    return Inventory(
-        images=images,
-        weights=hashes,
-        also_fits=also_fits,
-        problems=tuple(problems),
-        notes=tuple(notes),
-        missing=missing,
-    )
+    hashes = {name: file.sha256 for name, file in files.items()}
+    also_fits = {name: file.also_fits for name, file in files.items()}
+    return replace(inventory, weights=hashes, also_fits=also_fits, missing=missing)
 
 
 def unfit_weights(inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:

@@ -60,8 +60,8 @@ class Inventory:
 
     `images` is by the name of the dataset, or by `train_split` of it for the training images, `weights` by
     `MODEL.TAG` (None: on timm's hub).  `also_fits` has the other weights that a file's name may as well be for.
-    `problems` has a sentence for what is wrong with a dataset, `notes` one for what was left out of it, `missing` one for
-    weights that do not exist.
+    `problems` has a sentence for what is wrong with a dataset, `notes` one for what was left out of it, `missing` one
+    for weights that do not exist.
     """
 
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
