@@ -1,6 +1,7 @@
 """Which trainings a cell asks for, in which order, with which settings; and what is refused before anything begins."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness.plan.plan import Options, Plan, PlannedCell, make_plan
 from harness.plan.stages import TrainingStages
 from harness.specs import Catalog, Spec, load
 from harness.specs.catalog import shipped_specs
+from harness.specs.recipe import Recipes
 
 HERE = frozenset({"imagenet", "imagenet-v2"})
 
@@ -269,6 +271,14 @@ def test_a_teacher_of_a_recipe_is_trained_once_for_all_seeds() -> None:
 
 
 # Scales.
+
+
+def test_a_scale_has_lengths_of_its_own_for_single_recipes() -> None:
+    proxy = Recipes().scale("proxy")
+    assert proxy is not None
+    stages = TrainingStages(scale=replace(proxy, epochs=0.5, most_epochs=1000, recipes={"regnety-16gf": {"epochs": 7}}))
+    epochs = {name: stages.training({"recipe": name})["epochs"] for name in ("deit-b", "regnety-16gf", "regnety-4gf")}
+    assert epochs == {"deit-b": 150, "regnety-16gf": 7, "regnety-4gf": 7}  # one recipe is like the other
 
 
 def test_the_proxy_changes_sizes_and_lengths_and_keeps_the_rest_of_the_recipe() -> None:

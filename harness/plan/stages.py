@@ -149,13 +149,12 @@ class TrainingStages:
         data = self._data_set(str(settings["data"]))
         if self.scale is None:
             return {**settings, "data": data}
-        scaled = {**settings, **self.scale.settings}
+        scaled = {**settings, "epochs": self.scale.length(int(settings["epochs"])), **self.scale.settings}
         for name in recipe.lineage:
             scaled |= self.scale.recipes.get(name, {})
         model = str(settings["model"])
         return {
             **scaled,
-            "epochs": self.scale.length(int(settings["epochs"])),
             "res": self._size(int(settings["res"])),
             "data": data,
             "model": model,
