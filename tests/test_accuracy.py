@@ -408,21 +408,6 @@ def test_a_training_that_took_the_file_of_another_name_is_not_judged() -> None:
     }
 
 
-@pytest.mark.parametrize("part", ["weights", "teacher"])
-def test_weights_of_an_earlier_run_of_their_training_are_not_judged(part: str) -> None:
-    training = Job.of("train", {"model": "net", "res": 224, "recipe": "deit-b"})
-    others = {"weights": "trained", "data": "imagenet"} if part == "weights" else {"recipe": "deit-b-distilled"}
-    kind = "evaluate" if part == "weights" else "train"
-    job = Job.of(kind, {"model": "net", "res": 224, **others}, {part: training})
-    facts = {"weights": RA, "took": {"teacher": RA["sha256"]}}
-    result = replace(evaluated(job, 80.0), facts=facts)
-    assert unclear_weights([result, replace(evaluated(training, 80.0), facts={"weights": RA})]) == {}
-    assert unclear_weights([result]) == {}
-    assert unclear_weights([result, replace(evaluated(training, 80.0), facts={"weights": AA})]) == {
-        job.key: "it took the weights of an earlier run of 'train net deit-b at 224'; run `harness reproduce` again"
-    }
-
-
 def test_an_accuracy_of_unclear_weights_is_not_drawn_among_published_points(spec: Spec) -> None:
     assert broken_input(judged(spec, {0.875: 83.1}).filled) == ""
     assert broken_input(judged(spec, {0.875: 83.1}, weights={**FILE, "also_fits": ["net.v"]}).filled)

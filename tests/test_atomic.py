@@ -165,7 +165,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 
 # Files that belong to one process or one moment: nobody misses what they held before.
-IN_PLACE = {"machine/exclusive.py", "jobs/speed/device.py", "jobs/training/process.py", "jobs/training/monitoring.py"}
+IN_PLACE = {"machine/exclusive.py", "jobs/speed/device.py", "jobs/training/monitoring.py"}
 
 
 def writes(call: ast.Call) -> bool:

@@ -179,7 +179,7 @@ def test_the_file_has_a_line_for_each_run_and_each_cell(store: Store, spec: Spec
 "runs": {{
 "{run_id(10)}": {{"job": {{"kind": "count", "revision": 1, "settings": {{"model": "tiny", "res": 224}}}}, \
 "images": null}},
-"{run_id(20)}": {{"job": {{"kind": "evaluate", "revision": 1, "settings": {{"crop": 0.875, "data": "imagenet", \
+"{run_id(20)}": {{"job": {{"kind": "evaluate", "revision": 2, "settings": {{"crop": 0.875, "data": "imagenet", \
 "interpolation": "bicubic", "model": "tiny", "norm": "imagenet", "precision": "float32", "res": 224, \
 "weights": "w"}}}}, "images": "f"}}
 }},

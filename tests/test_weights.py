@@ -668,7 +668,7 @@ CONTENTS = {
     ANSWER.encode(): WEB_PAGE,
     b"Not Found": TEXT,
     b'{"error": "Repository not found"}\n': TEXT,
-    gzip.compress(b"weights"): "is compressed by gzip; unpack it",
+    gzip.compress(b"weights", mtime=0): "is compressed by gzip; unpack it",
     b"\0\1\2": "is not a checkpoint that can be read",
 }
 

@@ -13,15 +13,13 @@ def unclear_weights(results: Iterable[Result]) -> dict[str, str]:
     A file cannot be two of timm's weights: where results have two names for it, neither is known to be right.  (Jobs of
     one name, as of another size or crop, share their file rightly, and the hub may have one file under two names.)  A
     file whose name has no tag may be any of those that timm has of the model; it says nothing about a file with a tag.
-    Our own weights are those of the training that counts, not of an earlier run of it.
     """
-    by_key = {result.job.key: result for result in results}
-    reasons = {key: reason for key, result in by_key.items() if (reason := _other_run(result, by_key))}
-    uses = [(result.job.key, name, file) for result in by_key.values() for name, file in _named_files(result)]
+    uses = [(result.job.key, name, file) for result in results for name, file in _named_files(result)]
     names: dict[object, set[str]] = {}
     for _, name, file in uses:
         if not file.get("also_fits"):
             names.setdefault(file.get("sha256"), set()).add(name)
+    reasons = {}
     for key, name, file in uses:
         label = f"{file.get('file', 'the file')} (SHA-256 {str(file.get('sha256'))[:12]}…)"
         sharing = sorted(names.get(file.get("sha256"), ()))
@@ -30,17 +28,6 @@ def unclear_weights(results: Iterable[Result]) -> dict[str, str]:
         elif len(sharing) > 1 and file.get("origin") != "hub":
             reasons[key] = f"{label} was taken for {' and '.join(sharing)}, and can only be one of them"
     return reasons
-
-
-def _other_run(result: Result, by_key: Mapping[str, Result]) -> str:
-    """Say which training has a newer run than the one whose weights a result took; empty if none has."""
-    taken = {**result.facts.get("took", {}), "weights": (result.facts.get("weights") or {}).get("sha256")}
-    for part, training in result.job.needs:
-        made = by_key.get(training.key)
-        digest = (made.facts.get("weights") or {}).get("sha256") if made is not None else None
-        if digest and taken.get(part) and digest != taken[part]:
-            return f"it took the weights of an earlier run of '{training}'; run `harness reproduce` again"
-    return ""
 
 
 def _named_files(result: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
