@@ -37,7 +37,7 @@ from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.run.messages import Progress
 from harness.specs import Catalog
-from harness.specs.kinds import KINDS, parse_memory
+from harness.specs.kinds import KINDS, parse_memory, throughput_settings
 
 ROOT = Path(__file__).parent.parent
 NO_RETENTION = "this machine's malloc cannot retain freed memory"
@@ -242,6 +242,48 @@ def test_every_flag_of_the_paper_protocol_is_set_and_recorded() -> None:
         "compile": None,
     }
     assert facts["not_compiled"] is None
+
+
+def script_job(**settings: str | float) -> Job:
+    given = {"model": "resnet18", "res": 32, "protocol": "timm", "batch": 2, "repeats": 3, **settings}
+    return Job.of("throughput", throughput_settings(given, {}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({}, {"autocast": None, "dtype": "float32", "channels_last": False, "training": False}),
+        ({"precision": "bfloat16"}, {"autocast": "bfloat16", "dtype": "float32"}),
+        (
+            {"precision": "bfloat16", "autocast": False, "channels_last": True, "fused_attention": False},
+            {"autocast": None, "dtype": "bfloat16", "channels_last": True, "fused_attention": False},
+        ),
+        ({"step": "training"}, {"training": True, "autocast": None}),
+    ],
+)
+def test_the_timm_protocol_measures_with_the_settings_of_the_job_and_warms_up_ten_times(
+    settings: dict[str, str | float], flags: dict[str, object]
+) -> None:
+    metrics, facts, _ = throughput.measure_throughput(script_job(**settings), silent, device="cpu", threads=1)
+    always = {"tf32_matmul": True, "tf32_cudnn": True, "cudnn_benchmark": True, "as_script": True}
+    assert facts["flags"].items() >= {**always, **flags}.items()
+    assert len(facts["warm_up"]) == 10
+    assert len(metrics["throughput"].samples) == 3
+    assert facts["freed_memory_kept"] is False  # malloc is as the system has it
+
+
+def test_a_step_of_training_changes_the_weights_and_a_step_of_inference_does_not() -> None:
+    for step, changes in (("training", True), ("inference", False)):
+        workload = Workload(script_job(step=step), "cpu")
+        before = workload._model.state_dict()["conv1.weight"].clone()
+        workload.make_step(2)()
+        assert bool((workload._model.state_dict()["conv1.weight"] != before).any()) is changes
+
+
+def test_the_timm_protocol_casts_weights_and_images_where_it_does_not_autocast() -> None:
+    workload = Workload(script_job(precision="bfloat16", autocast=False), "cpu")
+    assert {parameter.dtype for parameter in workload._model.parameters()} == {torch.bfloat16}
+    assert workload.make_step(2)().dtype is torch.bfloat16
 
 
 def test_the_flags_are_really_set() -> None:

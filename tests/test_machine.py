@@ -83,12 +83,39 @@ MIB = 2**20
         ("Tesla T4", 15360, "T4 15GiB", True),  # its size is not in its name
         ("Tesla T4", 15360, "T4 16GB", True),
         ("Tesla T4", 15360, "t4", True),
+        ("NVIDIA GeForce RTX 3090", 24576, "RTX 3090", True),
+        ("GeForce RTX 3090", 24576, "RTX 3090", True),
+        ("NVIDIA GeForce RTX 3090 Ti", 24576, "RTX 3090", False),
+        ("NVIDIA GeForce RTX 3090 Ti", 24576, "RTX 3090 Ti", True),
+        ("NVIDIA GeForce RTX 4090 D", 24576, "RTX 4090", False),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16384, "RTX 4090", False),
+        ("NVIDIA GeForce RTX 4080 SUPER", 16384, "RTX 4080", False),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 97887, "RTX PRO 6000 Max-Q", True),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 97887, "RTX PRO 6000 Max-Q", False),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 97887, "RTX PRO 6000", False),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4864, "A100", False),
     ],
 )
 def test_a_gpu_is_the_one_that_a_paper_names_if_each_word_matches(
     name: str, mebibytes: int, published: str, *, is_it: bool
 ) -> None:
     assert Machine(device="cuda", name=name, memory=mebibytes * MIB).matches(published) is is_it
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "is_it"),
+    [
+        ("Intel Core i9-10940X @ 3.30GHz", "Core i9-10940X", True),
+        ("12th Gen Intel Core i7-12700H", "Core i7-12700H", True),
+        ("12th Gen Intel Core i7-12700HX", "Core i7-12700H", False),
+        ("AMD EPYC 7763", "Core i9-10940X", False),
+    ],
+)
+def test_a_cpu_is_the_one_that_was_published_with_its_cores(name: str, published: str, *, is_it: bool) -> None:
+    cpu = Machine(device="cpu", name=name, memory=16 * GIB, cores=28, threads=14)
+    assert cpu.matches(published, cores=14) is is_it
+    assert not cpu.matches(published)  # without its cores, what was published is a GPU
+    assert not replace(cpu, device="cuda").matches(published, cores=14)
 
 
 def test_a_cpu_is_never_the_gpu_that_a_paper_names() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError
 from harness.plan.job import Job
-from harness.plan.plan import Options, Plan, PlannedCell, make_plan
+from harness.plan.plan import Options, Plan, PlannedCell, make_job, make_plan
 from harness.specs import Catalog, Spec, load
 from harness.specs.checked import Scalar
 from harness.specs.kinds import KINDS
@@ -223,6 +223,37 @@ def test_the_protocol_of_the_command_line_wins_and_brings_its_own_memory(mine: S
     assert (job["protocol"], job["memory"]) == ("modern", "all")
     assert job.key != throughput_job(mine, Options()).key
     assert throughput_job(mine, Options(protocol="paper")).key == throughput_job(mine, Options()).key
+
+
+def test_the_timm_protocol_has_the_arguments_of_timms_script_where_nobody_gives_others(mine: Spec) -> None:
+    assert dict(throughput_job(mine, Options(protocol="timm")).settings) == {
+        "model": "one",
+        "res": 224,
+        "protocol": "timm",
+        "batch": 256,
+        "repeats": 40,
+        "step": "inference",
+        "precision": "float32",
+        "autocast": True,
+        "channels_last": False,
+        "compile": False,
+        "fused_attention": True,
+    }
+    given = throughput_job(mine, Options(protocol="timm", batch=4, repeats=7))
+    assert (given["batch"], given["repeats"]) == (4, 7)
+
+
+def test_what_a_table_sets_for_timms_protocol_stays_behind_where_another_is_asked_for() -> None:
+    (spec,) = Catalog().find(["timm-speed"])
+    cell = spec.cell("resnet18", "train_amp_nhwc_pt112_cu113_rtx3090")
+    assert dict(make_job(cell, Options(protocol="paper")).settings) == {
+        "model": "resnet18",
+        "res": 224,
+        "protocol": "paper",
+        "repeats": 30,
+        "batch": "auto",
+        "memory": "16GiB",
+    }
 
 
 def test_a_batch_that_is_given_needs_no_cap_on_memory(mine: Spec) -> None:

@@ -382,6 +382,28 @@ label = "B"
         assert message == f"mine.toml:7: tflops in [machine.V100 16GB] must be above 0, not {tflops}"
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("step = 'training'", "step is a setting of the timm protocol alone; set protocol = 'timm' with it"),
+        (
+            "protocol = 'modern', precision = 'float32'",
+            "precision is a setting of the timm protocol alone; set protocol = 'timm' with it",
+        ),
+        (
+            "protocol = 'timm', precision = 'tf32'",
+            "precision = 'tf32' is what float32 means in the timm protocol on a GPU; set 'float32'",
+        ),
+    ],
+)
+def test_what_only_timms_protocol_takes_is_reported_where_it_does_not_belong(
+    mistakes: Mistakes, settings: str, message: str
+) -> None:
+    column = "[column.speed]\nlabel = 'speed'\njob = 'throughput'\nmetric = 'throughput'\n"
+    row = "[row.x]\nlabel = 'X'\n"
+    assert mistakes(f"{TABLE}{column}set = {{ {settings} }}\n{row}")[0].endswith(f": {message}")
+
+
 def test_the_axes_of_a_figure_are_columns(mistakes: Mistakes) -> None:
     text = '[table]\ntitle = "T"\nx = "throughput"\ny = "top"\n[column.top1]\nlabel = "A"\n' + ROW
     assert mistakes(text) == [
@@ -557,7 +579,7 @@ def test_an_unknown_setting_is_reported_with_the_nearest(mistakes: Mistakes) -> 
         ("mixup = true", "mixup in [row.x.set] must be a number, not true"),
         ("erasing = 1.5", "erasing in [row.x.set] must be at most 1, not 1.5"),
         ("ema = 1", "ema in [row.x.set] must be true or false, not 1"),
-        ('protocol = "new"', "protocol in [row.x.set] must be 'paper' or 'modern', not 'new'"),
+        ('protocol = "new"', "protocol in [row.x.set] must be 'paper' or 'modern' or 'timm', not 'new'"),
         ('batch = "most"', "batch in [row.x.set] must be 'auto' or 'largest' or an integer, not 'most'"),
         ("batch = -4", "batch in [row.x.set] must be at least 1, not -4"),
         ('memory = "16"', "memory in [row.x.set] must be an amount, as 16GiB or 16GB, or all, not '16'"),

@@ -312,6 +312,49 @@ def test_throughputs_of_timm_at_another_size_than_the_papers_are_marked_with_tha
     assert in_specs == expected
 
 
+def test_every_throughput_that_timm_published_has_a_job_as_its_file_says() -> None:
+    precisions = {
+        "amp": ("float16", True),
+        "amp_bf16": ("bfloat16", True),
+        "bf16": ("bfloat16", False),
+        "fp32": ("float32", True),
+    }
+    spec = SPECS["timm-speed"]
+    columns = {column.label: column.key for column in spec.columns}
+    for line in copy_of("timm_benchmarks.csv"):
+        precision, autocast = precisions[line["precision"]]
+        job = job_in("timm-speed", line["timm_network"], columns[line["source_file"]])
+        assert job is not None
+        assert dict(job.settings) == {
+            "model": line["timm_network"],
+            "res": int(line["img_size"]),
+            "batch": int(line["batch"]),
+            "protocol": "timm",
+            "repeats": 40,
+            "precision": precision,
+            "autocast": autocast,
+            "channels_last": line["layout"] == "nhwc",
+            "compile": line["compiled"] == "yes",
+            # What torch 1 computed in unfused attention, as the counts of that table show.
+            "fused_attention": not line["torch"].startswith("pt1"),
+            "step": "inference",
+            **({"step": "training"} if line["mode"] == "train" else {}),
+        }
+
+
+def test_every_column_of_timms_throughputs_names_its_machine_and_version_of_torch() -> None:
+    machines = {
+        **{f"rtx{number}": (f"RTX {number}", None) for number in (3090, 4090, 5090)},
+        "pro6000maxq": ("RTX PRO 6000 Max-Q", None),
+        "i9_10940x": ("Core i9-10940X", 14),
+        "i7_12700h": ("Core i7-12700H", 14),
+    }
+    lines = {line["source_file"]: line for line in copy_of("timm_benchmarks.csv")}
+    for column in SPECS["timm-speed"].columns:
+        assert (column.machine, column.cores) == machines[lines[column.label]["device"]]
+        assert f"pt{str(column.torch).replace('.', '')}" == lines[column.label]["torch"]
+
+
 def test_statements_of_the_authors_are_in_the_spec_line_by_line() -> None:
     expected = [
         (

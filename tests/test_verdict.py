@@ -303,6 +303,63 @@ def test_a_training_may_miss_the_published_accuracy_by_what_trainings_differ(
 # The chain behind a number.
 
 
+SCRIPT_SPEC = """
+[table]
+title = "timm's"
+[source.timm]
+kind = "timm"
+cite = "timm"
+[machine."Core i9-10940X"]
+cores = 14
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+tolerance = "5%"
+machine = "Core i9-10940X"
+torch = "2.4.0"
+set = { protocol = "timm", batch = 1 }
+[row.net]
+label = "Net"
+set = { model = "net", res = 224 }
+timm = { speed = 100 }
+"""
+PUBLISHED_CPU = Machine(device="cpu", name="Intel Core i9-10940X @ 3.30GHz", memory=2**36, cores=28, threads=14)
+
+
+@pytest.mark.parametrize(
+    ("machine", "value", "verdict", "reason"),
+    [
+        (PUBLISHED_CPU, 104.0, Verdict.MATCH, "within 5 % of timm (100)"),
+        (
+            *(PUBLISHED_CPU, 110.0, Verdict.DEVIATES),
+            "not within 5 % of timm (100); torch is 2.13.0 here and was 2.4.0 there",
+        ),
+        (
+            *(replace(PUBLISHED_CPU, threads=28), 100.0, Verdict.NOT_COMPARABLE),
+            "measured with 28 threads, published for the 14 cores of Core i9-10940X: set OMP_NUM_THREADS=14",
+        ),
+        (
+            *(replace(PUBLISHED_CPU, cores=8), 100.0, Verdict.NOT_COMPARABLE),
+            "measured on 8 of the 14 cores of Core i9-10940X: allow this process all of them",
+        ),
+        (LAPTOP, 100.0, Verdict.NOT_COMPARABLE, f"measured on {LAPTOP.label}, published for Core i9-10940X"),
+    ],
+)
+def test_a_throughput_of_a_cpu_is_judged_on_that_cpu_with_as_many_threads_as_it_has_cores(
+    tmp_path: Path, machine: Machine, value: float, verdict: Verdict, reason: str
+) -> None:
+    path = tmp_path / "timms.toml"
+    path.write_text(SCRIPT_SPEC, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    software = {"torch": "2.13.0+cpu", "timm": "1.0.31"}
+    results = {job.key: result_of(job, value=value, machine=machine, software=software) for job in plan.jobs}
+    judged = judged_cell(spec, plan, results)
+    assert (judged.verdict, judged.reason) == (verdict, reason)
+
+
 def judged_cell(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> JudgedCell:
     """Judge the only cell of a plan."""
     (planned,) = plan.cells

@@ -17,7 +17,7 @@ from harness.plan.plan import Options, Plan
 from harness.specs.catalog import EDITIONS
 from harness.specs.checked import check
 from harness.specs.datasets import DATASETS
-from harness.specs.kinds import KINDS, RECIPE, parse_memory
+from harness.specs.kinds import KINDS, PROTOCOLS, RECIPE, parse_memory
 from harness.specs.recipe.catalog import SCALES
 from harness.store.store import Store
 
@@ -171,9 +171,7 @@ selection = stack(
 )
 
 throughput = stack(
-    _option(
-        "--protocol", type=click.Choice(("paper", "modern")), help="Throughput protocol  [default: as in the spec]"
-    ),
+    _option("--protocol", type=click.Choice(PROTOCOLS), help="Throughput protocol  [default: as in the spec]"),
     _option(
         "--memory",
         type=ParsedType("amount", _check_memory),

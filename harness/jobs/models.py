@@ -101,6 +101,11 @@ def build_with_random_weights(name: str, res: int) -> nn.Module:
     return model
 
 
+def build_initialised(name: str, res: int) -> nn.Module:
+    """Build the model on the CPU, in eval mode, with timm's own random weights and number of classes."""
+    return _create(name, res)
+
+
 def build_empty(name: str, res: int, *, classes: int, shape: Mapping[str, int] | None = None) -> nn.Module:
     """Build the model on the CPU, uninitialised, for weights that will fill every parameter."""
     model = build_on_meta(name, res, classes=classes, shape=shape)

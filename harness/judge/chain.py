@@ -139,8 +139,16 @@ def _settings(filled: FilledCell) -> Iterator[str]:
         changed = sorted({name for name, _ in set(job.settings) ^ set(published.settings)})
         if "protocol" in changed:
             yield f"measured under the {job['protocol']} protocol, published under the {published['protocol']} one"
-    if machine and not result.machine.matches(machine):
+    cores = filled.cell.column.cores
+    if machine and not result.machine.matches(machine, cores):
         yield f"measured on {result.machine.label}, published for {machine}"
+    elif machine and cores and (threads := result.machine.threads) != cores:
+        yield (
+            f"measured with {threads} thread{'s' if threads != 1 else ''}, published for the {cores} cores of "
+            f"{machine}: set OMP_NUM_THREADS={cores}"
+        )
+    elif machine and cores and result.machine.cores < cores:
+        yield f"measured on {result.machine.cores} of the {cores} cores of {machine}: allow this process all of them"
     if not machine and (job.exclusive or filled.cell.metric == "hours"):
         yield f"measured on {result.machine.label}, and the spec does not name the published machine"
     if changed:

@@ -9,6 +9,7 @@ from harness.judge.table import FilledCell, Table
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.specs import Column, Row, Spec
+from harness.specs.kinds import SCRIPT
 from harness.store.result import Result
 from harness.store.store import Store
 
@@ -40,6 +41,13 @@ class Roofline:
     bound: str | None
 
 
+def peak_precision(job: Job, device: str) -> str:
+    """Return the type in which a throughput job multiplies matrices: timm's protocol names it, float32 being TF32."""
+    if job["protocol"] != SCRIPT:
+        return PRECISION[str(job["protocol"])]
+    return "tf32" if job["precision"] == "float32" and device == "cuda" else str(job["precision"])
+
+
 def peak_job(precision: str) -> Job:
     """Return the job that measures the peak throughput and the peak bandwidth of a machine."""
     return Job.of("ceilings", {"precision": precision})
@@ -62,6 +70,8 @@ def _roofline(filled: FilledCell, spec: Spec, machine: Machine, store: Store) ->
     if result is None or throughput is None:
         return None
     job = result.job
+    if job.get("step") == "training":  # whose operations are not counted
+        return None
     count = store.latest(Job.of("count", {"model": job["model"], "res": job["res"]}), lambda one: one.error is None)
     if count is None or "activations" not in count.metrics:  # the first versions did not count them
         return None
@@ -69,14 +79,15 @@ def _roofline(filled: FilledCell, spec: Spec, machine: Machine, store: Store) ->
     flops = 2e9 * _number(count, "macs")
     moved = 1e6 * _number(count, "activations") + 4e6 * _number(count, "params") / result.facts["batch"]
     intensity, bound, peak_flops = flops / moved, None, None
-    peak = store.find(peak_job(PRECISION[str(job["protocol"])]), machine, result.software)
+    peak = store.find(peak_job(peak_precision(job, machine.device)), machine, result.software)
     if peak:
         # Below the ridge of the roofline memory is the slower of the two, above it arithmetic.
         peak_flops = 1e12 * _number(peak, "matmul")
         bound = "arithmetic" if intensity > peak_flops / (1e9 * _number(peak, "copy")) else "bandwidth"
     # The published run is held against the published machine, by that machine's own figures.
     published_machine = spec.machines.get(filled.cell.column.machine or "")
-    published_peak = 1e12 * published_machine.tflops if published_machine else None
+    tflops = published_machine.tflops if published_machine else None
+    published_peak = 1e12 * tflops if tflops else None
     return Roofline(
         row=filled.cell.row,
         measured=_utilisation(flops * throughput, peak_flops),

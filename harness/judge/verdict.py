@@ -10,10 +10,13 @@ from statistics import fmean
 
 from harness.judge.ablation import LEAST_ROWS, Ablation, ablation_of
 from harness.judge.chain import broken_link
+from harness.judge.orders import MachineOrder, published_orders
 from harness.judge.table import FilledCell, Table
+from harness.plan.job import Job
 from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
 from harness.stats import Interval, kendall, rank_correlation, spearman
+from harness.store.result import Result
 from harness.store.select import is_noisy
 
 # Points between two trainings of the same recipe; the authors name about 0.2 (issue 32 of their repository).
@@ -77,6 +80,7 @@ class Shape:
     """What a throughput column tells on any machine: the order of its rows and their ratios.
 
     `rows` counts distinct models, rows that share a job once; `noisy` those of them that something else disturbed.
+    `orders` tells on which of the machines that timm published the measured order is the same.
     """
 
     column: Column
@@ -86,6 +90,7 @@ class Shape:
     kendall: Interval
     spearman: Interval
     ratios: tuple[Ratio, ...]
+    orders: tuple[MachineOrder, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +155,15 @@ def judge(filled: FilledCell, spec: Spec) -> JudgedCell:
         return judged(Verdict.NOT_COMPARABLE, reason, delta)
     verdict, reason = _by_the_values(filled, value, spec)
     assumed = "".join(f"; its recipe assumes {setting}" for setting in planned.assumed)
-    return judged(verdict, reason + assumed, delta)
+    versions = _versions(filled.cell.column, result) if verdict is Verdict.DEVIATES else ""
+    return judged(verdict, reason + versions + assumed, delta)
+
+
+def _versions(column: Column, result: Result) -> str:
+    """Name both versions of torch, where they differ: the difference may be theirs."""
+    here = result.software.get("torch", "").partition("+")[0]
+    differ = column.torch not in (None, here)
+    return f"; torch is {here or 'unknown'} here and was {column.torch} there" if differ else ""
 
 
 def why_missing(filled: FilledCell) -> str:
@@ -322,7 +335,7 @@ def _shape(table: Table, column: Column) -> Shape | None:
     """Return the order and the family ratios of a column; None where too few rows were measured."""
     rows = {row.key: row for row in table.spec.rows}
     pairs: dict[str, tuple[float, float]] = {}
-    jobs: dict[str, str] = {}
+    jobs: dict[Job, str] = {}
     for row in rows:
         filled = table.cell(row, column.key)
         number, published, job = filled.number, filled.cell.published, filled.planned.job
@@ -330,7 +343,7 @@ def _shape(table: Table, column: Column) -> Shape | None:
             continue
         if not any(table.spec.footnotes[mark].effect == "wrong" for mark in published.marks):
             pairs[row] = (number, published.value)
-            jobs.setdefault(job.key, row)
+            jobs.setdefault(job, row)
     distinct = [pairs[row] for row in jobs.values()]
     results = (table.cell(row, column.key).result for row in jobs.values())
     if len(distinct) < LEAST_ROWS:
@@ -350,4 +363,15 @@ def _shape(table: Table, column: Column) -> Shape | None:
         kendall=rank_correlation(*zip(*distinct, strict=True), measure=kendall),
         spearman=rank_correlation(*zip(*distinct, strict=True), measure=spearman),
         ratios=tuple(ratios),
+        orders=_orders({job: pairs[row][0] for job, row in jobs.items()}),
     )
+
+
+def _orders(measured: Mapping[Job, float]) -> tuple[MachineOrder, ...]:
+    """Compare the order of what was measured with that on published machines, inference and training each."""
+    speeds: dict[str, dict[tuple[str, int], float]] = {}
+    for job, number in measured.items():
+        if job.kind == "throughput":
+            step = str(job.get("step", "inference"))
+            speeds.setdefault(step, {})[str(job["model"]), int(job["res"])] = number
+    return tuple(order for step, numbers in speeds.items() for order in published_orders(numbers, step=step))

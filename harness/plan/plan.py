@@ -11,7 +11,7 @@ from harness.plan.stages import NoStandIn, TrainingStages
 from harness.specs import Cell, Spec
 from harness.specs.checked import Scalar
 from harness.specs.datasets import EMBEDDED
-from harness.specs.kinds import KINDS, PROTOCOL_MEMORY
+from harness.specs.kinds import KINDS, throughput_settings
 from harness.specs.recipe import Recipes
 
 # Settings of a throughput that the command line sets, each by the option of its name.
@@ -288,14 +288,9 @@ def make_job(cell: Cell, options: Options) -> Job:
     """Make the job of a cell that nothing blocks: the spec's settings, the command line's, and the kind's defaults."""
     kind = KINDS[cell.kind or ""]
     overrides = {name: value for name, value in options.overrides.items() if name in kind.settings}
-    settings = {**kind.defaults, **cell.settings, **overrides}
-    if "memory" in kind.settings:
-        # A given batch size needs no cap, so the cap must not make it another job.
-        if isinstance(settings["batch"], int):
-            settings.pop("memory", None)
-        else:
-            settings.setdefault("memory", PROTOCOL_MEMORY[str(settings["protocol"])])
-    return Job.of(str(cell.kind), settings)
+    if cell.kind == "throughput":
+        return Job.of(cell.kind, throughput_settings(cell.settings, overrides))
+    return Job.of(str(cell.kind), {**kind.defaults, **cell.settings, **overrides})
 
 
 def _blocked(cell: Cell, missing: list[str], options: Options) -> str:

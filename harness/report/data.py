@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from harness.judge.verdict import Diff, JudgedCell, head_variants
@@ -62,6 +63,7 @@ def _table(diff: Diff) -> dict[str, Any]:
                     {"row": r.row.key, "to": r.reference.key, "measured": r.measured, "published": r.published}
                     for r in shape.ratios
                 ],
+                **({"orders": [asdict(one) | {"holds": one.holds} for one in shape.orders]} if shape.orders else {}),
             }
             for shape in diff.shapes
         ],

@@ -49,7 +49,7 @@ FIELDS: Mapping[str, Field] = {
     "weights": Field("text", "tag of the weights", _setting("weights")),
     "res": Field("count", "size of the images, pixels", _setting("res")),
     "data": Field("text", "name of the dataset", _setting("data")),
-    "protocol": Field("text", "how throughput is measured: paper or modern", _setting("protocol")),
+    "protocol": Field("text", "how throughput is measured: paper, modern or timm", _setting("protocol")),
     "settings": Field("text", "all settings of the job, JSON", lambda r, _n, _m: _json(dict(r.job.settings))),
     "metric": Field("text", "name of the metric; empty for a run that failed", lambda _r, name, _m: name or None),
     "unit": Field("text", "unit of value, low and high", lambda _r, _n, m: m.unit if m else None),

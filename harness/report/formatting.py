@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.judge.chain import broken_input
+from harness.judge.orders import CLEAR, HOLDS, MachineOrder
 from harness.judge.roofline import Roofline
 from harness.judge.table import FilledCell
 from harness.judge.verdict import HEAD_NAMES, Diff, HeadVariant, JudgedCell, Ratio, Shape, Verdict, is_within
@@ -231,6 +232,19 @@ def shape_sentence(shape: Shape) -> str:
         f"order of {shape.rows} models{noisy} against the published one: "
         f"Kendall's τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}], "
         f"Spearman's ρ {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] (95 % bootstrap interval)"
+        f"{_orders_text(shape.orders)}"
+    )
+
+
+def _orders_text(orders: Sequence[MachineOrder]) -> str:
+    """Return on how many published machines the order holds, and how well on each; empty where none has the models."""
+    if not orders:
+        return ""
+    shares = ", ".join(f"{order.machine} {100 * order.agreeing / order.pairs:.0f} %" for order in orders)
+    return (
+        f"; the measured order holds on {sum(order.holds for order in orders)} of {len(orders)} machines that timm "
+        f"published: of the pairs of models that differ by more than {100 * CLEAR:.0f} % on both, {shares} are in the "
+        f"same order, and it holds where {100 * HOLDS:.0f} % are"
     )
 
 

@@ -71,6 +71,25 @@ RECIPE: Mapping[str, Constraint] = {
     "norm": _NORM,
 }
 
+# How throughput is measured: the names of the protocols.
+PROTOCOLS = ("paper", "modern", "timm")
+
+# The protocol that leaves its arithmetic to the table, and what it sets where the table and the command line do not: as
+# timm's benchmark.py without options, except for `batch`, which that script lowers where memory does not suffice.
+SCRIPT = "timm"
+SCRIPT_DEFAULTS: Mapping[str, Scalar] = {
+    "repeats": 40,
+    "batch": 256,
+    "step": "inference",
+    "precision": "float32",
+    "autocast": True,
+    "channels_last": False,
+    "compile": False,
+    "fused_attention": True,
+}
+# Those that no other protocol has.
+SCRIPT_ONLY = tuple(name for name in SCRIPT_DEFAULTS if name not in ("repeats", "batch"))
+
 # The shape of a model that differs from its name's: what stands in for a large one at a small scale.
 SHAPE: Mapping[str, Constraint] = {"patch_size": _COUNT, "embed_dim": _COUNT, "depth": _COUNT, "num_heads": _COUNT}
 
@@ -80,7 +99,9 @@ SETTINGS: Mapping[str, Constraint] = {
     "model": TEXT,
     "weights": TEXT,
     "res": _COUNT,
-    "protocol": Constraint(types=(str,), choices=("paper", "modern")),
+    "protocol": Constraint(types=(str,), choices=PROTOCOLS),
+    "step": Constraint(types=(str,), choices=("inference", "training")),
+    **dict.fromkeys(("autocast", "fused_attention"), _FLAG),
     "repeats": _COUNT,
     "batch": Constraint(types=(int, str), choices=("auto", "largest"), least=1),
     "memory": Constraint(types=(str,), pattern=_MEMORY, form="an amount, as 16GiB or 16GB, or all"),
@@ -130,7 +151,7 @@ KINDS: Mapping[str, Kind] = {
     "throughput": Kind(
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
-        optional=("memory",),
+        optional=("memory", *SCRIPT_ONLY),
         metrics=("throughput", "batch", "energy"),
         exclusive=True,
         revision=2,
@@ -179,7 +200,34 @@ KINDS: Mapping[str, Kind] = {
 }
 
 # "By default" in the paper protocol the GPU is the paper's: one 16 GB V100 (section 5, table 5).
-PROTOCOL_MEMORY = {"paper": "16GiB", "modern": "all"}
+PROTOCOL_MEMORY = {"paper": "16GiB", "modern": "all", SCRIPT: "all"}
+
+
+def misplaced_settings(settings: Mapping[str, Scalar]) -> tuple[str, ...]:
+    """Return the settings of a throughput that only timm's protocol takes, where they are set for another."""
+    protocol = settings.get("protocol", KINDS["throughput"].defaults["protocol"])
+    return () if protocol == SCRIPT else tuple(name for name in SCRIPT_ONLY if name in settings)
+
+
+def throughput_settings(spec: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return every setting of a throughput: the command line's, the spec's, and the protocol's defaults.
+
+    What a spec sets for timm's protocol has no place in another, nor the other way round: of a table whose protocol the
+    command line replaces in this way, only the model and its size stay.
+    """
+    defaults = KINDS["throughput"].defaults
+    published = str(spec.get("protocol", defaults["protocol"]))
+    protocol = str(overrides.get("protocol", published))
+    if protocol != published and SCRIPT in (protocol, published):
+        spec = {name: value for name, value in spec.items() if name in KINDS["throughput"].required}
+    script = SCRIPT_DEFAULTS if protocol == SCRIPT else {}
+    settings = {**defaults, **script, **spec, **overrides}
+    # A given batch size needs no cap, so the cap must not make it another job.
+    if isinstance(settings["batch"], int):
+        settings.pop("memory", None)
+    else:
+        settings.setdefault("memory", PROTOCOL_MEMORY[protocol])
+    return settings
 
 
 def parse_memory(text: str) -> int | None:

@@ -103,9 +103,14 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedMachine:
-    """What the machine of the published throughputs can do: 10¹² float32 operations a second."""
+    """The machine of published throughputs: what it can do, 10¹² float32 operations a second, where that is known.
 
-    tflops: float = 0
+    A CPU is known by its number of cores, which is None for a GPU.
+    """
+
+    name: str
+    tflops: float | None = None
+    cores: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,10 @@ class Nearest:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column; `extra` ones are not in the paper's table and are shown on request only."""
+    """One column; `extra` ones are not in the paper's table and are shown on request only.
+
+    `cores` are those of the machine, where that is a CPU; `torch` is the version that was used on it.
+    """
 
     key: str
     label: str
@@ -129,6 +137,8 @@ class Column:
     unit: str = ""
     extra: bool = False
     machine: str | None = None
+    cores: int | None = None
+    torch: str | None = None
     note: str | None = None
 
 

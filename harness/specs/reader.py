@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness.errors import did_you_mean
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader, Scalar, shown
 from harness.specs.document import Document
-from harness.specs.kinds import KINDS, SETTINGS
+from harness.specs.kinds import KINDS, SCRIPT, SETTINGS, misplaced_settings
 from harness.specs.model import (
     Cell,
     Column,
@@ -58,7 +58,7 @@ _MEASURED = {
     "cost": _NUMBER,
 }
 _LABELLED = {"label": _LABEL, "label_icml": TEXT, "note": TEXT}
-_COLUMN = {**_MEASURED, **_LABELLED, "machine": TEXT, "extra": _FLAG}
+_COLUMN = {**_MEASURED, **_LABELLED, "machine": TEXT, "torch": TEXT, "extra": _FLAG}
 _ROW = {
     **_MEASURED,
     **_LABELLED,
@@ -74,7 +74,7 @@ _CELL = {
 }
 _NEAREST = {"model": _LABEL, "weights": _LABEL, "match": TEXT, "comment": TEXT}
 _FAMILY = {"label": TEXT, "reference": TEXT}
-_MACHINE = {"tflops": Constraint(types=(float,), above=0, required=True)}
+_MACHINE = {"tflops": Constraint(types=(float,), above=0), "cores": Constraint(types=(int,), least=1)}
 _FOOTNOTE = {
     "text": _LABEL,
     "effect": Constraint(types=(str,), choices=("note", "explains", "wrong")),
@@ -135,10 +135,19 @@ class _SpecReader(Reader):
         families = {
             key: Family(key=key, **{"label": key, **entry}) for key, entry in self._entries("family", _FAMILY).items()
         }
-        machines = {name: PublishedMachine(**entry) for name, entry in self._entries("machine", _MACHINE).items()}
+        machines = {
+            name: PublishedMachine(name=name, **entry) for name, entry in self._entries("machine", _MACHINE).items()
+        }
         column_levels = self._levels("column", _COLUMN)
         row_levels = self._levels("row", {**_ROW, **dict.fromkeys(sources, TABLE)})
-        columns = {key: _build(Column, {"label": key, **level.entry}, key=key) for key, level in column_levels.items()}
+        columns = {
+            key: _build(
+                *(Column, {"label": key, **level.entry}),
+                key=key,
+                cores=getattr(machines.get(level.entry.get("machine", "")), "cores", None),
+            )
+            for key, level in column_levels.items()
+        }
         rows = {
             key: _build(
                 *(Row, {"label": key, **level.entry}),
@@ -252,6 +261,8 @@ class _SpecReader(Reader):
         kind = entry.get("job") if entry.get("job") in KINDS else None
         tolerance = entry.get("tolerance")
         settings, training = self._merge_settings(kind, levels, "set"), self._merge_settings("train", levels, "train")
+        if kind == "throughput":
+            self._check_protocol(settings, levels)
         return _build(
             *(Cell, entry),
             row=row,
@@ -296,6 +307,17 @@ class _SpecReader(Reader):
                     self.report(text, *level.keys, part, name)
                 origin.setdefault(name, level.keys)
         return {name: merged[name] for name in KINDS[kind].settings if name in merged} if kind else {}
+
+    def _check_protocol(self, settings: Mapping[str, Scalar], levels: Iterable[_Level]) -> None:
+        """Report the settings of timm's protocol that are set for another, which has its own values for them."""
+        for name in misplaced_settings(settings):
+            origin = next(level for level in levels if name in level.settings["set"])
+            text = f"{name} is a setting of the {SCRIPT} protocol alone; set protocol = '{SCRIPT}' with it"
+            self.report(text, *origin.keys, "set", name)
+        if settings.get("protocol") == SCRIPT and settings.get("precision") == "tf32":
+            origin = next(level for level in levels if "precision" in level.settings["set"])
+            text = f"precision = 'tf32' is what float32 means in the {SCRIPT} protocol on a GPU; set 'float32'"
+            self.report(text, *origin.keys, "set", "precision")
 
     def _metric(self, kind: str | None, metric: str | None, levels: tuple[_Level, ...]) -> str | None:
         level = next((level for level in reversed(levels) if level.entry.keys() & {"job", "metric"}), None)

@@ -93,14 +93,15 @@ class Device(Protocol):
 
 
 class Cpu(Device):
-    """This machine's CPU, with a fixed number of threads."""
+    """This machine's CPU, with a fixed number of threads; `as_script` leaves malloc as the system has it."""
 
     torch_name = "cpu"
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, as_script: bool = False) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
-        self._retains_memory = retain_freed_memory()
+        self._as_script = as_script
+        self._retains_memory = not as_script and retain_freed_memory()
         self._reference_workload = ReferenceWorkload()
         self._idle_memory = _resident_memory()
         self._limited = False
@@ -125,7 +126,7 @@ class Cpu(Device):
             "pages_asked_for": round(usage.page_faults / repeats),
             "system_share": round(usage.system_seconds / max(usage.cpu_seconds, 1e-9), 3),
         }
-        warnings = page_fault_warnings(usage, repeats, limited=self._limited)
+        warnings = [] if self._as_script else page_fault_warnings(usage, repeats, limited=self._limited)
         interference: list[str] = []
         if before is not None and after is not None:
             others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / wall
@@ -224,14 +225,18 @@ def _resident_memory(*, peak: bool = False) -> int:
 
 
 class Cuda(Device):
-    """One CUDA GPU.  Created in the process that measures, never in one that forks."""
+    """One CUDA GPU.  Created in the process that measures, never in one that forks.
 
-    def __init__(self, index: int, monitor: Monitor | None) -> None:
+    `as_script` times each iteration by the wall clock and waits for the device in between.
+    """
+
+    def __init__(self, index: int, monitor: Monitor | None, *, as_script: bool = False) -> None:
         if not torch.cuda.is_available():
             raise JobError(f"torch {torch.__version__} finds no CUDA GPU that it can use; `harness doctor` says why")
         self.torch_name = f"cuda:{index}"
         self._index = index
         self._monitor = monitor
+        self._as_script = as_script
         torch.cuda.set_device(index)
         torch.zeros(1, device=self.torch_name)  # makes the context, whose share the memory limit leaves out
         torch.cuda.synchronize()
@@ -248,21 +253,14 @@ class Cuda(Device):
 
     def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
         """Time each iteration by a pair of events and synchronize once, at the end; the wall clock checks the sum."""
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         if self._monitor is not None:
             self._monitor.start()
         start = time.perf_counter()
-        for iteration, (before, after) in enumerate(events, start=1):
-            before.record()
-            step()
-            after.record()
-            on_step(iteration)
-        torch.cuda.synchronize()
+        run = self._run_one_by_one if self._as_script else self._run_between_events
+        seconds = run(step, repeats, on_step)
         wall = time.perf_counter() - start
-        # Events count milliseconds.
-        seconds = tuple(before.elapsed_time(after) / 1000 for before, after in events)
-        warnings = clock_warnings(sum(seconds), wall)
+        warnings = [] if self._as_script else clock_warnings(sum(seconds), wall)
         if self._monitor is None:
             warnings.append("NVML does not answer, so clocks, throttling and other processes were not monitored")
             return Timings(seconds=seconds, wall=wall, warnings=warnings)
@@ -274,6 +272,25 @@ class Cuda(Device):
             warnings=[*warnings, *window.warnings],
             facts=window.facts(),
         )
+
+    @staticmethod
+    def _run_between_events(step: Step, repeats: int, on_step: Callable[[int], None]) -> tuple[float, ...]:
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]  # type: ignore[no-untyped-call]
+        for iteration, (before, after) in enumerate(events, start=1):
+            before.record()
+            step()
+            after.record()
+            on_step(iteration)
+        torch.cuda.synchronize()
+        # Events count milliseconds.
+        return tuple(before.elapsed_time(after) / 1000 for before, after in events)
+
+    def _run_one_by_one(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> tuple[float, ...]:
+        seconds = []
+        for iteration in range(repeats):
+            seconds.append(self.time_step(step))
+            on_step(iteration + 1)
+        return tuple(seconds)
 
     def time_reference_workload(self) -> None:
         """NVML reports clocks, throttling and other processes, and a GPU has no neighbours that it does not see."""
@@ -324,12 +341,12 @@ def clock_warnings(by_events: float, wall: float) -> list[str]:
 
 
 @contextmanager
-def open_device(name: str, threads: int) -> Iterator[Device]:
+def open_device(name: str, threads: int, *, as_script: bool = False) -> Iterator[Device]:
     """Open `cpu` or `cuda:N` in this process, with NVML monitoring a GPU where it can."""
     if name == "cpu":
-        yield Cpu(threads)
+        yield Cpu(threads, as_script=as_script)
         return
     index = int(name.partition(":")[2] or 0)
     uuid = next((gpu.uuid for gpu in gpus() if gpu.index == index), None)
     with monitor_gpu(uuid) as monitor:
-        yield Cuda(index, monitor)
+        yield Cuda(index, monitor, as_script=as_script)

@@ -1,10 +1,11 @@
 """A model on a device under a protocol: every flag that can change a number, and the step that is timed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from timm.layers import set_fused_attn
+from timm.optim import create_optimizer_v2
 from torch import nn
 
 from harness.errors import JobError
@@ -12,8 +13,12 @@ from harness.jobs import models
 from harness.jobs.precision import Precision
 from harness.jobs.speed.device import is_out_of_memory_error
 from harness.plan.job import Job
+from harness.specs.kinds import SCRIPT
 
 Step = Callable[[], torch.Tensor]
+
+
+_SCRIPT_FLAGS = ("dtype", "training", "as_script")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +26,30 @@ class Flags:
     """Every flag that can change the number, as it was set; the defaults are the paper's protocol.
 
     Section 5 of the paper and the authors' statements: float32, inference.  PyTorch 1.7 had no fused attention, and a
-    V100 has no TF32.  The paper does not mention cuDNN's benchmark mode; it is off, torch's default.  The weights are
-    float32; `autocast` names the lower precision that torch computes in, if any.
+    V100 has no TF32.  The paper does not mention cuDNN's benchmark mode; it is off, torch's default.  `autocast` names
+    the lower precision that torch computes in, if any; `dtype` is that of the weights and the images.  A step is the
+    forward pass, or with `training` a step of SGD.
+
+    `as_script` measures as a script does that sets nothing: malloc as the system has it, timm's own initial weights, a
+    warm-up of a fixed number of iterations, and a wait for the device after each iteration.
     """
 
     autocast: str | None = None
+    dtype: str = "float32"
     tf32_matmul: bool = False
     tf32_cudnn: bool = False
     fused_attention: bool = False
     cudnn_benchmark: bool = False
     channels_last: bool = False
     compile: str | None = None
+    training: bool = False
+    as_script: bool = False
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the result records: what only timm's protocol can change, only under it."""
+        recorded = asdict(self)
+        return recorded if self.as_script else {name: recorded[name] for name in recorded if name not in _SCRIPT_FLAGS}
 
     @property
     def precision(self) -> Precision:
@@ -53,6 +71,30 @@ PROTOCOLS: Mapping[str, Flags] = {
 }
 
 
+def flags_of(job: Job) -> Flags:
+    """Return the flags of a throughput's protocol, and of its own settings where timm's leaves them open.
+
+    timm's benchmark.py (commit aa4b585) allows TF32 and cuDNN's benchmark mode, whatever its arguments are.
+    """
+    protocol = str(job["protocol"])
+    if protocol != SCRIPT:
+        return PROTOCOLS[protocol]
+    precision = str(job["precision"])
+    lowered = precision if precision != "float32" else None
+    return Flags(
+        autocast=lowered if job["autocast"] else None,
+        dtype="float32" if job["autocast"] else precision,
+        tf32_matmul=True,
+        tf32_cudnn=True,
+        fused_attention=bool(job["fused_attention"]),
+        cudnn_benchmark=True,
+        channels_last=bool(job["channels_last"]),
+        compile="default" if job["compile"] else None,
+        training=job["step"] == "training",
+        as_script=True,
+    )
+
+
 def set_flags(flags: Flags) -> None:
     """Set every flag explicitly, whatever torch's or the environment's defaults are.
 
@@ -68,15 +110,16 @@ class Workload:
     """One model on its device, ready to run."""
 
     def __init__(self, job: Job, device: str) -> None:
-        self.flags = PROTOCOLS[str(job["protocol"])]
+        self.flags = flags_of(job)
         self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
         self._format = torch.channels_last if self.flags.channels_last else torch.preserve_format
-        model = models.build_with_random_weights(self._name, self._res)
-        self._model = model.to(device).to(memory_format=self._format)
+        self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
+        build = models.build_initialised if self.flags.as_script else models.build_with_random_weights
+        self._model = build(self._name, self._res).to(device, self._dtype).to(memory_format=self._format)
 
     def make_step(self, batch: int) -> Step:
-        """Return what is timed: the forward pass of one batch of random images that is on the device already."""
-        return self._make_step(self._model, self._make_images(batch))
+        """Return what is timed: one step on a batch of random images that is on the device already."""
+        return self._make_timed_step(self._model, self._make_images(batch))
 
     def make_compiled_step(self, batch: int) -> tuple[Step, str]:
         """Return the step as the protocol wants it; where it does not compile, the eager one and the reason.
@@ -86,7 +129,7 @@ class Workload:
         if self.flags.compile is None:
             return self.make_step(batch), ""
         compiled = torch.compile(self._model, mode=self.flags.compile, dynamic=False)
-        step = self._make_step(compiled, self._make_images(batch))
+        step = self._make_timed_step(compiled, self._make_images(batch))
         try:
             step()
         except Exception as error:
@@ -99,7 +142,7 @@ class Workload:
     def check_output(self) -> None:
         """Run one fixed image: a model whose output is not a row of finite numbers is not worth timing."""
         shape = (1, models.CHANNELS, self._res, self._res)
-        image = torch.linspace(-1, 1, shape[1] * shape[2] * shape[3], device=self._device).view(shape)
+        image = torch.linspace(-1, 1, shape[1] * shape[2] * shape[3], device=self._device).view(shape).to(self._dtype)
         output: object = self._make_step(self._model, image)()
         if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 1:
             kind = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
@@ -108,8 +151,31 @@ class Workload:
             raise JobError(f"'{self._name}' returns numbers that are not finite for a fixed image")
 
     def _make_images(self, batch: int) -> torch.Tensor:
-        images = torch.randn(batch, models.CHANNELS, self._res, self._res, device=self._device)
+        images = torch.randn(batch, models.CHANNELS, self._res, self._res, device=self._device, dtype=self._dtype)
         return images.to(memory_format=self._format)
+
+    def _make_timed_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
+        return self._make_training_step(model, images) if self.flags.training else self._make_step(model, images)
+
+    def _make_training_step(
+        self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor
+    ) -> Step:
+        """Return a step of SGD as timm's benchmark.py has it: random labels, no scaling of the loss."""
+        self._model.train()
+        optimizer = create_optimizer_v2(self._model, opt="sgd", lr=1e-4)
+        kind = self._device.partition(":")[0]
+
+        def train() -> torch.Tensor:
+            optimizer.zero_grad()
+            with self.flags.precision.context(kind):
+                scores: torch.Tensor = model(images)
+                labels = torch.empty(len(scores), device=self._device, dtype=torch.long).random_(scores.shape[1])
+                loss = nn.functional.cross_entropy(scores, labels)
+                loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            return loss
+
+        return train
 
     def _make_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
         kind = self._device.partition(":")[0]
