@@ -37,6 +37,9 @@ class FakeGpu:
     tries: int = 0
     calls: list[str] = field(default_factory=list)
 
+    smallest_batch = 1
+    largest_batch = None
+
     def make_step(self, batch: int) -> Callable[[], object]:
         """Allocate the images, as a real step does."""
         self.batch = batch
@@ -66,6 +69,12 @@ class FakeGpu:
         interference = self.interference[self.tries] if self.tries < len(self.interference) else ()
         self.tries += 1
         return Timings(seconds=tuple(seconds), wall=sum(seconds), interference=interference)
+
+    def stamp(self) -> float:
+        return 0.0
+
+    def seconds_between(self, earlier: float, later: float) -> float:
+        return later - earlier
 
     def time_reference_workload(self) -> None:
         return None

@@ -86,16 +86,16 @@ def build_on_meta(
         return _create(name, res, classes=classes, shape=shape).to("meta")
 
 
-def build_with_random_weights(name: str, res: int) -> nn.Module:
+def build_with_random_weights(name: str, res: int, *, classes: int | None = None) -> nn.Module:
     """Build the model on the CPU, in eval mode, with random weights; throughput does not depend on which.
 
     timm's own initialisation draws each weight from a truncated normal distribution, which for a ViT-L takes longer
     than timing it once.  So the weights are filled from one block of random numbers, scaled by fan-in, unless the
     model has computed tensors, which building it on the meta device would lose.
     """
-    model = build_on_meta(name, res)
+    model = build_on_meta(name, res, classes=classes)
     if _has_computed_tensors(model):
-        return _create(name, res)
+        return _create(name, res, classes=classes)
     model = model.to_empty(device="cpu")
     _fill(model)
     return model

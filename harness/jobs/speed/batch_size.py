@@ -43,16 +43,18 @@ class Saturation:
     seconds: tuple[float, ...]
 
 
-def find_saturation(time_batch: Callable[[int], Sequence[float]]) -> Saturation:
+def find_saturation(
+    time_batch: Callable[[int], Sequence[float]], *, smallest: int = 1, largest: int | None = None
+) -> Saturation:
     """Find the batch size at which throughput stops growing, an iteration lasting at most about a second.
 
     `time_batch` returns the times of a few iterations; the shortest counts, because interference can only lengthen
-    one.  Doubles from 1 until two doublings in a row gained too little, since one may have had bad luck; where an
-    iteration takes a quarter of a second, one doubling is enough.
+    one.  Doubles from the `smallest`, up to the `largest` if there is one, until two doublings in a row gained too
+    little, since one may have had bad luck; where an iteration takes a quarter of a second, one doubling is enough.
     """
     throughputs: dict[int, float] = {}
     probes = []
-    batch, without_gain = 1, 0
+    batch, without_gain = smallest, 0
     while True:
         times = time_batch(batch)
         seconds = min(times)
@@ -61,7 +63,8 @@ def find_saturation(time_batch: Callable[[int], Sequence[float]]) -> Saturation:
         throughputs[batch] = batch / seconds
         without_gain = 0 if gained else without_gain + 1
         slow = seconds > LONG_ITERATION_SECONDS
-        if without_gain == 2 or (without_gain and slow) or 2 * seconds > MAX_ITERATION_SECONDS:
+        full = largest is not None and 2 * batch > largest
+        if without_gain == 2 or (without_gain and slow) or full or 2 * seconds > MAX_ITERATION_SECONDS:
             break
         batch *= 2
     best = max(throughputs.values())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -74,6 +74,12 @@ class Device(Protocol):
 
     def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
         """Time that many iterations; `on_step` gets the number of each one that the device has been given."""
+
+    def stamp(self) -> Any:  # noqa: ANN401 -- each device has its own
+        """Return a mark of this moment of the device's work, for `seconds_between`."""
+
+    def seconds_between(self, earlier: Any, later: Any) -> float:  # noqa: ANN401
+        """Return the seconds from one mark to another, which the device has both passed."""
 
     def time_reference_workload(self) -> float | None:
         """Return the seconds of a fixed piece of work; None where the device itself reports its state."""
@@ -149,6 +155,14 @@ class Cpu(Device):
                 # Under background load the threads have to wait, which says nothing about the model.
                 warnings += thread_warnings(self._threads, usable_cores(), own)
         return Timings(seconds=tuple(seconds), wall=wall, interference=interference, warnings=warnings, facts=facts)
+
+    def stamp(self) -> float:
+        """Read the clock."""
+        return time.perf_counter()
+
+    def seconds_between(self, earlier: float, later: float) -> float:
+        """Subtract."""
+        return later - earlier
 
     def time_reference_workload(self) -> float:
         """Time it."""
@@ -291,6 +305,16 @@ class Cuda(Device):
             seconds.append(self.time_step(step))
             on_step(iteration + 1)
         return tuple(seconds)
+
+    def stamp(self) -> Any:  # noqa: ANN401 -- torch's event has no types
+        """Record an event in the stream of the device's work."""
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds_between(self, earlier: Any, later: Any) -> float:  # noqa: ANN401
+        """Return what the device counted, which is in milliseconds."""
+        return float(earlier.elapsed_time(later)) / 1000
 
     def time_reference_workload(self) -> None:
         """NVML reports clocks, throttling and other processes, and a GPU has no neighbours that it does not see."""

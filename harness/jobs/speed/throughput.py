@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -48,14 +48,14 @@ def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
-        return _outcome(_time_largest_batch(job, report, device, threads))
+        return summarise(_time_largest_batch(job, report, device, threads))
     timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch))
     if timed is None:
         raise JobError(f"out of memory at batch {batch}")
-    return _outcome(timed)
+    return summarise(timed)
 
 
-def _outcome(timed: TimedBatch) -> Outcome:
+def summarise(timed: TimedBatch) -> Outcome:
     """Summarise the iterations, as the paper does its 30: throughput is batch times iterations over the total time."""
     seconds = mean_interval(timed.seconds)
     images = timed.batch * len(timed.seconds)
@@ -152,13 +152,35 @@ def _measure(job: Job, report: Report, device: str, threads: int, batch: int | N
     )
 
 
-def time_batch(device: Device, workload: Workload, job: Job, report: Report, batch: int | None) -> TimedBatch:
+class TimedWorkload(Protocol):
+    """What is timed: a step for each batch size, and the batch sizes that it can have (None: no largest one)."""
+
+    @property
+    def smallest_batch(self) -> int:
+        """The smallest batch size."""
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest batch size that is of use."""
+
+    def make_step(self, batch: int) -> Callable[[], object]:
+        """Return the step for a batch size."""
+
+    def make_compiled_step(self, batch: int) -> tuple[Callable[[], object], str]:
+        """Return the step as it is timed, and the reason if it is not compiled although it should be."""
+
+
+def time_batch(device: Device, workload: TimedWorkload, job: Job, report: Report, batch: int | None) -> TimedBatch:
     """Choose the batch if none was given, warm up, time the iterations; after interference again, twice at most."""
     probes: tuple[Probe, ...] = ()
     before: tuple[float, ...] = ()
     if batch is None:
         report(Progress(job=job, phase="finding the batch"))
-        saturation = find_saturation(lambda size: _time_few_iterations(workload.make_step(size), device))
+        saturation = find_saturation(
+            lambda size: _time_few_iterations(workload.make_step(size), device),
+            smallest=workload.smallest_batch,
+            largest=workload.largest_batch,
+        )
         batch, probes, before = saturation.batch, saturation.probes, saturation.seconds
     report(Progress(job=job, phase=f"warming up, batch {batch}"))
     step, not_compiled = workload.make_compiled_step(batch)

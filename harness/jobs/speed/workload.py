@@ -109,6 +109,9 @@ def set_flags(flags: Flags) -> None:
 class Workload:
     """One model on its device, ready to run."""
 
+    smallest_batch = 1
+    largest_batch = None
+
     def __init__(self, job: Job, device: str) -> None:
         self.flags = flags_of(job)
         self._name, self._res, self._device = str(job["model"]), int(job["res"]), device

@@ -123,16 +123,38 @@ def assemble_trainer(  # noqa: PLR0913 -- what a training needs
 
     Raises `JobError` for what does not fit together.
     """
-    hyper = Hyperparameters.of(job)
-    device, classes, precision = context.device, images.classes, PRECISIONS[hyper.precision]
+    hyper, classes = Hyperparameters.of(job), images.classes
+    model = build_student(job, classes=classes, folder=context.inputs.weights, runs=context.runs)
+    teacher = build_teacher(job, classes=classes, folder=context.inputs.weights, runs=context.runs)
+    student, step = assemble_step(hyper, model, teacher, classes=classes, device=context.device, world=world)
+    return Trainer(
+        job=job,
+        hyper=hyper,
+        images=images,
+        tests=tests,
+        student=student,
+        step=step,
+        schedule=build_schedule(hyper, step.optimizer),
+        checkpoints=Checkpoints(context.runs / job.key, job, _inputs(job, images, context)),
+        world=world,
+        device=context.device,
+        workers=context.inputs.workers,
+        report=report,
+        stop_requested=stop_requested,
+    )
+
+
+def assemble_step(  # noqa: PLR0913 -- what a step needs
+    hyper: Hyperparameters, model: nn.Module, teacher: nn.Module | None, *, classes: int, device: str, world: World
+) -> tuple[Student, Step]:
+    """Move a model and its teacher to the device and build the step that trains it there."""
+    precision = PRECISIONS[hyper.precision]
     precision.set_tf32()
     torch.backends.cudnn.benchmark = True
-    model: Any = build_student(job, classes=classes, folder=context.inputs.weights, runs=context.runs)
-    teacher: Any = build_teacher(job, classes=classes, folder=context.inputs.weights, runs=context.runs)
     memory_format = torch.channels_last if hyper.channels_last else torch.preserve_format
     if teacher is not None:
-        teacher = teacher.to(device, memory_format=memory_format).requires_grad_(requires_grad=False)
-    student = Student(model.to(device, memory_format=memory_format), fixres=hyper.fixres)
+        teacher = teacher.to(device).to(memory_format=memory_format).requires_grad_(requires_grad=False)
+    student = Student(model.to(device).to(memory_format=memory_format), fixres=hyper.fixres)
     student.train(hyper.fixres or not hyper.eval_mode)
     optimizer = build_optimizer(hyper, student.model)
     mixing = build_mixing(hyper, classes)
@@ -152,21 +174,7 @@ def assemble_trainer(  # noqa: PLR0913 -- what a training needs
         precision=precision,
         gradient_clip=hyper.gradient_clip,
     )
-    return Trainer(
-        job=job,
-        hyper=hyper,
-        images=images,
-        tests=tests,
-        student=student,
-        step=step,
-        schedule=build_schedule(hyper, optimizer),
-        checkpoints=Checkpoints(context.runs / job.key, job, _inputs(job, images, context)),
-        world=world,
-        device=device,
-        workers=context.inputs.workers,
-        report=report,
-        stop_requested=stop_requested,
-    )
+    return student, step
 
 
 def _inputs(job: Job, images: Images, context: ProcessContext) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One step: a batch -> the loss, and updated weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,18 @@ from harness.jobs.precision import Precision
 from harness.jobs.training.losses import Objective
 from harness.jobs.training.student import head_logits
 
+# The parts of a step: normalising, erasing and mixing on the device; the logits of student and teacher, and the loss;
+# its gradients; clipping, the optimizer's update and that of the average.
+PARTS = ("augment", "forward", "backward", "update")
+
 
 @dataclass(kw_only=True)
 class Step:
     """All that takes part in a step.
 
     `model` returns the logits of each head, wrapped for several processes or compiled where the recipe says so;
-    `plain` is the same model unwrapped, whose weights the average follows.
+    `plain` is the same model unwrapped, whose weights the average follows.  `passed` is called after each of the
+    `PARTS` of a step, for those who time them.
     """
 
     model: nn.Module
@@ -35,6 +41,7 @@ class Step:
     average: ModelEmaV3 | None
     precision: Precision
     gradient_clip: float = 0.0
+    passed: Callable[[str], object] = lambda _part: None
 
     def __call__(self, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Train on uint8 pixels of shape (n, 3, res, res) and n class indices; return the loss, not waited for."""
@@ -43,9 +50,12 @@ class Step:
             images = self.erasing(images)
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
+        self.passed("augment")
         loss = self.loss(images, targets)
+        self.passed("forward")
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.passed("backward")
         if self.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.plain.parameters(), self.gradient_clip)
@@ -53,6 +63,7 @@ class Step:
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.plain)
+        self.passed("update")
         return loss.detach()
 
     def loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
