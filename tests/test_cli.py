@@ -239,7 +239,9 @@ def test_the_shell_completes_rows_and_columns_of_the_tables_in_hand(mine: Path) 
 
 
 def test_the_shell_completes_kinds_of_jobs() -> None:
-    assert completed("plan", "table5", "--only", last="count,t") == ["count,throughput", "count,tokens", "count,train"]
+    assert completed("plan", "table5", "--only", last="count,t") == [
+        *("count,throughput", "count,train-speed", "count,tokens", "count,train"),
+    ]
     assert completed("runs", "list", "--kind", last="ag") == ["agreement"]
 
 
@@ -338,7 +340,7 @@ def test_icmls_table_6_is_arxivs_table_7(tmp_path: Path) -> None:
 def test_a_bug_ends_with_its_traceback_and_a_code_that_no_verdict_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.cli.listing.describe", lambda device: 1 // 0)
+    monkeypatch.setattr("harness.cli.listing.resolve_target", lambda device: 1 // 0)
     ran = run_harness(tmp_path, "plan", "table5")
     assert (ran.returncode, ran.stdout) == (70, "")
     first, *_, error, request = ran.stderr.splitlines()

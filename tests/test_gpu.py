@@ -35,8 +35,8 @@ set = { model = "deit_small_patch16_224", res = 224 }
 """
 
 
-def run_table(folder: Path, *options: str) -> list[dict[str, Any]]:
-    (folder / "gpu.toml").write_text(SPEC, encoding="utf-8")
+def run_table(folder: Path, *options: str, spec: str = SPEC) -> list[dict[str, Any]]:
+    (folder / "gpu.toml").write_text(spec, encoding="utf-8")
     command = [sys.executable, "-m", "harness", "reproduce", "./gpu.toml", "--device", "cuda", "-q", *options]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("runs/*/*.json"))]
@@ -71,6 +71,31 @@ def test_the_modern_protocol_is_faster_and_records_whether_it_compiled(tmp_path:
         assert "not_compiled" in result["facts"]
         other = slow[result["job"]["settings"]["model"]]
         assert result["metrics"]["throughput"]["value"] > other["metrics"]["throughput"]["value"]
+
+
+TRAINING = """
+[table]
+title = "A training on a GPU"
+[column.throughput]
+label = "throughput"
+job = "train-speed"
+metric = "throughput"
+unit = "im/s"
+[row.small]
+label = "small"
+set = { recipe = "deit-ti", batch_size = 256 }
+"""
+
+
+def test_the_parts_of_a_training_step_add_up_and_every_update_is_made(tmp_path: Path) -> None:
+    (result,) = run_table(tmp_path, spec=TRAINING)
+    metrics = {name: metric["value"] for name, metric in result["metrics"].items()}
+    assert metrics["batch"] in (64, 128, 256)
+    parts = [metrics[part] for part in ("augment", "forward", "backward", "update")]
+    assert sum(parts) == pytest.approx(metrics["step"], rel=0.1)
+    assert min(result["facts"]["parts"]["update"]) > 0.2 * max(result["facts"]["parts"]["update"])
+    assert 0 < metrics["memory"] < 16
+    assert result["facts"]["precision"] == "float16"
 
 
 EVALUATION = """

@@ -269,6 +269,26 @@ def test_a_file_name_that_is_no_text_loses_no_result() -> None:
     assert from_json(to_json(read_again)) == read_again
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "message"),
+    [
+        ("step", 41.0, "step is 41 ms, but its throughput comes to 40 ms"),
+        ("throughput", 101.0, "throughput is 101.0, but its 30 samples of 4 images come to 100 im/s"),
+        ("days", 2.0, "days are 2, but hours are 24"),
+        ("batch", 8, "batch is 8, but its batch are 4"),
+        ("memory", -1.0, "memory must be at least 0, not -1.0"),
+    ],
+)
+def test_the_numbers_of_a_timed_step_are_held_against_each_other(metric: str, value: float, message: str) -> None:
+    result = result_of(Job.of("train-speed", {"recipe": "deit-b"}))
+    more = {"hours": ("h", 24.0), "days": ("d", 1.0), "batch": ("images", 4), "memory": ("GiB", 2.0)}
+    metrics = {**result.metrics, **{name: Measurement(unit=unit, value=one) for name, (unit, one) in more.items()}}
+    whole = to_json(replace(result, metrics=metrics))
+    assert to_json(from_json(whole)) == whole
+    wrong = replace(metrics[metric], value=value, low=None, high=None)
+    assert message in refusal(to_json(replace(result, metrics={**metrics, metric: wrong})))
+
+
 def test_every_metric_that_is_a_number_has_a_range() -> None:
     # Those of a recipe are texts, and numbers as table 9 has them.
     metrics = {metric for name, kind in KINDS_OF_JOB.items() if name != "recipe" for metric in kind.metrics}

@@ -118,3 +118,19 @@ def test_without_the_peaks_of_this_machine_and_precision_there_is_no_share(tmp_p
 def test_the_modern_protocol_is_held_against_the_peak_of_bfloat16(tmp_path: Path, store: Store) -> None:
     found = roofline(tmp_path, store, peak("bfloat16", tflops=8.0, bandwidth=50.0), protocol="modern")
     assert found.measured.share == pytest.approx(0.125)
+
+
+def test_the_step_of_a_training_which_is_more_than_its_forward_pass_has_no_roofline(
+    tmp_path: Path, store: Store
+) -> None:
+    path = tmp_path / "steps.toml"
+    row = '[row.step]\nlabel = "Step"\njob = "train-speed"\nset = { recipe = "deit-ti" }\n'
+    path.write_text(f"{SPEC[: SPEC.index('[row.a]')]}{row}", encoding="utf-8")
+    plan = make_plan([load(path)])
+    (job,) = plan.jobs
+    count = result_of(job.of("count", {"model": job["model"], "res": job["res"]}))
+    store.save(replace(count, metrics=COUNT))
+    store.save(result_of(job))
+    (table,) = judged_tables(plan.specs, Options(), store, LAPTOP).tables
+    assert table.cell("step", "throughput").number == 100
+    assert roofline_of(table, store) == {}

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import click
 from harness.cli import options
 from harness.cli.completion import complete_tables
 from harness.cli.console import align
-from harness.machine import Machine, describe, software
 from harness.plan.job import Job
 from harness.plan.plan import Plan, PlannedCell, make_plan
-from harness.specs import Catalog, Spec
+from harness.run.target import ExecutionTarget, resolve_target
+from harness.specs import Catalog, Cell, Spec
 from harness.specs.kinds import KINDS
 from harness.store.result import Result
 from harness.store.store import Store
@@ -48,16 +49,56 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **param
     Each distinct job is shown once, with the cells that share it and whether it was measured already.
     """
     made = make_plan(Catalog(edition=edition).find(tables), options.make_options(params))
-    machine = describe(device)
-    click.echo(_list_plan(made, options.open_store(runs, existing=False), machine, dict(software(machine))), nl=False)
+    target = resolve_target(device)
+    store = options.open_store(runs, existing=False)
+    click.echo(_list_plan(TrainingClock(made, store, target, len(target.all_devices))), nl=False)
+
+
+@dataclass(frozen=True)
+class TrainingClock:
+    """How long the trainings of a plan take on a target whose steps were timed, as the results in a store tell.
+
+    `devices` like the target's share them without loss.
+    """
+
+    plan: Plan
+    store: Store
+    target: ExecutionTarget
+    devices: int
+
+    def hours(self, training: Job) -> float | None:
+        """Return the hours of all steps of a training at the published scale; None where its step was not timed."""
+        if self.plan.stages.scale is not None:
+            return None
+        timed = self.find(self.plan.stages.speed_job_of(training))
+        hours = timed.metrics.get("hours") if timed else None
+        return None if hours is None else float(hours.value) / self.devices
+
+    def find(self, job: Job) -> Result | None:
+        """Return the result that makes it unnecessary to run a job on the target."""
+        return self.store.find(job, self.target.machine, self.target.software)
+
+    def sentence(self, trainings: Iterable[Job]) -> str:
+        """Return how long some trainings take here, and what to do where that is not known."""
+        hours = [self.hours(training) for training in trainings]
+        known = [each for each in hours if each is not None]
+        shared = f", shared by {self.devices} devices without loss" if self.devices > 1 else ""
+        parts = [f"≈ {sum(known):,.0f} h of steps on {self.target.machine.label}{shared}"] if known else []
+        if len(known) < len(hours):
+            count = f"{len(hours) - len(known)} of {len(hours)} trainings"
+            parts.append(
+                f"how long {count} would take on {self.target.machine.label} is not known: `harness reproduce` with "
+                "the same options and --only train-speed times their steps, about a minute each"
+            )
+        return "; ".join(parts)
 
 
 def _list_specs(specs: Iterable[Spec]) -> str:
     """Return a heading and a line for each table."""
     rows = [("table", "paper", "rows × columns", "jobs", "title")]
     for spec in specs:
-        kinds = dict.fromkeys(cell.kind for cell in spec.cells.values() if cell.kind and cell.references)
-        needs = ", ".join(str(kind) for kind in kinds) or "nothing to measure"
+        cells = (cell for cell in spec.cells.values() if cell.settings or cell.references)
+        needs = ", ".join(_origins(cells)) or "nothing to measure"
         size = f"{len(spec.rows)} × {len(spec.columns)}"
         rows.append((spec.name, spec.numbers.get(spec.edition, ""), size, needs, spec.title))
     return "\n".join(align(rows))
@@ -68,8 +109,7 @@ def _list_spec(spec: Spec) -> str:
     lines = [f"{spec.name}: {spec.numbers.get(spec.edition, '')}  {spec.title}".replace(":   ", ": "), "", "columns"]
     columns, rows = [], []
     for column in spec.columns:
-        kinds = dict.fromkeys(c.kind for (_, key), c in spec.cells.items() if key == column.key and c.kind)
-        job = ", ".join(str(kind) for kind in kinds) or "published only"
+        job = ", ".join(_origins(c for (_, key), c in spec.cells.items() if key == column.key)) or "published only"
         extra = ", not in the paper's table" if column.extra else ""
         unit = f" ({column.unit})" if column.unit else ""
         columns.append((f"  {column.key}", f"{column.label}{unit}: {job}{extra}"))
@@ -82,10 +122,16 @@ def _list_spec(spec: Spec) -> str:
     return "\n".join([*lines, *(["", spec.note] if spec.note else [])])
 
 
-def _list_plan(plan: Plan, store: Store, machine: Machine, versions: dict[str, str]) -> str:
+def _origins(cells: Iterable[Cell]) -> list[str]:
+    """Return the kinds of job that fill some cells, and `derived` where others do."""
+    kinds = dict.fromkeys(cell.kind or ("derived" if cell.derivation else "") for cell in cells)
+    return [str(kind) for kind in kinds if kind]
+
+
+def _list_plan(clock: TrainingClock) -> str:
     """Return the distinct jobs with the cells that share them, what is blocked, and the cost."""
-    lines = [f"on {machine.label}"]
-    known = {job: store.find(job, machine, versions) for job in plan.jobs}
+    plan, lines = clock.plan, [f"on {clock.target.machine.label}"]
+    known = {job: clock.find(job) for job in plan.jobs}
     for kind in dict.fromkeys(job.kind for job in plan.jobs):
         jobs = [job for job in plan.jobs if job.kind == kind]
         measured = sum(known[job] is not None for job in jobs)
@@ -93,28 +139,33 @@ def _list_plan(plan: Plan, store: Store, machine: Machine, versions: dict[str, s
         names = list(dict.fromkeys(str(job["data"]) for job in jobs)) if kind == "evaluate" else []
         passes = f"; one pass over {'each of ' if len(names) > 1 else ''}{', '.join(names)}" if names else ""
         lines += ["", f"{kind}: {len(jobs)} distinct jobs, {measured} measured already{passes}"]
-        lines += _list_jobs(((job, known[job]) for job in jobs), plan)
+        lines += _list_jobs(((job, known[job]) for job in jobs), clock)
     lines += _list_blocked(plan)
     # Settings of the trainings that no publication gives.
     assumed = dict.fromkeys(text for planned in plan.cells for text in planned.assumed)
     lines += ["", "the recipes assume", *(f"  {text}" for text in assumed)] if assumed else []
-    return "\n".join([*lines, *_list_cost(plan)]) + "\n"
+    return "\n".join([*lines, *_list_cost(clock)]) + "\n"
 
 
-def _job_line(job: Job, plan: Plan) -> tuple[str, str, str]:
+def _job_line(job: Job, clock: TrainingClock) -> tuple[str, str, str]:
     """Return a job as text, the verb for its result, and what it costs and fills.
 
     A training has its changes of the recipe, and where it takes weights from.
     """
+    plan = clock.plan
     cells = _list_cells(plan.cells_needing(job))
     if job.kind != "train":
-        weights = job.need("weights")
-        return f"{_settings(job)}{_changes(weights, plan) if weights else ''}", "measured", f"  fills {cells}"
+        changed = job if job.kind == "train-speed" else job.need("weights")
+        taught = f" taught by {job['teacher']}" if job.get("teacher") else ""
+        return f"{_settings(job)}{_changes(changed, plan) if changed else ''}{taught}", "measured", f"  fills {cells}"
     trained = [f"{_ROLES[role]} {needed}{_changes(needed, plan)}" for role, needed in job.needs]
     public = [f"{_ROLES[role]} {job.get(role)}" for role in ("start", "teacher") if job.get(role)]
     origin = f"  ({'; '.join([*trained, *public])})" if trained or public else ""
     hours = plan.stages.hours(job) if plan.stages.scale is None else None
-    cost = f"  ≈ {hours:,.0f} V100-hours" if hours is not None else ""
+    here = clock.hours(job)
+    costs = [f"{hours:,.0f} V100-hours"] if hours is not None else []
+    costs += [f"{here:,.0f} h of steps here"] if here is not None else []
+    cost = "".join(f"  ≈ {each}" for each in costs)
     return f"{job}{_changes(job, plan)}{origin}", "trained", f"{cost}  for {cells}"
 
 
@@ -144,11 +195,11 @@ def _changes(job: Job, plan: Plan) -> str:
 _SEED = re.compile(r", seed \d+")
 
 
-def _list_jobs(jobs: Iterable[tuple[Job, Result | None]], plan: Plan) -> Iterator[str]:
+def _list_jobs(jobs: Iterable[tuple[Job, Result | None]], clock: TrainingClock) -> Iterator[str]:
     """Return a line a job; those that differ only in the seed share one."""
     by_line: dict[tuple[str, str, str], list[tuple[str, Result | None]]] = {}
     for job, result in jobs:
-        text, verb, end = _job_line(job, plan)
+        text, verb, end = _job_line(job, clock)
         trained = job.need("weights") or job
         by_line.setdefault((_SEED.sub("", text), verb, end), []).append((str(trained.get("seed", "")), result))
     for (text, verb, end), seeded in by_line.items():
@@ -164,7 +215,7 @@ def _list_jobs(jobs: Iterable[tuple[Job, Result | None]], plan: Plan) -> Iterato
 
 
 def _settings(job: Job) -> str:
-    if job.kind in ("train", "recipe"):
+    if job.kind in ("train", "train-speed", "recipe"):
         return str(job)  # the recipe has the rest
     hidden = {"model", "res", "data", "first", "second"}  # `str(job)` has them
     if job.kind != "throughput":
@@ -203,8 +254,9 @@ def training_cost(trainings: Iterable[Job], plan: Plan) -> tuple[float, int]:
     return sum(known for known in hours if known is not None), hours.count(None)
 
 
-def _list_cost(plan: Plan) -> list[str]:
+def _list_cost(clock: TrainingClock) -> list[str]:
     """Return the cost of the trainings, each stage once; of the blocked ones if nothing is to be trained."""
+    plan = clock.plan
     runnable = [job for job in plan.jobs if job.kind == "train"]
     trainings = runnable or [job for job in plan.all_jobs if job.kind == "train"]
     scale = plan.stages.scale
@@ -215,4 +267,6 @@ def _list_cost(plan: Plan) -> list[str]:
     hours, unknown = training_cost(trainings, plan)
     more = f"; {unknown} more whose cost was not published" if unknown else ""
     notes = [] if runnable else [f"  {spec.name}: {spec.cost}" for spec in plan.specs if spec.cost]
-    return ["", f"training: {len(trainings) - unknown} of known cost, ≈ {hours:,.0f} V100-hours{more}", *notes]
+    here = f"  {clock.sentence(trainings)}" if runnable or any(map(clock.hours, trainings)) else ""
+    cost = f"training: {len(trainings) - unknown} of known cost, ≈ {hours:,.0f} V100-hours{more}"
+    return ["", cost, *([here] if here else []), *notes]

@@ -10,9 +10,9 @@ import click
 
 from harness.cli import options
 from harness.cli.console import ExitCode, warn
-from harness.cli.listing import training_cost
+from harness.cli.listing import TrainingClock, training_cost
 from harness.errors import HarnessError, did_you_mean
-from harness.plan.plan import Options, Plan, make_plan
+from harness.plan.plan import Options, make_plan
 from harness.specs import Catalog
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) 
 
     runner, cluster = make_runner(plan, runs, params)
     if not params["yes"]:
-        _confirm_training(plan, requested)
+        devices = max(1, cluster.gpus) * cluster.nodes if cluster else len(runner.target.all_devices)
+        _confirm_training(TrainingClock(plan, runner.store, runner.target, devices), requested)
 
     outcome = execute(plan, runner, cluster, params)
     if outcome.submitted:
@@ -74,18 +75,19 @@ def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) 
     return ExitCode.SOME_FAILED if outcome.runner.failed else ExitCode.OK
 
 
-def _confirm_training(plan: Plan, requested: Options) -> None:
-    """Ask before training at the published scale, naming the cost.
+def _confirm_training(clock: TrainingClock, requested: Options) -> None:
+    """Ask before training at the published scale, naming the cost, on the published machine and on this one.
 
     Raises `HarnessError` where nobody can be asked, and `click.Abort` if the answer is no.
     """
+    plan = clock.plan
     trainings = [job for job in plan.jobs if job.kind == "train"]
     if requested.scale != "full" or not trainings:
         return
     hours, unknown = training_cost(trainings, plan)
     more = f" and {unknown} whose cost was not published" if unknown else ""
     count = f"{len(trainings)} training{'' if len(trainings) == 1 else 's'} at the published scale"
-    cost = f"{count}, ≈ {hours:,.0f} V100-hours{more}"
+    cost = f"{count}, ≈ {hours:,.0f} V100-hours{more}; {clock.sentence(trainings)}"
     if not sys.stdin.isatty():
         raise HarnessError(f"{cost}; add --yes to begin, or --scale proxy for a stand-in")
     click.confirm(f"{cost}. Begin?", abort=True, err=True)

@@ -21,7 +21,7 @@ from harness.gate.baseline import (
 from harness.gate.noise import LEAST_PROCESSES, DriftReference, Noise, noise_of, process_throughput, throughput_change
 from harness.gate.paired import PairedTest, paired_test
 from harness.judge.chain import unknown_origin
-from harness.judge.table import FilledCell, fingerprint_of
+from harness.judge.table import EXACT, FilledCell, fingerprint_of
 from harness.judge.verdict import Diff, Verdict, why_missing
 from harness.plan.job import Job
 from harness.specs import Cell
@@ -34,9 +34,6 @@ from harness.store.store import Store
 # Of all paired tests of a check together: where a change flips images but makes nothing worse, one check in twenty may
 # say otherwise.  A measurement of the same weights flips none.
 SIGNIFICANT = 0.05
-
-# Kinds that are counted or read, not measured: they have no noise, so any difference is a change.
-EXACT = ("count", "dataset", "recipe")
 
 # Kinds that store predictions.
 PAIRED = ("evaluate", "train")
@@ -239,6 +236,7 @@ class BaselineJudge:
             return Decision(outcome=outcome, evidence=Evidence(now=now, before=before))
         if fingerprint_of(result, filled.behind) != run.images:
             return _not_judged(f"measured on other images than in the baseline: now {_images(result)}")
+        # What is counted or read has no noise, so any difference is a change.
         tolerance = 0.0 if cell.kind in EXACT else cell.tolerance or 0.0
         allowed = tolerance * abs(before) if cell.relative else tolerance
         paired = self._paired_test(cell, run, result, before) if result.job.kind in PAIRED else None

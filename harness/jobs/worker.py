@@ -20,7 +20,7 @@ from harness.jobs.data.check import check_images
 from harness.jobs.data.open import inspect_dataset, open_images
 from harness.jobs.evaluate import agreement, evaluate, tokens
 from harness.jobs.fresh import error_message, exit_with_parent
-from harness.jobs.speed import peaks, throughput
+from harness.jobs.speed import peaks, throughput, train_speed
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
 from harness.plan.job import Job
@@ -73,6 +73,7 @@ ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
         runs=context.batch.runs,
         weights=context.store.weights_for(job, context.result_id),
     ),
+    "train-speed": lambda job, context: train_speed.measure_train_speed(job, context.report, **context.measured_on),
 }
 
 # What the parent asks without running a job.

@@ -30,9 +30,12 @@ def broken_link(filled: FilledCell) -> str:
 def broken_input(filled: FilledCell) -> str:
     """Return the first link that is not as published among seeds, weights and images; empty if all are.
 
-    Such a number does not belong among published ones even where settings and machine do not matter.
+    Such a number does not belong among published ones even where settings and machine do not matter.  Of a derived cell
+    it is that of the first operand that has one.
     """
-    return next((reason for link in _INPUTS for reason in link(filled)), "")
+    own = (reason for link in _INPUTS for reason in link(filled))
+    operands = ((operand.planned.name, broken_input(operand)) for operand in filled.operands)
+    return next((f"{name}: {reason}" for name, reason in operands if reason), "") or next(own, "")
 
 
 def unknown_origin(filled: FilledCell) -> str:
@@ -130,7 +133,7 @@ def _product(source: Result) -> object:
 
 def _settings(filled: FilledCell) -> Iterator[str]:
     """The settings are those of the spec, and the machine is the one that the column names."""
-    result, machine = filled.result, filled.cell.column.machine
+    result, machine = filled.result, filled.cell.machine
     assert result is not None
     job = result.job
     changed: list[str] = []
@@ -140,16 +143,18 @@ def _settings(filled: FilledCell) -> Iterator[str]:
         if "protocol" in changed:
             yield f"measured under the {job['protocol']} protocol, published under the {published['protocol']} one"
     cores = filled.cell.column.cores
-    if machine and not result.machine.matches(machine, cores):
-        yield f"measured on {result.machine.label}, published for {machine}"
-    elif machine and cores and (threads := result.machine.threads) != cores:
-        yield (
-            f"measured with {threads} thread{'s' if threads != 1 else ''}, published for the {cores} cores of "
-            f"{machine}: set OMP_NUM_THREADS={cores}"
-        )
-    elif machine and cores and result.machine.cores < cores:
-        yield f"measured on {result.machine.cores} of the {cores} cores of {machine}: allow this process all of them"
-    if not machine and (job.exclusive or filled.cell.metric == "hours"):
+    if machine and not filled.any_machine:
+        if not result.machine.matches(machine, cores):
+            yield f"measured on {result.machine.label}, published for {machine}"
+        elif cores and (threads := result.machine.threads) != cores:
+            yield (
+                f"measured with {threads} thread{'s' if threads != 1 else ''}, published for the {cores} cores of "
+                f"{machine}: set OMP_NUM_THREADS={cores}"
+            )
+        elif cores and result.machine.cores < cores:
+            here = result.machine.cores
+            yield f"measured on {here} of the {cores} cores of {machine}: allow this process all of them"
+    if not machine and not filled.any_machine and (job.exclusive or filled.cell.metric == "hours"):
         yield f"measured on {result.machine.label}, and the spec does not name the published machine"
     if changed:
         described = ", ".join(f"{name} = {job.get(name, 'None')}" for name in changed)

@@ -67,7 +67,7 @@ def roofline_of(table: Table, store: Store) -> dict[Column, list[Roofline]]:
 
 def _roofline(filled: FilledCell, spec: Spec, machine: Machine, store: Store) -> Roofline | None:
     result, throughput, published = filled.result, filled.number, filled.published_number
-    if result is None or throughput is None:
+    if result is None or throughput is None or result.job.kind != "throughput":
         return None
     job = result.job
     if job.get("step") == "training":  # whose operations are not counted

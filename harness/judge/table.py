@@ -1,7 +1,7 @@
 """`Spec` + `Result`s -> `Table` in the paper's layout: each cell with what was measured for it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.judge.weights import unclear_weights
@@ -10,9 +10,16 @@ from harness.plan.job import Job
 from harness.plan.plan import Plan, PlannedCell, dependencies
 from harness.specs import Cell, Spec
 from harness.specs.kinds import KINDS
-from harness.stats import mean_interval
+from harness.stats import Interval, derive, mean_interval
 from harness.store.result import Measurement, Result
 from harness.store.select import Elsewhere
+
+# Kinds of job that count or read: their numbers have no noise.
+EXACT = ("count", "dataset", "recipe")
+
+# An interval of fewer trainings, or iterations, tells too little to excuse a difference: with two it is twelve times as
+# wide as their scatter.
+LEAST_SAMPLES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,8 @@ class FilledCell:
     `trainings` those of the trainings that made the weights, one for each seed.  `behind` has the results of all that
     the cell's number is derived from, by the key of their job: every training, and the evaluations of an agreement.
     `elsewhere` is where a cell without a result was measured otherwise.  `unclear_weights` says why the weights may not
-    be those that the job names (empty if nothing speaks for that).
+    be those that the job names (empty if nothing speaks for that).  A derived cell has no result of its own, but the
+    `operands` that it is computed from; `any_machine` tells of an operand that its machine cancels out there.
     """
 
     planned: PlannedCell
@@ -34,6 +42,8 @@ class FilledCell:
     behind: Mapping[str, Result] = field(default_factory=dict)
     elsewhere: Elsewhere | None = None
     unclear_weights: str = ""
+    operands: tuple["FilledCell", ...] = ()
+    any_machine: bool = False
 
     @property
     def cell(self) -> Cell:
@@ -54,12 +64,15 @@ class FilledCell:
     @property
     def results(self) -> tuple[Result, ...]:
         """Every result behind the cell once, its own first."""
-        every = (self.result, *self.repeats, *self.trainings, *self.others)
+        behind = (result for operand in self.operands for result in operand.results)
+        every = (self.result, *self.repeats, *self.trainings, *self.others, *behind)
         return tuple({(result.job.key, result.id): result for result in every if result}.values())
 
     @property
     def measurement(self) -> Measurement | None:
-        """The cell's metric in its result; with several seeds their mean and its interval."""
+        """The cell's metric in its result; with several seeds their mean and its interval; or what is derived."""
+        if self.operands:
+            return derived_measurement(self)
         if self.result is None or self.result.error is not None:
             return None
         metric = self.result.metrics.get(str(self.cell.metric))
@@ -73,6 +86,12 @@ class FilledCell:
         """The measured value, where it is a number."""
         measurement = self.measurement
         return None if measurement is None or isinstance(measurement.value, str) else measurement.value
+
+    @property
+    def has_few_samples(self) -> bool:
+        """Whether the value is of too few trainings, or iterations, to tell how sure it is."""
+        samples = tuple(self.by_seed) or (self.measurement.samples if self.measurement else ())
+        return 0 < len(samples) < LEAST_SAMPLES
 
     @property
     def published_number(self) -> float | None:
@@ -124,22 +143,62 @@ def fill(
     The results may be of more tables: what they share is then known of every one.
     """
     unclear = unclear_weights(results.values())
-    cells = {}
-    for key, planned in plan.cells_in(spec).items():
-        job_key = planned.job.key if planned.job else ""
-        result = results.get(job_key)
-        cells[key] = FilledCell(
-            planned=planned,
-            result=result,
-            others=_explaining(planned, results),
-            repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
-            trainings=_trainings(planned, results),
-            behind={job.key: results[job.key] for job in planned.jobs if job.key in results},
-            elsewhere=(elsewhere or {}).get(job_key),
-            unclear_weights=next((unclear[job.key] for job in planned.jobs if job.key in unclear), ""),
-        )
-    machines = (f.result.machine for f in cells.values() if f.result and f.result.job.exclusive)
+    cells = {key: _fill(planned, results, elsewhere or {}, unclear) for key, planned in plan.cells_in(spec).items()}
+    machines = (one.machine for filled in cells.values() for one in filled.results if one.job.exclusive)
     return Table(spec=spec, machine=next(machines, None), cells=cells)
+
+
+def _fill(
+    planned: PlannedCell, results: Mapping[str, Result], elsewhere: Mapping[str, Elsewhere], unclear: Mapping[str, str]
+) -> FilledCell:
+    job_key = planned.job.key if planned.job else ""
+    return FilledCell(
+        planned=planned,
+        result=results.get(job_key),
+        others=_explaining(planned, results),
+        repeats=tuple(results[job.key] for job in planned.repeats if job.key in results),
+        trainings=_trainings(planned, results),
+        behind={job.key: results[job.key] for job in planned.jobs if job.key in results},
+        elsewhere=elsewhere.get(job_key),
+        unclear_weights=next((unclear[job.key] for job in planned.jobs if job.key in unclear), ""),
+        operands=tuple(_fill(operand, results, elsewhere, unclear) for operand in planned.operands),
+    )
+
+
+def derived_measurement(
+    filled: FilledCell, exact: Callable[[FilledCell], bool] = lambda _operand: False
+) -> Measurement | None:
+    """Compute a derived cell; None where an operand was not measured, is text, or has no ratio.
+
+    It has no interval where nothing says how sure one of its operands is, or where two of them are one measurement.
+    The operands that are `exact` are taken as if measuring them again gave the same.
+    """
+    derivation, numbers = filled.cell.derivation, [operand.number for operand in filled.operands]
+    values = [number for number in numbers if number is not None]
+    if derivation is None or len(values) < len(numbers):
+        return None
+    points = [Interval(value=value, low=value, high=value) for value in values]
+    intervals = [
+        point if exact(operand) else _interval(operand) for point, operand in zip(points, filled.operands, strict=True)
+    ]
+    known = [interval for interval in intervals if interval is not None]
+    sources = {(operand.result.id, operand.cell.metric) for operand in filled.operands if operand.result}
+    try:
+        derived = derive(derivation.operation, known if len(known) == len(values) == len(sources) else points)
+    except ValueError:
+        return None
+    low, high = (None, None) if derived.low == derived.high else (derived.low, derived.high)
+    return Measurement(unit=filled.cell.unit, value=derived.value, low=low, high=high)
+
+
+def _interval(filled: FilledCell) -> Interval | None:
+    """Return a value with its interval, which has no width where it was counted; None where it is not known."""
+    measurement, value = filled.measurement, filled.number
+    if measurement is None or value is None or filled.has_few_samples:
+        return None
+    if measurement.low is not None and measurement.high is not None:
+        return Interval(value=value, low=measurement.low, high=measurement.high)
+    return Interval(value=value, low=value, high=value) if filled.cell.kind in EXACT else None
 
 
 def fingerprint_of(result: Result, behind: Mapping[str, Result] | None = None) -> str | None:

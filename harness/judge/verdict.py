@@ -1,7 +1,8 @@
 """`Table` -> `Diff`: a verdict for each cell with its reason, and the shape of a throughput column as a whole."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -11,23 +12,23 @@ from statistics import fmean
 from harness.judge.ablation import LEAST_ROWS, Ablation, ablation_of
 from harness.judge.chain import broken_link
 from harness.judge.orders import MachineOrder, published_orders
-from harness.judge.table import FilledCell, Table
+from harness.judge.table import FilledCell, Table, derived_measurement
+from harness.machine import same_software
 from harness.plan.job import Job
 from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
-from harness.stats import Interval, kendall, rank_correlation, spearman
+from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
 from harness.store.result import Result
 from harness.store.select import is_noisy
 
 # Points between two trainings of the same recipe; the authors name about 0.2 (issue 32 of their repository).
 RETRAINING_SPREAD = 0.2
 
-# An interval of fewer trainings, or iterations, tells too little to excuse a difference: with two it is twelve times as
-# wide as their scatter.
-LEAST_SAMPLES = 3
-
 # Kinds of job that a published value was computed by on these very images with these weights: there is no noise.
 DETERMINISTIC = ("evaluate", "agreement", "dataset")
+
+# Two throughputs make no ratio where the machine itself was slower by more than this share during one of them.
+MOST_DRIFT = 0.1
 
 HEAD_NAMES = {
     "class": "the class head alone",
@@ -131,21 +132,19 @@ def compare(table: Table) -> Diff:
 
 
 def judge(filled: FilledCell, spec: Spec) -> JudgedCell:
-    """Judge one cell: the first reason not to compare wins, otherwise the numbers decide."""
+    """Judge one cell, by what was measured for it or by the cells that it is derived of."""
+    return _judge_derived(filled, spec) if filled.operands else _judge_measured(filled, spec)
+
+
+def _judge_measured(filled: FilledCell, spec: Spec) -> JudgedCell:
+    """Judge a measured cell: the first reason not to compare wins, otherwise the numbers decide."""
 
     def judged(verdict: Verdict, reason: str, delta: float | None = None) -> JudgedCell:
         return JudgedCell(filled=filled, verdict=verdict, reason=reason, delta=delta)
 
-    planned, result, measurement = filled.planned, filled.result, filled.measurement
-    if planned.idle:
-        return judged(Verdict.NOT_COMPARABLE, planned.blocked)
-    if result is None:
-        return judged(Verdict.MISSING, why_missing(filled))
-    if result.error is not None:
-        return judged(Verdict.FAILED, result.error)
-    if measurement is None:
-        return judged(Verdict.MISSING, f"a {result.job.kind} job gives no {filled.cell.metric} for this model")
-    references = filled.cell.references
+    measurement, references = filled.measurement, filled.cell.references
+    if measurement is None or filled.planned.idle:
+        return judged(*_why_no_value(filled))
     if not references:
         return judged(Verdict.NOT_COMPARABLE, "nothing was published here")
     value, published = measurement.value, references[0].published.value
@@ -154,16 +153,31 @@ def judge(filled: FilledCell, spec: Spec) -> JudgedCell:
     if reason:
         return judged(Verdict.NOT_COMPARABLE, reason, delta)
     verdict, reason = _by_the_values(filled, value, spec)
-    assumed = "".join(f"; its recipe assumes {setting}" for setting in planned.assumed)
-    versions = _versions(filled.cell.column, result) if verdict is Verdict.DEVIATES else ""
-    return judged(verdict, reason + versions + assumed, delta)
+    versions = _versions(filled.cell.column, filled.result) if verdict is Verdict.DEVIATES else ""
+    return judged(verdict, reason + versions + _assumptions(filled), delta)
 
 
-def _versions(column: Column, result: Result) -> str:
+def _versions(column: Column, result: Result | None) -> str:
     """Name both versions of torch, where they differ: the difference may be theirs."""
-    here = result.software.get("torch", "").partition("+")[0]
+    here = result.software.get("torch", "").partition("+")[0] if result else ""
     differ = column.torch not in (None, here)
     return f"; torch is {here or 'unknown'} here and was {column.torch} there" if differ else ""
+
+
+def _why_no_value(filled: FilledCell) -> tuple[Verdict, str]:
+    """Return the verdict of a measured cell that has no value to judge, and the reason."""
+    planned, result = filled.planned, filled.result
+    if planned.idle:
+        return Verdict.NOT_COMPARABLE, planned.blocked
+    if result is None:
+        return Verdict.MISSING, why_missing(filled)
+    if result.error is not None:
+        return Verdict.FAILED, result.error
+    return Verdict.MISSING, f"a {result.job.kind} job gives no {filled.cell.metric} for this model"
+
+
+def _assumptions(filled: FilledCell) -> str:
+    return "".join(f"; its recipe assumes {setting}" for setting in filled.planned.assumed)
 
 
 def why_missing(filled: FilledCell) -> str:
@@ -187,6 +201,75 @@ def why_missing(filled: FilledCell) -> str:
     where = "with these options" if differing else "on this machine"
     shows = f"`harness report` shows it {' and '.join(options)}"
     return f"measured, but not {where}: {', '.join(how)} (run {other.result.id}); {shows}"
+
+
+def _judge_derived(filled: FilledCell, spec: Spec) -> JudgedCell:
+    """Judge a derived cell: what keeps one of its operands from being judged keeps the cell from it as well.
+
+    An operand needs no published value of its own.
+    """
+
+    def judged(verdict: Verdict, reason: str, delta: float | None = None) -> JudgedCell:
+        return JudgedCell(filled=filled, verdict=verdict, reason=reason, delta=delta)
+
+    number, references = filled.number, filled.cell.references
+    published = references[0].published.value if references and not filled.at_small_scale else None
+    delta = None if number is None or published is None else number - published
+    for operand in (operand for operand in filled.operands if operand.measurement is None):
+        verdict, reason = _why_no_value(operand)
+        return judged(verdict, f"{operand.planned.name}: {reason}", delta)
+    if not references:
+        return judged(Verdict.NOT_COMPARABLE, "nothing was published here")
+    any_machine = _cancels_machine(filled)
+    for operand in filled.operands:
+        if reason := broken_link(replace(operand, any_machine=any_machine)):
+            return judged(Verdict.NOT_COMPARABLE, f"{operand.planned.name}: {reason}", delta)
+    timed = [operand.result for operand in filled.operands if operand.result and operand.result.job.exclusive]
+    if reason := _different_conditions(timed):
+        return judged(Verdict.NOT_COMPARABLE, reason, delta)
+    if number is None:
+        return judged(Verdict.NOT_COMPARABLE, f"{derivation_text(filled)}: cannot be computed")
+    verdict, reason = _by_the_values(filled, number, spec)
+    shape = f"; a ratio is judged on any machine, this one is of {timed[0].machine.label}" if any_machine else ""
+    return judged(verdict, f"{reason}: {derivation_text(filled)}{shape}{_assumptions(filled)}", delta)
+
+
+def _cancels_machine(filled: FilledCell) -> bool:
+    """Whether a derived cell is a ratio of timed values, which tells the same on any machine that timed both."""
+    ratio = filled.cell.derivation is not None and filled.cell.derivation.operation in RATIOS
+    return ratio and all(operand.result is not None and operand.result.job.exclusive for operand in filled.operands)
+
+
+def _different_conditions(timed: Sequence[Result]) -> str:
+    """Return why timed results may not be compared with each other: machines, software, or a machine's drift."""
+    for other in timed[1:]:
+        if not other.machine.is_equivalent(timed[0].machine):
+            return f"measured on {timed[0].machine.label} and on {other.machine.label}"
+        if not same_software(other.software, timed[0].software):
+            return "measured with different versions of the software; measure both again with --rerun"
+    references = [fmean(result.facts["yardstick"]) for result in timed if result.facts.get("yardstick")]
+    drift = max(references, default=1.0) / min(references, default=1.0) - 1
+    if drift > MOST_DRIFT:
+        return (
+            f"the machine as a whole was {100 * drift:.0f} % slower in one measurement than in the other, by its "
+            "reference workload; measure both again with --rerun"
+        )
+    return ""
+
+
+def derivation_text(filled: FilledCell) -> str:
+    """Write how a derived cell follows from its operands, each with its value."""
+    operation = filled.cell.derivation.operation if filled.cell.derivation else ""
+    word = {"sum": "plus", "difference": "less"}.get(operation, "over")
+    parts = [f"{operand.planned.name} ({_plain(operand.number)})" for operand in filled.operands]
+    return f" {word} ".join(parts) + (" less one" if operation == "change" else "")
+
+
+def _plain(value: float | None) -> str:
+    """Write a number with four significant digits at least, and no exponent."""
+    if not value:
+        return "0" if value == 0 else "no number"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _by_the_values(filled: FilledCell, value: float | str, spec: Spec) -> tuple[Verdict, str]:
@@ -239,14 +322,18 @@ def _corrected(reference: Reference, note: Footnote, cell: Cell) -> Reference | 
 def _in_interval(filled: FilledCell, reference: Reference) -> bool:
     """Whether a published value is within the interval of the measured one, where that is subject to noise."""
     measurement, published = filled.measurement, reference.published.value
+    if filled.operands:
+        measurement = derived_measurement(filled, exact=lambda operand: not _has_noise(operand))
+    elif not _has_noise(filled) or filled.has_few_samples:
+        return False
     if measurement is None or published is None or measurement.low is None or measurement.high is None:
         return False
-    if _retrained(filled):
-        excuses = len(filled.by_seed) >= LEAST_SAMPLES
-    else:
-        few = 0 < len(measurement.samples) < LEAST_SAMPLES
-        excuses = filled.cell.kind not in DETERMINISTIC and not few
-    return excuses and measurement.low <= published <= measurement.high
+    return measurement.low <= published <= measurement.high
+
+
+def _has_noise(filled: FilledCell) -> bool:
+    """Whether measuring again may give another value."""
+    return filled.cell.kind not in DETERMINISTIC or _retrained(filled)
 
 
 def _retrained(filled: FilledCell) -> bool:
@@ -306,7 +393,15 @@ def _allowed(filled: FilledCell, reference: Reference) -> float:
     allowed = filled.cell.tolerance or 0.0
     if filled.cell.relative:
         return allowed * abs(reference.published.value or 0.0)
-    return max(allowed, RETRAINING_SPREAD) if _retrained(filled) else allowed
+    return max(allowed, _retraining_spread(filled))
+
+
+def _retraining_spread(filled: FilledCell) -> float:
+    """Return by how many points training again may move a value: a difference or a sum by both of its operands."""
+    if filled.cell.derivation is not None:
+        ratio = filled.cell.derivation.operation in RATIOS
+        return 0.0 if ratio else round(math.hypot(*map(_retraining_spread, filled.operands)), 2)
+    return RETRAINING_SPREAD if _retrained(filled) else 0.0
 
 
 def _tolerance(filled: FilledCell, reference: Reference) -> str:

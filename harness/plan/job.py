@@ -104,7 +104,8 @@ class Job:
     @property
     def weights_names(self) -> tuple[str, ...]:
         """All public weights that the job needs: its own, its teacher's, those that it starts from."""
-        others = [str(self.get(part)) for part in ("teacher", "start") if self.get(part) and not self.need(part)]
+        parts = () if self.kind == "train-speed" else ("teacher", "start")  # whose teacher has random weights
+        others = [str(self.get(part)) for part in parts if self.get(part) and not self.need(part)]
         return tuple(filter(None, (self.weights_name, *others)))
 
     @property

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 from harness.errors import HarnessError, SpecError, did_you_mean
 from harness.plan.job import Job
-from harness.plan.stages import NoStandIn, TrainingStages
-from harness.specs import Cell, Spec
+from harness.plan.stages import NoStandIn, TrainingStages, UnfitBatch
+from harness.specs import Cell, Spec, load
 from harness.specs.checked import Scalar
 from harness.specs.datasets import EMBEDDED
 from harness.specs.kinds import KINDS, throughput_settings
@@ -60,6 +61,8 @@ class PlannedCell:
     `others` are jobs that explain a difference; `other_weights` describes the weights if they are not the paper's.
     `repeats` are the same job with other seeds, `scale` is the scale of the training behind the cell (empty without
     one), `changes` what the command line changed in the recipes, `assumed` the unpublished settings of the training.
+    `operands` are the cells that a derived one is computed from, `timed` the jobs that time the steps of its trainings:
+    they are run even where the cell is blocked.
     """
 
     table: str
@@ -73,6 +76,8 @@ class PlannedCell:
     scale: str = ""
     changes: str = ""
     assumed: tuple[str, ...] = ()
+    operands: tuple["PlannedCell", ...] = ()
+    timed: tuple[Job, ...] = ()
 
     @property
     def scaled_down(self) -> bool:
@@ -83,7 +88,13 @@ class PlannedCell:
     def jobs(self) -> tuple[Job, ...]:
         """Every job of the cell, each after those whose results it needs."""
         jobs = (*((self.job,) if self.job else ()), *self.repeats, *self.others)
-        return tuple(dict.fromkeys(each for job in jobs for each in (*job.lineage, *dependencies(job), job)))
+        own = (each for job in jobs for each in (*job.lineage, *dependencies(job), job))
+        return tuple(dict.fromkeys((*own, *(job for operand in self.operands for job in operand.jobs))))
+
+    @property
+    def name(self) -> str:
+        """The cell's name for people, as one of several in a sentence."""
+        return f"{self.cell.column.label} of {self.cell.row.label}"
 
     @property
     def spec(self) -> str:
@@ -110,20 +121,25 @@ class Plan:
         return self._distinct(lambda _: True)
 
     def _distinct(self, includes: Callable[[PlannedCell], bool]) -> tuple[Job, ...]:
-        jobs = dict.fromkeys(job for planned in self.cells if includes(planned) for job in planned.jobs)
+        jobs = dict.fromkeys(
+            job for planned in self.cells for job in (*(planned.jobs if includes(planned) else ()), *planned.timed)
+        )
         return tuple(sorted(jobs, key=lambda job: (job.exclusive, job.kind != "train", bool(dependencies(job)))))
 
     def cells_needing(self, job: Job) -> tuple[PlannedCell, ...]:
         """Return the cells that need a job."""
-        return tuple(planned for planned in self.cells if job in planned.jobs)
+        return tuple(planned for planned in self.cells if job in planned.jobs or job in planned.timed)
 
     def block(self, missing: Mapping[str, str]) -> "Plan":
         """Block the cells that need a job which lacks something; `missing` gives the reasons by the job's key."""
 
-        def reason(planned: PlannedCell) -> str:
-            return planned.blocked or next((missing[job.key] for job in planned.jobs if job.key in missing), "")
+        def blocked(planned: PlannedCell) -> PlannedCell:
+            if planned.operands:
+                return _with_operands(planned, map(blocked, planned.operands))
+            reason = next((missing[job.key] for job in planned.jobs if job.key in missing), "")
+            return replace(planned, blocked=planned.blocked or reason)
 
-        return replace(self, cells=tuple(replace(planned, blocked=reason(planned)) for planned in self.cells))
+        return replace(self, cells=tuple(map(blocked, self.cells)))
 
     def cells_in(self, spec: Spec) -> dict[tuple[str, str], PlannedCell]:
         """Return the cells of one table, by row and column."""
@@ -177,6 +193,8 @@ def _narrow(spec: Spec, options: Options) -> Spec:
 
 def _plan_cell(spec: Spec, cell: Cell, options: Options, stages: TrainingStages) -> PlannedCell:
     planned = PlannedCell(table=spec.id, cell=cell)
+    if cell.derivation is not None:
+        return _plan_derived(planned, spec, options, stages)
     if cell.kind is None or (not cell.settings and not cell.references):
         return replace(planned, blocked="published for the reader; nothing to measure", idle=True)
     trained = _is_trained(cell, options)
@@ -184,7 +202,8 @@ def _plan_cell(spec: Spec, cell: Cell, options: Options, stages: TrainingStages)
         if options.only is not None and cell.kind not in options.only:
             planned = _plan_measurement(planned, options, stages)
             reason = "" if trained else planned.blocked  # which would ask for what was given
-            return replace(planned, blocked=reason or f"left out: {cell.kind} jobs were not requested")
+            planned = replace(planned, blocked=reason or f"left out: {cell.kind} jobs were not requested")
+            return _plan_timing(planned, options, stages) if trained and "train-speed" in options.only else planned
         if trained:
             return _plan_training(planned, options, stages)
         if options.train and options.scale != "full":
@@ -194,6 +213,50 @@ def _plan_cell(spec: Spec, cell: Cell, options: Options, stages: TrainingStages)
         raise
     except HarnessError as error:
         raise HarnessError(f"{spec.path}: row '{cell.row.key}', column '{cell.column.key}': {error}") from error
+
+
+def _plan_derived(planned: PlannedCell, spec: Spec, options: Options, stages: TrainingStages) -> PlannedCell:
+    """Plan the cells that a derived one is computed from, in whichever table they are."""
+    operands = []
+    for operand in planned.cell.derivation.operands if planned.cell.derivation else ():
+        # What is measured is the same in every edition, of which one may lack the row.
+        known = operand.path == spec.path and (operand.row, operand.column) in spec.cells
+        table = spec if known else _load(operand.path, operand.path.stat().st_mtime_ns)
+        operands.append(_plan_cell(table, table.cell(operand.row, operand.column), options, stages))
+    return _with_operands(planned, operands)
+
+
+@cache
+def _load(path: Path, _changed: int) -> Spec:
+    """Load a table once, for all derived cells that name it, unless it has changed since."""
+    return load(path)
+
+
+def _with_operands(planned: PlannedCell, operands: Iterable[PlannedCell]) -> PlannedCell:
+    """Return a derived cell with its operands: what blocks one of them blocks it."""
+    operands = tuple(operands)
+    return replace(
+        planned,
+        operands=operands,
+        blocked=next((f"{operand.name}: {operand.blocked}" for operand in operands if operand.blocked), ""),
+        scale=next((operand.scale for operand in operands if operand.scale), ""),
+        changes=next((operand.changes for operand in operands if operand.changes), ""),
+        assumed=tuple(dict.fromkeys(text for operand in operands for text in operand.assumed)),
+        timed=tuple(dict.fromkeys(job for operand in operands for job in operand.timed)),
+    )
+
+
+def _plan_timing(planned: PlannedCell, options: Options, stages: TrainingStages) -> PlannedCell:
+    """Plan the jobs that time one step of each training behind a cell, where it is trained as published."""
+    if stages.scale is not None:
+        return planned
+    overrides = {name: value for name, value in options.overrides.items() if name in KINDS["train-speed"].settings}
+    try:
+        trained = stages.training(planned.cell.training)
+        jobs = [stages.speed_job_of(each, overrides) for each in (*trained.lineage, trained)]
+    except (NoStandIn, UnfitBatch) as error:
+        return replace(planned, blocked=f"left out: {error}")
+    return replace(planned, timed=tuple(dict.fromkeys(jobs)))
 
 
 def _is_trained(cell: Cell, options: Options) -> bool:
@@ -242,7 +305,10 @@ def _plan_measurement(planned: PlannedCell, options: Options, stages: TrainingSt
     missing = [name for name in KINDS[str(cell.kind)].required if name not in cell.settings]
     if cell.kind == "recipe" and not missing:
         return replace(planned, job=stages.recipe_job(str(cell.settings["recipe"])))
-    job = None if missing or cell.kind == "train" else make_job(cell, options)
+    try:
+        job = None if missing or cell.kind == "train" else make_job(cell, options)
+    except UnfitBatch as error:
+        return replace(planned, blocked=f"left out: {error}")
     blocked = _blocked(cell, missing, options)
     # It may have been trained before, at the published scale.
     if cell.kind == "train" or (cell.training and cell.kind == "evaluate" and cell.unreleased):
@@ -290,7 +356,10 @@ def make_job(cell: Cell, options: Options) -> Job:
     overrides = {name: value for name, value in options.overrides.items() if name in kind.settings}
     if cell.kind == "throughput":
         return Job.of(cell.kind, throughput_settings(cell.settings, overrides))
-    return Job.of(str(cell.kind), {**kind.defaults, **cell.settings, **overrides})
+    settings = {**kind.defaults, **cell.settings, **overrides}
+    if cell.kind == "train-speed":
+        return TrainingStages(changes=options.changes).speed_job(settings)
+    return Job.of(str(cell.kind), settings)
 
 
 def _blocked(cell: Cell, missing: list[str], options: Options) -> str:
@@ -305,5 +374,5 @@ def _blocked(cell: Cell, missing: list[str], options: Options) -> str:
         return f"no public weights: {cell.unreleased}{near}" + (f"; needs {' or '.join(ways)}" if ways else "")
     if missing:
         return f"the spec does not set {' and '.join(missing)} of row '{cell.row.key}'"
-    data = str(cell.settings.get("data", ""))
+    data = "" if cell.kind == "train-speed" else str(cell.settings.get("data", ""))  # which only counts its images
     return f"needs --data {data}=PATH" if data and _is_missing(data, options) else ""

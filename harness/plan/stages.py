@@ -8,7 +8,7 @@ from harness.errors import HarnessError
 from harness.plan.job import CODE, TRAINED, Job
 from harness.specs import Cell
 from harness.specs.checked import Scalar
-from harness.specs.kinds import RECIPE, SHAPE
+from harness.specs.kinds import KINDS, RECIPE, SHAPE
 from harness.specs.recipe import Recipe, Recipes, Scale
 
 # Of a spec's training settings, these are for the first stage of a chain and these for the last; all others for every
@@ -31,6 +31,10 @@ Value = TypeVar("Value")
 
 class NoStandIn(HarnessError):  # noqa: N818 -- reads as what is the matter
     """A small scale has nothing that stands in for something published; the other cells do not mind."""
+
+
+class UnfitBatch(HarnessError):  # noqa: N818 -- reads as what is the matter
+    """The step of a training cannot be timed with this batch; the other cells do not mind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,50 @@ class TrainingStages:
         kept = {key: value for key, value in settings.items() if key in (*RECIPE, "model", "res")}
         return Job.of("recipe", {**kept, "recipe": name})
 
+    def speed_job(self, requested: Mapping[str, Scalar]) -> Job:
+        """Make the job that times the step of a recipe; what is not requested is as in the recipe.
+
+        It needs no weights: those of the teacher do not change how long a step takes, so only its model counts.  Raises
+        `HarnessError` for an unknown recipe, and for settings that are missing or exclude each other, and of these
+        `UnfitBatch` for a batch that a step cannot have.
+        """
+        settings = {**self.recipes.find(str(requested["recipe"])).settings, **requested, **self.changes}
+        missing = [name for name in ("model", "res", "data") if name not in settings]
+        if missing:
+            raise HarnessError(f"recipe '{requested['recipe']}' does not set {' and '.join(missing)}; set them here")
+        _check_combination(settings)
+        _check_batch(settings)
+        if settings["distillation"] == "none":
+            settings.pop("teacher", None)
+        else:
+            settings["teacher"] = self._model_of(str(settings["teacher"]))
+        return Job.of(
+            "train-speed", {name: settings[name] for name in KINDS["train-speed"].settings if name in settings}
+        )
+
+    def speed_job_of(self, training: Job, overrides: Mapping[str, Scalar] | None = None) -> Job:
+        """Make the job that times the step of a training on one device; `overrides` are settings of the kind."""
+        settings = {**KINDS["train-speed"].defaults, **dict(training.settings), **(overrides or {})}
+        teacher = training.need("teacher")
+        if teacher is not None:
+            settings["teacher"] = teacher["model"]
+        return self.speed_job(settings)
+
+    def _model_of(self, teacher: str) -> str:
+        """Return the model of public weights, or of a recipe.
+
+        Raises `HarnessError` for a recipe that trains whichever model it is given.
+        """
+        if not self._is_recipe(teacher):
+            return teacher.partition(".")[0]
+        settings = self.recipes.find(teacher).settings
+        if "model" not in settings or settings.get("fixres"):
+            raise HarnessError(f"the teacher's recipe '{teacher}' is for any model; name the teacher's model instead")
+        return str(settings["model"])
+
+    def _is_recipe(self, name: str) -> bool:
+        return name in self.recipes.names or name.endswith(".toml")
+
     def hours(self, job: Job) -> float | None:
         """Return the published V100-hours of one stage, in proportion to its length; None if they are not published."""
         recipe = self.recipes.find(str(job["recipe"]))
@@ -93,7 +141,11 @@ class TrainingStages:
     def differences(self, job: Job) -> Mapping[str, Scalar]:
         """Return the settings of a training that are not its recipe's at this scale: what a row of a table changes."""
         try:
-            usual = self.training({"recipe": job["recipe"]}, int(job["seed"]))
+            usual = (
+                self.speed_job({**KINDS[job.kind].defaults, "recipe": job["recipe"]})
+                if job.kind == "train-speed"
+                else self.training({"recipe": job["recipe"]}, int(job["seed"]))
+            )
         except HarnessError:
             return {}  # a recipe that begins with another's weights, which only the row names
         return {name: value for name, value in job.settings if usual.get(name) != value and name not in _DESCRIBED}
@@ -232,11 +284,23 @@ class TrainingStages:
 
     def _recipe_behind(self, name: str) -> Recipe | None:
         """Return the recipe of this name, or the one that stands in for public weights; None for public ones."""
-        if name not in self.recipes.names and not name.endswith(".toml"):
+        if not self._is_recipe(name):
             if self.scale is None:
                 return None
             name = self._stand_in(self.scale.weights, name, name)
         return self.recipes.find(name)
+
+
+def _check_batch(settings: Mapping[str, Scalar]) -> None:
+    """Raise `UnfitBatch` for a batch of one device that a step of the recipe cannot have."""
+    total, devices, batch = int(settings["batch_size"]), int(settings["devices"]), settings["batch"]
+    if batch == "largest":
+        raise UnfitBatch("a train-speed job takes batch auto or a number, not largest")
+    if total % devices:
+        raise UnfitBatch(f"{devices} devices cannot share a batch of {total}")
+    share = total // devices if batch == "auto" else int(batch)
+    if (settings["mixup"] or settings["cutmix"]) and share % 2:
+        raise UnfitBatch(f"mixup and cutmix pair the images of a batch, so that of a device must be even, not {share}")
 
 
 def _check_combination(settings: Mapping[str, Scalar]) -> None:

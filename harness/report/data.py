@@ -36,7 +36,7 @@ def render_csv(diffs: Sequence[Diff]) -> str:
                     **cell,
                     "published": first["value"],
                     "source": first["source"],
-                    "batch": batch if judged.filled.cell.kind == "throughput" else None,
+                    "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
                 }
             )
     frame = pd.DataFrame(lines)

@@ -54,7 +54,7 @@ def cell_text(judged: JudgedCell) -> CellText:
             tenths = 1 if cell.unit.startswith("%") and half >= 0.05 else None
             measured = f"{measured} ±{number(half, tenths, significant=1)}"
         measured = _with_unit(measured, unit)
-        if cell.kind == cell.metric == "throughput" and filled.result:
+        if cell.metric == "throughput" and filled.result:
             batch = f"@{filled.result.facts.get('batch', '?')}"
     return CellText(
         measured=measured, sign=SIGNS[judged.verdict], published=published, difference=_difference(judged), batch=batch
@@ -85,7 +85,7 @@ def _difference(judged: JudgedCell) -> str:
         return ""
     published = cell.references[0].published
     if judged.verdict is Verdict.NOT_COMPARABLE and published.value:
-        if not cell.column.machine:
+        if not cell.machine:
             return ""  # other images or weights: a difference would look like a judgement
         return f"×{number(measured / published.value, None, significant=3)}"
     return signed(judged.delta, published.decimals if cell.digits is None else cell.digits)
@@ -152,8 +152,8 @@ def legend(diff: Diff) -> str:
     """Explain the signs that occur."""
     signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict])
     cells = (judged.filled for judged in diff.judged_cells.values())
-    throughput = any(filled.measurement and filled.cell.kind == "throughput" for filled in cells)
-    return signs + (", @N batch of N, ×N measured over published" if throughput else "")
+    speed = any(filled.measurement and filled.result and filled.result.job.exclusive for filled in cells)
+    return signs + (", @N batch of N, ×N measured over published" if speed else "")
 
 
 def reasons(diff: Diff, *, merged: bool = False) -> list[tuple[Verdict, str, str]]:
@@ -218,9 +218,11 @@ def merged_warnings(diff: Diff, *, hint: str = "") -> list[str]:
 def _warnings(diff: Diff) -> list[tuple[str, str]]:
     rows: dict[tuple[str, str], str] = {}
     for judged in diff.judged_cells.values():
-        result = judged.filled.result if judged.filled.measurement else None
-        for warning in result.warnings if result else ():
-            rows.setdefault((result.id if result else "", warning), judged.filled.cell.row.label)
+        filled = judged.filled
+        behind = (filled, *filled.operands) if filled.measurement else ()
+        for result in (one.result for one in behind if one.result):
+            for warning in result.warnings:
+                rows.setdefault((result.id, warning), filled.cell.row.label)
     return [(row, warning) for (_, warning), row in rows.items()]
 
 

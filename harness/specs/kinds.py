@@ -109,8 +109,17 @@ SETTINGS: Mapping[str, Constraint] = {
     "teacher_res": _COUNT,
     "fixres": _FLAG,
     "seed": _COUNT,
+    "devices": _COUNT,
     "finetune_optimizer": _OPTIMIZER,
 }
+
+# The settings of a recipe that decide how long a step takes and how many there are.  All others are the loader's, or
+# change numbers and not times: trainings that differ in those alone share one measurement.
+STEP = (
+    *("epochs", "batch_size", "repeated_aug", "optimizer", "momentum", "weight_decay", "gradient_clip"),
+    *("dropout", "drop_path", "mixup", "cutmix", "mix_probability", "mix_switch", "erasing", "ema", "eval_mode"),
+    *("fixres", "distillation", "precision", "channels_last", "compile"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +164,16 @@ KINDS: Mapping[str, Kind] = {
         metrics=("throughput", "batch", "energy"),
         exclusive=True,
         revision=2,
+    ),
+    "train-speed": Kind(
+        required=("recipe",),
+        defaults={"repeats": 10, "batch": "auto", "devices": 1},
+        optional=("model", "res", "data", "teacher", *SHAPE, *STEP),
+        metrics=(
+            *("throughput", "batch", "step", "augment", "forward", "backward", "update"),
+            *("memory", "hours", "days", "energy"),
+        ),
+        exclusive=True,
     ),
     "ceilings": Kind(required=("precision",), metrics=("matmul", "copy"), exclusive=True),
     "evaluate": Kind(

@@ -157,10 +157,28 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Operand:
+    """The cell of a spec file that a derived cell is computed from, by its keys."""
+
+    path: Path
+    row: str
+    column: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivation:
+    """How a derived cell is computed from others: see `harness.stats.derive` and tables/README.md."""
+
+    operation: str
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One cell: the values published for it and what to measure.
 
-    `kind` is None where there is nothing to measure.  `tolerance` is absolute, in `unit`, unless `relative`.
+    `kind` is None where there is nothing to measure, and where a `derivation` says how the cell follows from others.
+    `machine` is the only one that it is judged on.  `tolerance` is absolute, in `unit`, unless `relative`.
     `unreleased` is the reason why there are no public weights, `cost` is V100-hours of training (None: not published).
     `training` has the settings by which weights are trained where none are public, or on request; `assumed` has the
     reason for each of them that is not published.
@@ -182,6 +200,8 @@ class Cell:
     digits: int | None = None
     unreleased: str | None = None
     cost: float | None = None
+    machine: str | None = None
+    derivation: Derivation | None = None
 
     @property
     def published(self) -> PublishedValue | None:

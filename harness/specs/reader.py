@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 from harness.errors import did_you_mean
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader, Scalar, shown
+from harness.specs.derivation import DERIVED, DerivationReader
 from harness.specs.document import Document
 from harness.specs.kinds import KINDS, SCRIPT, SETTINGS, misplaced_settings
 from harness.specs.model import (
     Cell,
     Column,
+    Derivation,
     Family,
     Footnote,
     Nearest,
@@ -56,9 +58,11 @@ _MEASURED = {
     "set": TABLE,
     "train": TABLE,
     "cost": _NUMBER,
+    "machine": TEXT,
+    **DERIVED,
 }
 _LABELLED = {"label": _LABEL, "label_icml": TEXT, "note": TEXT}
-_COLUMN = {**_MEASURED, **_LABELLED, "machine": TEXT, "torch": TEXT, "extra": _FLAG}
+_COLUMN = {**_MEASURED, **_LABELLED, "torch": TEXT, "extra": _FLAG}
 _ROW = {
     **_MEASURED,
     **_LABELLED,
@@ -71,6 +75,7 @@ _CELL = {
     **dict.fromkeys(("set", "train", "assumed"), TABLE),
     **dict.fromkeys(("job", "metric", "unreleased"), TEXT),
     "cost": _NUMBER,
+    **DERIVED,
 }
 _NEAREST = {"model": _LABEL, "weights": _LABEL, "match": TEXT, "comment": TEXT}
 _FAMILY = {"label": TEXT, "reference": TEXT}
@@ -116,6 +121,7 @@ class _SpecReader(Reader):
         super().__init__(document.add)
         self._path = document.path
         self._parts = self.table(document.data, _PARTS, what="part")
+        self._derivations = DerivationReader(self, document.path, document.data)
         for part in ("column", "row"):
             if not self._parts.get(part):
                 self.report(f"has no {part}s; add [{part}.KEY]")
@@ -258,7 +264,8 @@ class _SpecReader(Reader):
         own = entry.get("cell", {}).get(column.key, {})
         levels = (*outer, self._level(own, _CELL, entry.get("job"), "row", row.key, "cell", column.key))
         entry |= levels[2].entry
-        kind = entry.get("job") if entry.get("job") in KINDS else None
+        derivation = self._derivation(row, column, levels)
+        kind = entry.get("job") if entry.get("job") in KINDS and not derivation else None
         tolerance = entry.get("tolerance")
         settings, training = self._merge_settings(kind, levels, "set"), self._merge_settings("train", levels, "train")
         if kind == "throughput":
@@ -275,7 +282,15 @@ class _SpecReader(Reader):
             assumed={name: why for level in levels for name, why in level.assumed.items()},
             tolerance=float(tolerance.strip().rstrip("%")) / 100 if isinstance(tolerance, str) else tolerance,
             relative=isinstance(tolerance, str),
+            derivation=derivation,
         )
+
+    def _derivation(self, row: Row, column: Column, levels: tuple[_Level, ...]) -> Derivation | None:
+        """Return how a cell is derived, if the innermost level that says anything of that says so."""
+        level = next((level for level in reversed(levels) if level.entry.keys() & {"job", *DERIVED}), None)
+        if level is None or not level.entry.keys() & DERIVED.keys():
+            return None
+        return self._derivations.read(level.entry, (row.key, column.key), *level.keys)
 
     def _references(
         self, row: Row, column: Column, entry: Mapping[str, Any], sources: Mapping[str, PublishedSource], *, words: bool

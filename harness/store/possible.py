@@ -30,7 +30,8 @@ UNITS: Mapping[str, Constraint] = {
     "%": _PERCENTAGE,
     "fraction": _FRACTION,
     **dict.fromkeys(("im/s", "TFLOP/s", "GB/s"), _ABOVE_ZERO),
-    **dict.fromkeys(("M", "GMAC", "MB", "px", "images", "classes", "h", "epochs", "J/image"), _AMOUNT),
+    **dict.fromkeys(("M", "GMAC", "MB", "px", "images", "classes", "h", "d", "ms", "GiB"), _AMOUNT),
+    **dict.fromkeys(("epochs", "J/image"), _AMOUNT),
 }
 
 # The range of a metric, whatever its unit; others have that of their unit.
@@ -41,13 +42,15 @@ METRICS: Mapping[str, Constraint] = {
     **dict.fromkeys(("cosine_in", "cosine_out", "cosine_class"), _COSINE),
     **dict.fromkeys(("res", "batch", "embed_dim", "heads", "layers", "tokens"), _COUNT),
     **dict.fromkeys(("params", "macs", "energy", "hours", "train_images", "test_images", "classes"), _AMOUNT),
-    **dict.fromkeys(("activations", "throughput", "matmul", "copy"), _ABOVE_ZERO),
+    **dict.fromkeys(("days", "memory", "augment", "forward", "backward", "update"), _AMOUNT),
+    **dict.fromkeys(("activations", "throughput", "step", "matmul", "copy"), _ABOVE_ZERO),
 }
 
 # Metrics without which a good result of a kind is not whole.
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "count": ("params", "macs"),
     "throughput": ("throughput",),
+    "train-speed": ("throughput", "step"),
     "ceilings": ("matmul", "copy"),
 }
 
@@ -120,6 +123,18 @@ def _check_throughput(result: "Result") -> str:
     return throughput_problem(measurement.value, result.facts["batch"], measurement.samples)
 
 
+def _check_step(result: "Result") -> str:
+    """Hold the time of a step against its throughput, and days against hours."""
+    values = {name: float(metric.value) for name, metric in result.metrics.items()}
+    expected = 1000 * result.facts["batch"] / values["throughput"]
+    if not math.isclose(values["step"], expected, rel_tol=_ROUNDING):
+        return f"step is {values['step']:g} ms, but its throughput comes to {expected:g} ms"
+    hours, days = values.get("hours"), values.get("days")
+    if hours is not None and days is not None and not math.isclose(24 * days, hours, rel_tol=_ROUNDING):
+        return f"days are {days:g}, but hours are {hours:g}"
+    return ""
+
+
 def _check_twins(result: "Result") -> str:
     """Hold metrics against what else the result says of the same."""
     for metric, (fact, factor) in _TWINS.items():
@@ -155,6 +170,7 @@ def _close(value: float | str, other: float) -> bool:
 _CHECKS: Mapping[str, tuple[Callable[["Result"], str], ...]] = {
     "count": (_check_twins,),
     "throughput": (_check_twins, _check_throughput),
+    "train-speed": (_check_twins, _check_throughput, _check_step),
     "evaluate": (_check_heads,),
     "train": (_check_twins,),
 }

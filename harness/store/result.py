@@ -166,7 +166,7 @@ _REAL = {"images": AMOUNT, "labels_agree": number(least=0, most=1, required=True
 
 # Facts without which a good result of a kind is not whole.
 _PARTS: Mapping[str, tuple[str, ...]] = {
-    "throughput": ("batch",),
+    **dict.fromkeys(("throughput", "train-speed"), ("batch",)),
     "evaluate": ("images", "weights"),
     "tokens": ("images", "weights", "by_layer"),
     "agreement": ("evaluations",),

@@ -16,7 +16,7 @@ from harness.jobs.speed.timing import warm_up
 from harness.jobs.speed.workload import Workload, flags_of, set_flags
 from harness.plan.job import Job
 from harness.run.messages import Progress, Report
-from harness.specs.kinds import parse_memory
+from harness.specs.kinds import SCRIPT, parse_memory
 from harness.stats import mean_interval, timing_warnings, variation
 from harness.store.result import Measurement
 
@@ -187,7 +187,7 @@ def time_batch(device: Device, workload: TimedWorkload, job: Job, report: Report
     # Before the warm-up, never after it: released memory would be requested again inside the first timed iteration.
     device.empty_cache()
     reference = device.time_reference_workload()
-    if workload.flags.as_script:
+    if job.get("protocol") == SCRIPT:
         # So many and no more, steady or not: so were the published ones warmed up.
         warm_up_seconds, steady = [device.time_step(step) for _ in range(SCRIPT_WARM_UP)], True
     else:
