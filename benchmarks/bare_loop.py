@@ -20,10 +20,12 @@ from scipy.stats import binom
 from timm.layers import set_fused_attn
 
 from harness.jobs.speed.device import Cpu
-from harness.jobs.speed.workload import PROTOCOLS, Workload, set_flags
+from harness.jobs.speed.workload import Workload, flags_of, set_flags
 from harness.machine import describe
 from harness.plan.job import Job
 from harness.run.messages import Progress
+from harness.specs.checked import Scalar
+from harness.specs.kinds import throughput_settings
 
 MODELS = (("resnet18", 224, 4), ("deit_tiny_patch16_224", 224, 4), ("tf_efficientnet_b0", 224, 4))
 RUNS_PER_TURN = 5
@@ -55,12 +57,14 @@ def bare_loop(model: str, res: int, batch: int) -> Callable[[int], float]:
     return loop
 
 
-def harness_loop(model: str, res: int, batch: int, threads: int) -> Callable[[int], float]:
+def harness_loop(model: str, res: int, batch: int, threads: int, protocol: str = "paper") -> Callable[[int], float]:
     """Return the harness's loop: its model, its step, its way of timing and of reporting progress."""
-    device = Cpu(threads)
-    job = Job.of("throughput", {"model": model, "res": res, "protocol": "paper", "repeats": 30, "batch": batch})
+    settings: dict[str, Scalar] = {"model": model, "res": res, "protocol": protocol, "batch": batch}
+    job = Job.of("throughput", throughput_settings(settings, {}))
+    flags = flags_of(job)
+    device = Cpu(threads, as_script=flags.as_script)
     reports: list[Progress] = []
-    set_flags(PROTOCOLS["paper"])
+    set_flags(flags)
     step = Workload(job, "cpu").make_step(batch)
 
     def loop(runs: int) -> float:

@@ -162,6 +162,21 @@ def test_the_harness_measures_what_the_bare_loop_measures() -> None:
     assert ratio.median == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.parametrize("number", range(3))
+def test_the_timm_protocol_measures_what_timms_script_measures(number: int) -> None:
+    """Run each network in a Python of its own: what another test set of malloc's would count on both sides."""
+    program = (
+        "from benchmarks.timm_script import MODELS, compare, script_of_the_environment as script; "
+        f"ratio = compare(script(), *MODELS[{number}], pairs=100); print(ratio.median, ratio.low, ratio.high)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ratio, low, high = map(float, ran.stdout.split()[-3:])
+    print(f"\nharness / timm's script: {ratio:.4f} [{low:.4f}, {high:.4f}]")
+    assert low <= 1.02
+    assert high >= 0.98
+    assert ratio == pytest.approx(1.0, abs=0.02)
+
+
 def test_a_training_steps_at_97_percent_of_the_bare_loop_s_rate(tmp_path: Path) -> None:
     from benchmarks.training_rate import SIZES, compare
 

@@ -24,6 +24,7 @@ from harness.jobs.speed import throughput
 from harness.jobs.speed.allocator import ResourceUsage, retain_freed_memory
 from harness.jobs.speed.device import (
     Cpu,
+    Cuda,
     clock_warnings,
     is_out_of_memory_error,
     memory_limit_warning,
@@ -438,6 +439,17 @@ def test_runs_on_the_cpu_are_timed_one_by_one() -> None:
     assert len(calls) == len(timings.seconds) == 7
     assert reported == [1, 2, 3, 4, 5, 6, 7]
     assert sum(timings.seconds) <= timings.wall
+
+
+def test_as_a_script_the_harness_waits_for_a_gpu_after_each_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    waits: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(len(calls)))
+    device = Cuda.__new__(Cuda)  # as it is made needs a GPU
+    device._monitor, device._as_script = None, True
+    timings = device.time_steps(lambda: calls.append(1), 3, lambda _: None)
+    assert waits == [0, *(0, 1), *(1, 2), *(2, 3)]
+    assert len(timings.seconds) == 3
 
 
 def page_faults_of_a_step(*, retained: bool) -> int:

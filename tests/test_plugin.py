@@ -171,6 +171,10 @@ def test_it(harness_throughput):
             "batch must be 'auto' or 'largest' or an integer, not 4.5",
         ),
         (
+            'harness_throughput("resnet18", step="training")',
+            "the setting 'step' is of the timm protocol alone; give protocol='timm'",
+        ),
+        (
             "[harness_throughput.of_step(lambda: None, batch=1) for _ in range(2)]",
             "harness_throughput measures one throughput per test; parametrize it for more",
         ),
