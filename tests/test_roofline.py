@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.judge.judged import judged_tables
-from harness.judge.roofline import Roofline, peak_job, roofline_of
+from harness.judge.roofline import Roofline, peak_job, peak_precision, roofline_of
 from harness.machine import Machine
+from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.specs import load
 from harness.store.result import Measurement, Result
@@ -134,3 +135,33 @@ def test_the_step_of_a_training_which_is_more_than_its_forward_pass_has_no_roofl
     (table,) = judged_tables(plan.specs, Options(), store, LAPTOP).tables
     assert table.cell("step", "throughput").number == 100
     assert roofline_of(table, store) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "precision"),
+    [
+        ({"protocol": "paper"}, "cuda", "float32"),
+        ({"protocol": "modern"}, "cuda", "bfloat16"),
+        ({"protocol": "timm", "precision": "float16"}, "cuda", "float16"),
+        ({"protocol": "timm", "precision": "float32"}, "cuda", "tf32"),  # timm's script allows TF32
+        ({"protocol": "timm", "precision": "float32"}, "cpu", "float32"),
+    ],
+)
+def test_a_throughput_is_held_against_the_peak_in_its_own_precision(
+    settings: dict[str, str], device: str, precision: str
+) -> None:
+    assert peak_precision(Job.of("throughput", settings), device) == precision
+
+
+def test_a_training_has_no_roofline_because_its_operations_are_not_counted(tmp_path: Path, store: Store) -> None:
+    for step, rows in (("inference", ["a"]), ("training", [])):
+        path = tmp_path / f"{step}.toml"
+        settings = f"set = {{ protocol = 'timm', batch = 4, step = '{step}' }}"
+        path.write_text(SPEC.replace("[row.a]", f"{settings}\n[row.a]"), encoding="utf-8")
+        plan = make_plan([load(path)])
+        for job in plan.jobs:
+            store.save(result_of(job, value=250.0))
+        store.save(replace(result_of(Job.of("count", {"model": "a", "res": 224})), metrics=COUNT))
+        (table,) = judged_tables(plan.specs, Options(), store, LAPTOP).tables
+        found = [one.row.key for rooflines in roofline_of(table, store).values() for one in rooflines]
+        assert found == rows
