@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
+from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget
-from harness.specs import load
+from harness.specs import Catalog, load
 from harness.store.result import Result
 from harness.store.store import Store
-from tests.fakes import LAPTOP, V100, VERSIONS, FakeLauncher
+from tests.fakes import H200, LAPTOP, V100, VERSIONS, FakeLauncher
 
 SPEC = """
 [table]
@@ -246,3 +247,13 @@ def test_two_runs_at_once_measure_each_throughput_once(tmp_path: Path, plan: Pla
         ("throughput one at 224",),
         ("throughput two at 224",),
     ]
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, H200], ids=["CPU", "GPU"])
+def test_what_timm_published_of_gpus_in_half_precision_is_left_to_gpus(machine: Machine) -> None:
+    plan = make_plan(Catalog().find(["timm-speed"]))
+    fitted = ExecutionTarget(device=machine.device, machine=machine, software=VERSIONS).fit(plan)
+    blocked = {planned.blocked for planned in fitted.cells if "-amp" in planned.cell.column.label and planned.job}
+    words = "published for a GPU, in {}; needs --device cuda"
+    assert blocked == ({words.format("float16"), words.format("bfloat16")} if machine is LAPTOP else {""})
+    assert {planned.blocked for planned in fitted.cells if "-fp32-" in planned.cell.column.label} == {""}

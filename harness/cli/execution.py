@@ -49,7 +49,7 @@ def execute(plan: Plan, runner: Runner, cluster: Settings | None, params: Mappin
     requested, submitted, interrupted = plan.jobs, "", False
     try:
         with runner.observer:
-            plan, inventory = inspect_inputs(plan, runner.launcher, runner.inputs)
+            plan, inventory = inspect_inputs(runner.target.fit(plan), runner.launcher, runner.inputs)
             runner = replace(runner, inventory=inventory)
             if cluster is None:
                 runner.run(plan, rerun=params["rerun"])

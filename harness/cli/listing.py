@@ -51,7 +51,7 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **param
     made = make_plan(Catalog(edition=edition).find(tables), options.make_options(params))
     target = resolve_target(device)
     store = options.open_store(runs, existing=False)
-    click.echo(_list_plan(TrainingClock(made, store, target, len(target.all_devices))), nl=False)
+    click.echo(_list_plan(TrainingClock(target.fit(made), store, target, len(target.all_devices))), nl=False)
 
 
 @dataclass(frozen=True)

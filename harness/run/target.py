@@ -6,6 +6,8 @@ from pathlib import Path
 
 from harness.machine import Machine, describe, gpu_index, gpus, software
 from harness.machine.exclusive import speed_lock
+from harness.plan.plan import Plan
+from harness.specs.kinds import SCRIPT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,15 @@ class ExecutionTarget:
     def all_devices(self) -> tuple[str, ...]:
         """The devices of an evaluation pass or of a training that has the whole machine."""
         return self.devices or (self.device,)
+
+    def fit(self, plan: Plan) -> Plan:
+        """Block what was published for a GPU and would keep a CPU busy for days: timm's script in half precision."""
+        if self.machine.device != "cpu":
+            return plan
+        halves = (job for job in plan.jobs if job.get("protocol") == SCRIPT and job.get("precision") != "float32")
+        return plan.block(
+            {job.key: f"published for a GPU, in {job['precision']}; needs --device cuda" for job in halves}
+        )
 
     def with_workers(self, *, scale: str, jobs: int | None, cores: int, loaders: int | None) -> "ExecutionTarget":
         """Share devices and cores among trainings that run side by side.
