@@ -37,7 +37,7 @@ from harness.run.messages import Batch, Inputs, Progress
 from harness.store.predictions import Head, Predictions, write
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
-from tests.fakes import FACTS, IMAGES, LAPTOP, result_of
+from tests.fakes import IMAGES, LAPTOP, result_of
 from tests.own_models import install
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
@@ -1136,7 +1136,7 @@ def comparison(first: str, second: str) -> Job:
 def stored(store: Store, model: str, predictions: Predictions, *, error: str | None = None) -> Result:
     options = {name: value for name, value in A.settings if name not in ("model", "weights")}
     job = Job.of("evaluate", {"model": model, "weights": "w", **options})
-    result = replace(result_of(job, error=error), facts=FACTS["evaluate"])
+    result = replace(result_of(job, error=error), facts={**result_of(job).facts, "images": IMAGES})
     store.save(result)
     write(predictions, store.predictions_of(result))
     return result

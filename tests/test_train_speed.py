@@ -326,9 +326,15 @@ def test_the_steps_behind_a_table_are_timed_once_each_and_its_cells_stay_untrain
     assert {(cell.verdict, cell.reason) for cell in trained} == {("missing", "left out: train jobs were not requested")}
 
 
-def test_without_a_measured_step_plan_says_how_to_get_the_hours_here(tmp_path: Path) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> str:
+    """This machine as the commands of these tests see it, which have one thread."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return describe("cpu").label
+
+
+def test_without_a_measured_step_plan_says_how_to_get_the_hours_here(tmp_path: Path, machine: str) -> None:
     ran = run_harness(tmp_path, "plan", "table8", *TRAIN, "--rows", "none")
-    machine = describe("cpu").label
     cost, here = ran.stdout.splitlines()[-2:]
     assert cost == "training: 2 of known cost, ≈ 584 V100-hours"
     assert here == (
@@ -337,12 +343,13 @@ def test_without_a_measured_step_plan_says_how_to_get_the_hours_here(tmp_path: P
     )
 
 
-def test_with_measured_steps_plan_and_the_question_tell_hours_here_next_to_v100_hours(tmp_path: Path) -> None:
+def test_with_measured_steps_plan_and_the_question_tell_hours_here_next_to_v100_hours(
+    tmp_path: Path, machine: str
+) -> None:
     (table8,) = Catalog().find(["table8"])
     timed = make_plan([table8], Options(train=True, only=frozenset({"train-speed"}), rows=("none",))).jobs
     assert len(timed) == 2
     keep(tmp_path / "runs", timed[0], 1000.0)
-    machine = describe("cpu").label
     half = run_harness(tmp_path, "plan", "table8", *TRAIN, "--rows", "none").stdout.splitlines()
     assert half[-1].startswith(
         f"  ≈ 1,000 h of steps on {machine}; how long 1 of 2 trainings would take on {machine} is not"
