@@ -11,12 +11,14 @@ from scipy import stats as scipy_stats
 
 from harness.stats import (
     kendall,
+    mcnemar,
     mean_interval,
     rank_correlation,
     relative_drift,
     spearman,
     timing_warnings,
     variation,
+    wilson,
 )
 
 whole = st.integers(min_value=-5, max_value=5).map(float)
@@ -123,3 +125,28 @@ def test_a_drift_raises_a_warning() -> None:
     assert timing_warnings(samples)[-1] == (
         "iterations became 10.0 % slower from the first third to the last: let the machine cool, then measure again"
     )
+
+
+def test_the_share_of_eight_of_ten_has_the_interval_of_wilsons_formula() -> None:
+    # (p + z²/2n ± z·√(p(1−p)/n + z²/4n²)) / (1 + z²/n), with p = 0.8, n = 10 and z = 1.959964.
+    share = wilson(8, 10)
+    assert (share.value, share.low, share.high) == pytest.approx((80.0, 49.0162, 94.3318), abs=1e-4)
+
+
+@pytest.mark.parametrize(("first", "second", "p"), [(0, 0, 1.0), (5, 5, 1.0), (1, 9, 22 / 1024), (1, 0, 1.0)])
+def test_an_even_split_is_no_difference_and_an_uneven_one_as_likely_as_that_many_coins(
+    first: int, second: int, p: float
+) -> None:
+    assert mcnemar(first, second) == pytest.approx(p)  # 1 of 10 or fewer: 2 · (1 + 10) / 1,024
+
+
+def test_the_first_of_five_iterations_is_compared_with_the_median() -> None:
+    sentence = "the first iteration took 1.50 times the median: the warm-up was too short; measure again"
+    assert sentence in timing_warnings([3.0, 2.0, 2.0, 2.0, 2.0])
+    assert sentence not in timing_warnings([3.0, 2.0, 2.0, 2.0])
+
+
+def test_ten_iterations_show_a_drift_and_nine_do_not() -> None:
+    slower = [1.0, 1.0, 1.0, 1.05, 1.05, 1.05, 1.08, 1.08, 1.08]
+    assert not [text for text in timing_warnings(slower) if "became" in text]
+    assert [text for text in timing_warnings([*slower, 1.08]) if "became 8.0 % slower" in text]
