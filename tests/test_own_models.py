@@ -190,7 +190,7 @@ def test_other_names_have_no_code(checkout: Path) -> None:
             {"gone": "nowhere.net:build"},
             "gone",
             (
-                "the model 'gone' in harness.models is nowhere.net:build, but no file of nowhere is found; install its "
+                "the model 'gone' in harness.models is nowhere.net:build, but nowhere has no file; install its "
                 "package with its files, or uninstall it"
             ),
         ),

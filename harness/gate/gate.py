@@ -339,8 +339,9 @@ def _not_judged(reason: str) -> Decision:
 
 def _images(result: Result) -> str:
     """Describe the images behind a result, and those of them that nothing was measured on."""
-    said, unreadable = str((result.facts.get("images") or {}).get("said", "none")), result.facts.get("unreadable")
-    return f"{said}, of which {len(unreadable):,} could not be read" if unreadable else said
+    images = str((result.facts.get("images") or {}).get("said", "none"))
+    unreadable = result.facts.get("unreadable")
+    return f"{images}, of which {len(unreadable):,} could not be read" if unreadable else images
 
 
 def _why_missing(filled: FilledCell) -> str:

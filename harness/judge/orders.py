@@ -43,17 +43,17 @@ class MachineOrder:
 def published_orders(speeds: Mapping[Sized, float], *, step: str) -> tuple[MachineOrder, ...]:
     """Compare the order of these throughputs with that on every published machine, over all of its results.
 
-    `step` is `inference` or `training`: of one nothing is said about the other.  A machine that has fewer than three
+    `step` is `inference` or `training`, which are not compared with each other.  A machine that has fewer than three
     of the models, or none that differ clearly, is left out.
     """
-    found: dict[str, list[tuple[int, int]]] = {}
+    by_machine: dict[str, list[tuple[int, int]]] = {}
     for machine, results in _published_results(step):
         shared = sorted(speeds.keys() & results.keys())
         if len(shared) >= LEAST_MODELS:
-            found.setdefault(machine, []).append(_agreement([(speeds[one], results[one]) for one in shared]))
+            by_machine.setdefault(machine, []).append(_agreement([(speeds[model], results[model]) for model in shared]))
     orders = (
         MachineOrder(machine=machine, pairs=sum(pairs for pairs, _ in counts), agreeing=sum(same for _, same in counts))
-        for machine, counts in found.items()
+        for machine, counts in by_machine.items()
     )
     return tuple(order for order in orders if order.pairs)
 

@@ -355,14 +355,14 @@ def head_variants(filled: FilledCell) -> list[HeadVariant]:
     Of several seeds it is their mean, as the cell's own is.
     """
     metric = str(filled.cell.metric).partition("_")[0]
-    found: dict[tuple[float, str], list[float]] = {}
+    by_variant: dict[tuple[float, str], list[float]] = {}
     for result in filter(None, (filled.result, *filled.repeats, *filled.others)):
         heads = result.facts.get("heads", {}) if result.error is None else {}
         for head, values in heads.items():
             if metric in values:
                 key = float(result.job["crop"]), head if len(heads) > 1 else ""
-                found.setdefault(key, []).append(values[metric])
-    return [HeadVariant(crop=crop, head=head, value=fmean(values)) for (crop, head), values in found.items()]
+                by_variant.setdefault(key, []).append(values[metric])
+    return [HeadVariant(crop=crop, head=head, value=fmean(values)) for (crop, head), values in by_variant.items()]
 
 
 def explanation(filled: FilledCell, judged: Iterable[Reference]) -> str:

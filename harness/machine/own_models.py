@@ -48,7 +48,7 @@ def own_model_names() -> tuple[str, ...]:
 def own_model(name: str) -> EntryPoint | None:
     """Return what builds a model of the user's own; None for any other name.
 
-    Raises `HarnessError` where two packages claim the name, or where it cannot be told from weights or a head.
+    Raises `HarnessError` where two packages claim the name, or where its name has a separator of weights or heads.
     """
     entries = {entry.value: entry for entry in _entries() if entry.name == name}
     if len(entries) > 1:
@@ -73,7 +73,7 @@ def code_digest(name: str) -> str:
     files = _code_of(entry)
     if not files:
         raise HarnessError(
-            f"the model '{name}' in {GROUP} is {entry.value}, but no file of {_top(entry.module)} is found; install "
+            f"the model '{name}' in {GROUP} is {entry.value}, but {_top(entry.module)} has no file; install "
             "its package with its files, or uninstall it"
         )
     digest = hashlib.sha256(entry.value.encode())

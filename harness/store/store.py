@@ -102,13 +102,13 @@ class Store:
 
         folders = [entry.name for entry in os.scandir(self.root)] if jobs and self.root.is_dir() else []
         variants: dict[Job, list[Result]] = {job: [] for job in jobs}
-        for job, found in variants.items():
+        for job, results in variants.items():
             for folder in (name for name in folders if name.startswith(job.key_prefix) and name != job.key):
                 for path in (self.root / folder).glob("[!.]*.json"):
                     with contextlib.suppress(StoreError):
                         result = read(path)
                         if result.error is None and rest(result.job) == rest(job) and path == self.path_of(result):
-                            found.append(result)
+                            results.append(result)
         return variants
 
     def all_results(self) -> Iterator[Result]:

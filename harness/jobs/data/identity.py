@@ -51,7 +51,7 @@ def find_variant(known: DataSet, path: str, names: Sequence[str]) -> tuple[str, 
     if exact is not None:
         return exact.label, exact
     matches = ((variant, re.finditer(variant.called, path.lower())) for variant in known.variants)
-    mentions = [(match.end(), variant.label) for variant, found in matches for match in found]
+    mentions = [(match.end(), variant.label) for variant, of_variant in matches for match in of_variant]
     return (max(mentions)[1] if mentions else known.label), None
 
 
