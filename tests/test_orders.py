@@ -52,6 +52,13 @@ def test_pairs_count_where_both_sides_tell_them_apart_by_more_than_5_percent() -
     assert i7 == MachineOrder(machine="Core i7-12700H", pairs=2, agreeing=1)
 
 
+@pytest.mark.parametrize(("speed", "pairs"), [(104.9, 2), (105.1, 3)])
+def test_two_models_of_ours_differ_clearly_from_5_percent_on(speed: float, pairs: int) -> None:
+    models = {("resnet18", 224): 300.0, ("resnet50", 224): speed, ("resnet101", 224): 100.0}
+    (i7,) = (order for order in published_orders(models, step="inference") if order.machine == "Core i7-12700H")
+    assert i7.pairs == pairs
+
+
 @pytest.mark.parametrize(("agreeing", "holds"), [(9, True), (8, False)])
 def test_an_order_holds_where_nine_of_ten_pairs_have_it(agreeing: int, *, holds: bool) -> None:
     assert MachineOrder(machine="m", pairs=10, agreeing=agreeing).holds is holds
