@@ -1,18 +1,16 @@
 """The speeds of some models -> on which of the machines that timm published results of they come in the same order.
 
 The order of models is that of no machine in particular only as far as machines agree.  How far they do is published:
-the shipped table of timm's results has the same models on several GPUs and CPUs.
+a table names another with results of several machines by its key `orders`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
 
 from harness.specs import Catalog, Cell, Spec
-
-# The shipped table with results of many machines.
-PUBLISHED = "timm-speed"
 
 # Two models differ clearly by more than this share; with fewer the order may be that of chance.  An order holds where
 # this share of the pairs that differ clearly on both sides has it.
@@ -40,14 +38,14 @@ class MachineOrder:
         return self.agreeing >= HOLDS * self.pairs
 
 
-def published_orders(speeds: Mapping[Sized, float], *, step: str) -> tuple[MachineOrder, ...]:
-    """Compare the order of these throughputs with that on every published machine, over all of its results.
+def published_orders(speeds: Mapping[Sized, float], *, step: str, table: Path) -> tuple[MachineOrder, ...]:
+    """Compare the order of these throughputs with that on every machine of the table, over all of its results.
 
     `step` is `inference` or `training`, which are not compared with each other.  A machine that has fewer than three
     of the models, or none that differ clearly, is left out.
     """
     by_machine: dict[str, list[tuple[int, int]]] = {}
-    for machine, results in _published_results(step):
+    for machine, results in _published_results(table, step):
         shared = sorted(speeds.keys() & results.keys())
         if len(shared) >= LEAST_MODELS:
             by_machine.setdefault(machine, []).append(_agreement([(speeds[model], results[model]) for model in shared]))
@@ -72,9 +70,9 @@ def _sign(first: float, second: float) -> int:
 
 
 @lru_cache
-def _published_results(step: str) -> tuple[tuple[str, Mapping[Sized, float]], ...]:
+def _published_results(table: Path, step: str) -> tuple[tuple[str, Mapping[Sized, float]], ...]:
     """Return the published throughputs of each result, with the machine it is of."""
-    (spec,) = Catalog().find([PUBLISHED])
+    (spec,) = Catalog().find([str(table)])
     return tuple(
         (column.machine, values)
         for column in spec.columns

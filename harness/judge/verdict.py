@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from shlex import quote
 from statistics import fmean
 
@@ -458,15 +459,19 @@ def _shape(table: Table, column: Column) -> Shape | None:
         kendall=rank_correlation(*zip(*distinct, strict=True), measure=kendall),
         spearman=rank_correlation(*zip(*distinct, strict=True), measure=spearman),
         ratios=tuple(ratios),
-        orders=_orders({job: pairs[row][0] for job, row in jobs.items()}),
+        orders=_orders(table.spec.orders, {job: pairs[row][0] for job, row in jobs.items()}),
     )
 
 
-def _orders(measured: Mapping[Job, float]) -> tuple[MachineOrder, ...]:
+def _orders(others: Path | None, measured: Mapping[Job, float]) -> tuple[MachineOrder, ...]:
     """Compare the order of what was measured with that on published machines, inference and training each."""
+    if others is None:
+        return ()
     speeds: dict[str, dict[tuple[str, int], float]] = {}
     for job, number in measured.items():
         if job.kind == "throughput":
             step = str(job.get("step", "inference"))
             speeds.setdefault(step, {})[str(job["model"]), int(job["res"])] = number
-    return tuple(order for step, numbers in speeds.items() for order in published_orders(numbers, step=step))
+    return tuple(
+        order for step, numbers in speeds.items() for order in published_orders(numbers, step=step, table=others)
+    )

@@ -71,12 +71,12 @@ class DerivationReader(Reader):
         """Return the cell that an item names; what it leaves out is as in the derived cell."""
         place = (*keys, "of")
         entry = self.table(raw, _OPERAND, *place)
-        path = self._find(entry["table"], place) if "table" in entry else self._path
-        if path is None or len(entry) < len(raw):
+        path = self.find_table(entry["table"], place) if "table" in entry else self._path
+        table = self._read(path, place)
+        if path is None or table is None or len(entry) < len(raw):
             return None
         operand = Operand(path=path, row=entry.get("row", cell[0]), column=entry.get("column", cell[1]))
         where = f" in [{'.'.join(place)}]" + (f", table '{entry['table']}'" if "table" in entry else "")
-        table = self._tables[path]
         if not all(
             [
                 self.known(operand.row, _dict(table, "row"), "row", *place, where=where),
@@ -95,7 +95,7 @@ class DerivationReader(Reader):
             return operand
         return None
 
-    def _find(self, table: str, place: Iterable[str]) -> Path | None:
+    def find_table(self, table: str, place: Iterable[str]) -> Path | None:
         """Return the file of a table: next to this one, or among those that come with the program."""
         from harness.specs.catalog import shipped_specs  # noqa: PLC0415 -- the catalog reads specs itself
 
@@ -105,13 +105,16 @@ class DerivationReader(Reader):
         if path is None:
             names = [path.stem for folder in folders for path in sorted(folder.glob("*.toml"))]
             self.report(f"unknown table '{table}' in [{'.'.join(place)}]{did_you_mean(table, names)}", *place)
-        elif path not in self._tables:
+        return path
+
+    def _read(self, path: Path | None, place: Iterable[str]) -> Mapping[str, Any] | None:
+        """Return what a file of a table has; None if there is none or it cannot be read, which is reported."""
+        if path is not None and path not in self._tables:
             try:
                 self._tables[path] = Document.read(path, expected="a table").data
             except HarnessError as error:
                 self.report(str(error), *place)
-                return None
-        return path
+        return self._tables.get(path) if path else None
 
     def _measured(self, operand: Operand) -> dict[str, Any]:
         """Return what column, row and cell say of a cell; the innermost of them decides between `job` and `derived`."""

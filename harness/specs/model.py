@@ -211,7 +211,10 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One table."""
+    """One table.
+
+    `orders` is the table whose results of other machines the order of its throughputs is compared with.
+    """
 
     name: str
     path: Path
@@ -222,6 +225,7 @@ class Spec:
     figure: str | None = None
     axes: tuple[str, str] | None
     default: str | None = None
+    orders: Path | None = None
     sources: Mapping[str, PublishedSource]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]

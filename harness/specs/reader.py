@@ -35,7 +35,10 @@ _NUMBER = Constraint(types=(float,))
 _FLAG = Constraint(types=(bool,))
 
 # The keys that each part of a file may have; tables/README.md explains them.
-_TABLE = {"title": _LABEL, **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default"), TEXT)}
+_TABLE = {
+    "title": _LABEL,
+    **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default", "orders"), TEXT),
+}
 _SOURCE = {
     "kind": Constraint(types=(str,), choices=("paper", "author", "timm"), required=True),
     "edition": Constraint(types=(str,), choices=("both", "arxiv", "icml")),
@@ -178,6 +181,7 @@ class _SpecReader(Reader):
             if axis not in table and table.keys() & {"x", "y"}:
                 self.report(f"{axis} in [table] is missing; a figure has x and y", "table")
         self._refer("default", table.get("default"), rows, "row", "table")
+        orders = self._derivations.find_table(table["orders"], ["table"]) if "orders" in table else None
         cells = {
             (row.key, column.key): self._cell(row, column, (column_levels[column.key], row_levels[row.key]), sources)
             for row in rows.values()
@@ -189,6 +193,7 @@ class _SpecReader(Reader):
             name=self._path.stem,
             path=self._path,
             numbers={edition: table[edition] for edition in ("arxiv", "icml") if edition in table},
+            orders=orders,
             axes=(table["x"], table["y"]) if table.keys() >= {"x", "y"} else None,
             sources=sources,
             columns=tuple(columns.values()),
