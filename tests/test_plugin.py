@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from harness.errors import HarnessError
 from harness.judge.table import fill
 from harness.judge.verdict import compare
+from harness.plan.job import Job
 from harness.plan.plan import Options, make_plan
+from harness.pytest_plugin import measure
 from harness.pytest_plugin.measure import (
     MeasuredValue,
     MeasurementSetup,
@@ -205,6 +207,16 @@ def test_what_timm_does_not_know_fails_with_its_sentence(tmp_path: Path) -> None
 
 
 # Accuracy.
+
+
+def test_the_largest_batch_of_a_gpu_is_searched_under_the_limit_of_the_paper_as_for_a_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured: list[Job] = []
+    monkeypatch.setattr(measure, "_measure", lambda _setup, job: measured.append(job))
+    measure.throughput(MeasurementSetup(runs=tmp_path), "resnet18", 224, {})
+    of_table = {job.key: job for job in make_plan(Catalog().find(["table5"])).jobs}
+    assert of_table[measured[0].key]["memory"] == "16GiB"
 
 
 def test_predictions_are_counted_with_wilson_s_interval() -> None:
