@@ -336,6 +336,7 @@ def test_a_ratio_of_speeds_is_judged_on_any_machine_and_their_difference_on_the_
     difference = judged(tmp_path, "gap", fast=fast, slow=slow)
     assert difference.verdict == "not comparable"
     assert difference.reason == "value of Fast: measured on Some Processor, 4 cores, published for V100 16GB"
+    assert difference.delta == pytest.approx(21 - 20)  # shown, not judged
     assert judged(tmp_path, "gap", fast={"value": 121.0}, slow={"value": 100.5}).verdict == "match"
 
 
@@ -375,6 +376,7 @@ def test_an_operand_that_may_not_be_judged_keeps_the_cell_from_it_and_is_named(
 ) -> None:
     cell = judged(tmp_path, "faster", fast=fast, slow=slow)
     assert (cell.verdict, cell.reason) == (verdict, reason)
+    assert cell.delta == (pytest.approx(20 - 20) if verdict == "not comparable" else None)
 
 
 def test_operands_of_a_ratio_need_to_name_no_machine_and_those_of_a_difference_do(tmp_path: Path) -> None:
@@ -513,6 +515,38 @@ def test_a_difference_with_an_accuracy_of_a_sample_is_not_judged(tmp_path: Path)
     assert (cell.verdict, cell.reason) == ("not comparable", "top-1 of B: measured on 10 of 50,000 images")
     assert broken_input(cell.filled) == cell.reason
     assert broken_input(gain(tmp_path, {"value": 82.9}, {"value": 77.9}).filled) == ""
+
+
+def test_accuracies_of_two_machines_are_as_good_as_of_one(tmp_path: Path) -> None:
+    spec = load(written(tmp_path, ACCURACIES))
+    plan = make_plan([spec], Options(data=frozenset({"imagenet"})))
+    jobs = jobs_of(plan)
+    results = {jobs["a"].key: evaluated(jobs["a"], 82.9), jobs["b"].key: evaluated(jobs["b"], 77.9)}
+    results[jobs["b"].key] = replace(results[jobs["b"].key], machine=H200)
+    cell = compare(fill(spec, plan, results)).judged_cells["gain", "value"]
+    assert cell.verdict == "match"
+    assert cell.reason.endswith(": top-1 of A (82.90) less top-1 of B (77.90)")
+
+
+@pytest.mark.parametrize(
+    ("operation", "unit", "words"),
+    [
+        ("sum", "%", "top-1 of A (50.00) plus top-1 of B (40.00)"),
+        ("difference", "points", "top-1 of A (50.00) less top-1 of B (40.00)"),
+        ("ratio", "×", "top-1 of A (50.00) over top-1 of B (40.00)"),
+        ("change", "%", "top-1 of A (50.00) over top-1 of B (40.00) less one"),
+    ],
+)
+def test_a_derived_cell_says_how_it_follows_from_its_operands(
+    tmp_path: Path, operation: str, unit: str, words: str
+) -> None:
+    text = ACCURACIES.replace('derived = "difference"', f'derived = "{operation}"').replace('"points"', f'"{unit}"')
+    spec = load(written(tmp_path, text))
+    plan = make_plan([spec], Options(data=frozenset({"imagenet"})))
+    jobs = jobs_of(plan)
+    results = {jobs["a"].key: evaluated(jobs["a"], 50.0), jobs["b"].key: evaluated(jobs["b"], 40.0)}
+    cell = compare(fill(spec, plan, results)).judged_cells["gain", "value"]
+    assert cell.reason.partition(": ")[2] == words
 
 
 TRAINED = (

@@ -139,6 +139,9 @@ def test_without_predictions_of_both_the_tolerance_decides(old: Store, new: Stor
         Outcome.REGRESSED,
         "mine, top-1 of Tiny: 71.70 %, was 72.20 %: 0.500 points worse, 0.050 allowed",
     )
+    (cell,) = judged(old, new, spec)
+    assert cell.evidence.difference is not None
+    assert [*vars(cell.evidence.difference).values()] == pytest.approx([-0.5] * 3)  # without pairs there is no interval
 
 
 @pytest.mark.parametrize(("rows", "outcome"), [(1, Outcome.REGRESSED), (2, Outcome.HELD)])
@@ -174,6 +177,23 @@ def test_images_that_could_not_be_read_are_other_images(old: Store, new: Store, 
     old.save(with_facts(save_again, unreadable=[f"{number}.jpg" for number in range(300)]))
     assert said(old, new, spec)[0] is Outcome.HELD  # without the same images in both
 
+
+READ = """
+[table]
+title = "Read"
+[source.paper]
+kind = "paper"
+cite = "the paper"
+[column.optimizer]
+label = "optimizer"
+job = "recipe"
+metric = "optimizer"
+text = true
+set = { recipe = "deit-b" }
+[row.b]
+label = "B"
+paper = { optimizer = "AdamW" }
+"""
 
 TRAINED = SPEC.replace(
     'set = { model = "tiny", res = 224, weights = "w" }',
@@ -223,17 +243,37 @@ def test_another_crop_is_not_judged(tmp_path: Path, old: Store, new: Store, spec
     )
 
 
+@pytest.mark.parametrize(("now", "outcome"), [("AdamW", Outcome.HELD), ("SGD", Outcome.CHANGED)])
+def test_a_text_is_held_where_it_is_the_same(
+    tmp_path: Path, old: Store, new: Store, now: str, outcome: Outcome
+) -> None:
+    spec = mine(tmp_path, READ)
+    (job,) = plan_of(spec).jobs
+    for store, minutes, name in ((old, 0, "AdamW"), (new, 9, now)):
+        result = result_of(job, minutes=minutes)
+        store.save(replace(result, metrics={"optimizer": Measurement(unit="", value=name)}))
+    (cell,) = judged(old, new, spec)
+    assert (cell.outcome, cell.evidence.now, cell.evidence.before) == (outcome, now, "AdamW")
+
+
+def test_without_a_tolerance_no_difference_is_allowed(tmp_path: Path, old: Store, new: Store) -> None:
+    spec = mine(tmp_path, SPEC.replace("tolerance = 0.05\n", ""))
+    save_accuracy(old, spec, 0, images(right=722), files=False)
+    save_accuracy(new, spec, 9, images(right=721), files=False)
+    assert [(cell.outcome, cell.evidence.allowed) for cell in judged(old, new, spec)] == [(Outcome.REGRESSED, 0.0)]
+
+
 def test_a_baseline_that_its_own_predictions_contradict_is_refused(old: Store, new: Store, spec: Spec) -> None:
     result = save_accuracy(old, spec, 0, images(right=722))
     kept = baseline_of(old, spec)
     entry = kept.cells["mine", "tiny", "top1"]
-    kept = replace(kept, cells={("mine", "tiny", "top1"): replace(entry, value=62.2)})
+    kept = replace(kept, cells={("mine", "tiny", "top1"): replace(entry, value=72.1)})
     save_accuracy(new, spec, 9, images(right=722))
     now, diff = judge_selection(new, spec)
     with pytest.raises(HarnessError) as reason:
         BaselineJudge(baseline=kept, selection=now, store=new, baseline_store=old).judge([diff])
     assert str(reason.value) == (
-        f"the baseline has 62.2 % for top-1 of Tiny, the predictions of its run {result.id} give 72.2 %; one was "
+        f"the baseline has 72.1 % for top-1 of Tiny, the predictions of its run {result.id} give 72.2 %; one was "
         "edited, write the baseline anew"
     )
 

@@ -274,14 +274,14 @@ def test_a_file_name_that_is_no_text_loses_no_result() -> None:
     [
         ("step", 41.0, "step is 41 ms, but its throughput comes to 40 ms"),
         ("throughput", 101.0, "throughput is 101.0, but its 30 samples of 4 images come to 100 im/s"),
-        ("days", 2.0, "days are 2, but hours are 24"),
+        ("days", 2.0, "days are 2, but hours are 12"),
         ("batch", 8, "batch is 8, but its batch are 4"),
         ("memory", -1.0, "memory must be at least 0, not -1.0"),
     ],
 )
 def test_the_numbers_of_a_timed_step_are_held_against_each_other(metric: str, value: float, message: str) -> None:
     result = result_of(Job.of("train-speed", {"recipe": "deit-b"}))
-    more = {"hours": ("h", 24.0), "days": ("d", 1.0), "batch": ("images", 4), "memory": ("GiB", 2.0)}
+    more = {"hours": ("h", 12.0), "days": ("d", 0.5), "batch": ("images", 4), "memory": ("GiB", 2.0)}
     metrics = {**result.metrics, **{name: Measurement(unit=unit, value=one) for name, (unit, one) in more.items()}}
     whole = to_json(replace(result, metrics=metrics))
     assert to_json(from_json(whole)) == whole
@@ -586,7 +586,17 @@ def changed(tmp_path: Path, **arrays: Any) -> Path:  # noqa: ANN401 -- whatever 
         ),
         ({"class__top": np.full((10, 5), -2, np.int32)}, "a predicted class is below -1"),
         ({"class__scores": np.full((10, 5), np.nan, np.float32)}, "a score is not finite"),
-        ({"class__probability": np.full(10, 2.5, np.float32)}, "a probability is not between 0 and 1"),
+        ({"class__scores": np.array([[np.inf, 1, 1, 1, 1]] * 10, np.float32)}, "a score is not finite"),
+        ({"class__scores": np.array([[1, 1, 1, 1, -np.inf]] * 10, np.float32)}, "a score is not finite"),
+        (
+            {"class__scores": np.zeros((10, 4), np.float32)},
+            "the scores are of shape (10, 4) and type float32, not 5 numbers for each of 10 images",
+        ),
+        (
+            {"class__scores": np.zeros((10, 5), np.int32)},
+            "the scores are of shape (10, 5) and type int32, not 5 numbers for each of 10 images",
+        ),
+        ({"class__probability": np.full(10, 1.01, np.float32)}, "a probability is not between 0 and 1"),
         ({"class__probability": np.full(10, np.nan, np.float32)}, "a probability is not between 0 and 1"),
         (
             {"class__probability": np.zeros(11, np.float32)},

@@ -218,7 +218,7 @@ def _judge_derived(filled: FilledCell, spec: Spec) -> JudgedCell:
     delta = None if number is None or published is None else number - published
     for operand in (operand for operand in filled.operands if operand.measurement is None):
         verdict, reason = _why_no_value(operand)
-        return judged(verdict, f"{operand.planned.name}: {reason}", delta)
+        return judged(verdict, f"{operand.planned.name}: {reason}")
     if not references:
         return judged(Verdict.NOT_COMPARABLE, "nothing was published here")
     any_machine = _cancels_machine(filled)
