@@ -1,4 +1,4 @@
-"""How many inputs a fuzzer tries: 100, always the same, in an ordinary run; 20,000 new ones with FUZZ=long.
+"""How many inputs a fuzzer tries: 100, always the same, in an ordinary run; with FUZZ=long 20,000 new ones, or FUZZ=N.
 
 `@profile` below `@given` applies it to a test.
 """
@@ -13,4 +13,9 @@ _PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 settings.register_profile("ordinary", _COMMON, max_examples=100, derandomize=True, phases=_PHASES)
 settings.register_profile("long", _COMMON, max_examples=20_000, phases=_PHASES)
 
-profile = settings.get_profile(os.environ.get("FUZZ", "ordinary"))
+_requested = os.environ.get("FUZZ", "ordinary")
+profile = (
+    settings(settings.get_profile("long"), max_examples=int(_requested))
+    if _requested.isdecimal()
+    else settings.get_profile(_requested)
+)
