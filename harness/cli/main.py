@@ -117,8 +117,9 @@ def _origin(error: click.ClickException) -> str:
 def _failure(error: BaseException) -> int:
     """Print an error that no command expects, and return its exit code."""
     completion = os.environ.get("_HARNESS_COMPLETE")
-    if isinstance(error, SystemExit) and completion is not None:  # so click ends after a completion
-        if not error.code:
+    # So click ends after a completion, and where a shell did not set the variables of one.
+    if isinstance(error, (SystemExit, KeyError, ValueError)) and completion is not None:
+        if isinstance(error, SystemExit) and not error.code:
             return ExitCode.OK
         print_error(f"_HARNESS_COMPLETE={completion}: is for bash, zsh and fish; `harness --help` shows how to set it")
         return ExitCode.USAGE

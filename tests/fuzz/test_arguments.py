@@ -1,8 +1,6 @@
 """Command lines as people write them, with pieces replaced, doubled, left out and put in."""
 
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli.main import cli
-from harness.plan.job import Job
-from harness.run.messages import CheckReport, Inputs
-from harness.store.store import Store
 from tests.commands import run_harness
-from tests.fakes import FakeLauncher
 from tests.fuzz.hostile import check, values
 from tests.fuzz.profiles import profile
-from tests.gating import FIVE, mine, save_accuracy, save_count, save_throughput
-from tests.test_gate import images
 
 GATE = "check mine.toml --baseline b.json --baseline-runs main --runs change --fail-on deviates,failed --newest 3"
 
@@ -57,39 +49,6 @@ LINES = tuple(
 OPTIONS = sorted({name for command in cli.commands.values() for option in command.params for name in option.opts})
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A custom table with results before and after a change, and a baseline."""
-    folder = tmp_path_factory.mktemp("template")
-    spec = mine(folder)
-    for name, lost in (("main", 0), ("change", 100)):
-        store = Store(folder / name)
-        for minutes, seconds in enumerate(FIVE):
-            save_throughput(store, spec, minutes, seconds)
-        save_count(store, spec, 10, error="out of memory" if lost else None)
-        save_accuracy(store, spec, 11, images(right=722, lost=lost))
-    assert run_harness(folder, "baseline", "mine.toml", "--runs", "main", "-o", "b.json").returncode == 0
-    return folder
-
-
-class Launcher(FakeLauncher):
-    """Knows no weights, and finds nothing wrong with any."""
-
-    def unfit_weights(self, inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:
-        return {}
-
-    def check(self, inputs: Inputs, data: str) -> Iterator[CheckReport]:
-        yield CheckReport(lines=(data,))
-
-
-@pytest.fixture(autouse=True)
-def _without_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in ("harness.cli.execution", "harness.run.launch"):
-        monkeypatch.setattr(f"{module}.LocalLauncher", Launcher)
-    monkeypatch.setattr("harness.cli.doctor._torch_architectures", lambda: ["sm_80"])
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an exclusive lock of its own
-
-
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     line = list(draw(st.sampled_from(LINES)))
@@ -115,6 +74,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return line
 
 
+@pytest.mark.usefixtures("without_processes")
 @profile
 @given(line=command_lines())
 def test_no_command_line_ends_in_a_traceback_or_with_the_code_of_the_gate(
