@@ -27,7 +27,7 @@ LINES = tuple(
         "report mine.toml --runs main --format json --protocol modern --allow-nearest",
         "report mine.toml --runs main --format markdown --throughput-only",
         "report mine.toml --runs main --format pytest-benchmark -o bench.json",
-        "figure mine.toml --chart strips --points ours --style paper -o f.svg --runs main",
+        "figure mine.toml --chart runs --points ours --style paper -o f.svg --runs main",
         GATE,
         f"{GATE} --junit j.xml --json --allow-missing -v",
         "baseline mine.toml --runs main -o new.json --rounds 3 -q",
