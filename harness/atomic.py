@@ -24,7 +24,12 @@ def write_all(contents: Mapping[Path, str | bytes], *, sync: bool = True) -> Non
     """Write several files: none of them is replaced before all are on the disk."""
     with _replacing(contents, sync=sync) as temporaries:
         for path, content in contents.items():
-            temporaries[path].write_bytes(content.encode() if isinstance(content, str) else content)
+            temporaries[path].write_bytes(_encoded(content) if isinstance(content, str) else content)
+
+
+def _encoded(text: str) -> bytes:
+    # A byte of a file's name that is no text becomes its number, as JSON writes it.
+    return text.encode(errors="backslashreplace")
 
 
 @contextmanager

@@ -34,3 +34,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def name_few(names: Sequence[str], *, most: int = 3, separator: str = ", ") -> str:
     """Return the first of these names, and how many more there are: `a, b, c and 5 more`."""
     return separator.join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def abridged(text: str, most: int = 60) -> str:
+    """Return a text as a sentence can hold it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

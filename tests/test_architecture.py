@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "harness"
 # A module imports from its own layer or from earlier ones, never from later ones.
 LAYERS = (
     {"__init__"},
-    {"errors", "stats", "atomic"},
+    {"errors", "stats", "atomic", "cleaning"},
     {"specs"},
     {"machine"},
     {"plan"},

@@ -381,7 +381,7 @@ def test_a_bug_ends_with_its_traceback_and_a_code_that_no_verdict_has(
             "plan table5 --memory much",
             "Invalid value for '--memory': memory 'much' is not an amount; write it as 16GiB, 16GB or all",
         ),
-        ("plan table5 --repeats 1", "Invalid value for '--repeats': 1 is not in the range x>=2."),
+        ("plan table5 --repeats 1", "Invalid value for '--repeats': '1' is not a whole number of at least 2"),
         (
             "plan table5 --only coutn",
             "Invalid value for '--only': unknown kind of job 'coutn'; did you mean 'count'?",
@@ -494,9 +494,9 @@ def test_every_mistake_of_a_spec_has_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("btach = 8", "harness.toml: unknown setting 'btach'; did you mean 'batch'?"),
-        ("form = 'json'", "harness.toml: unknown setting 'form'; did you mean 'format'?"),
-        ("batch = 'x'", "Invalid value for '--batch': 'x' is not auto, largest or a batch size"),
+        ("btach = 8", "harness.toml:1: unknown setting 'btach'; did you mean 'batch'?"),
+        ("form = 'json'", "harness.toml:1: unknown setting 'form'; did you mean 'format'?"),
+        ("batch = 'x'", "harness.toml: Invalid value for '--batch': 'x' is not auto, largest or a batch size"),
     ],
 )
 def test_a_mistake_in_harness_toml_is_answered_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -507,12 +507,9 @@ def test_a_mistake_in_harness_toml_is_answered_in_one_sentence(tmp_path: Path, t
 
 def test_a_harness_toml_that_is_not_toml_is_refused_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "harness.toml").write_text("batch = 8\nrepeats = 5 5\n")
-    with pytest.raises(tomllib.TOMLDecodeError) as reason:
-        tomllib.loads((tmp_path / "harness.toml").read_text())
     ran = run_harness(tmp_path, "list")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == f"error: harness.toml: cannot be read: {reason.value}\n"
-    assert "line 2" in ran.stderr
+    assert ran.stderr == "error: harness.toml:2: not TOML: Expected newline or end of document after a statement\n"
 
 
 def measured(ran: Completed) -> list[float]:

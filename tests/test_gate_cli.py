@@ -163,7 +163,7 @@ def test_without_a_path_of_the_job_summary_there_is_a_warning(harness: Command, 
     [
         (("--json", "--github"), "--github and --json both print to stdout; take one, or --junit for a file"),
         (("--fail-on", "deviate"), "Invalid value for '--fail-on': 'deviate' is no verdict; did you mean 'deviates'?"),
-        (("--newest", "2"), "Invalid value for '--newest': 2 is not in the range 3<=x<=10."),
+        (("--newest", "2"), "Invalid value for '--newest': '2' is not a whole number from 3 to 10"),
         (("--baseline", "gone"), "--baseline gone: No such file or directory; `harness baseline` writes one"),
         (
             ("--baseline-runs", "mine.toml"),

@@ -223,7 +223,7 @@ def test_only_the_newest_runs_are_listed_where_a_limit_is_given(harness: Command
         assert [line.split()[0] for line in ran.stdout.splitlines()] == [run_of(SPEED, number).id for number in listed]
     ran = harness("runs", "list", "--limit", "0")
     assert ran == Completed(
-        returncode=2, stdout="", stderr="error: Invalid value for '--limit': 0 is not in the range x>=1.\n"
+        returncode=2, stdout="", stderr="error: Invalid value for '--limit': '0' is not a whole number of at least 1\n"
     )
 
 

@@ -535,7 +535,8 @@ def test_the_order_of_a_speed_column_and_its_ratios_are_told_in_words(tmp_path: 
     assert f"<a|b>[c]: {ORDER}" in terminal
     assert "  × F2|b (published): F1|a 3.00 (4.00)" in terminal
     markdown = render_markdown(diff)
-    assert f"**&lt;a\\|b>\\[c\\]**: {ORDER}.\n\n{RATIOS}" in markdown
+    order = ORDER.replace("[", "\\[").replace("]", "\\]")
+    assert f"**&lt;a\\|b>\\[c\\]**: {order}.\n\n{RATIOS}" in markdown
     assert json.loads(render_json([diff]))["shapes"] == [
         {
             "column": "speed",

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from harness.cli import options
-from harness.cli.console import ExitCode
+from harness.cli.console import ExitCode, echo
 from harness.errors import HarnessError
 from harness.plan.job import Job
 
@@ -66,7 +66,7 @@ def status(runs: Path, *, verbose: bool) -> int:
     # Of a job that was submitted several times the last submission counts.
     tasks = {job.key: (job, task) for task in task_statuses(ledger, Slurm()) for job in task.jobs}
     if not tasks:
-        click.echo(f"{runs}/: nothing was submitted from here")
+        echo(f"{runs}/: nothing was submitted from here")
         return ExitCode.OK
     jobs: dict[State, list[str]] = {state: [] for state in State}
     for job, task in tasks.values():
@@ -74,8 +74,8 @@ def status(runs: Path, *, verbose: bool) -> int:
         jobs[state].append(_job_line(job, task, ledger))
     for state, lines in jobs.items():
         if lines and (verbose or state is not State.DONE):
-            click.echo("\n".join(lines))
-    click.echo(", ".join(f"{len(lines)} {state.value}" for state, lines in jobs.items() if lines))
+            echo("\n".join(lines))
+    echo(", ".join(f"{len(lines)} {state.value}" for state, lines in jobs.items() if lines))
     return ExitCode.SOME_FAILED if jobs[State.FAILED] or jobs[State.LOST] else ExitCode.OK
 
 
@@ -108,5 +108,5 @@ def cancel(runs: Path) -> int:
         for array in {task.array.name: task.array for task in tasks}.values():
             ledger.save(replace(array, cancelled=True))
         slurm.cancel([task.number for task in tasks])
-    click.echo(f"{sum(len(task.unfinished) for task in tasks)} jobs cancelled; what is done is kept")
+    echo(f"{sum(len(task.unfinished) for task in tasks)} jobs cancelled; what is done is kept")
     return ExitCode.OK

@@ -1,16 +1,24 @@
 """What every command ends with: exit codes, the terminal, files and warnings."""
 
+import codecs
+import errno
+import io
 import os
+import select
 import shutil
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
+from typing import Any, TextIO
 
-from harness import atomic
+from harness import atomic, cleaning
 from harness.errors import HarnessError
 
 PIPE_WIDTH = 200
+
+# What a table can be laid out in: COLUMNS may say anything.
+NARROWEST, WIDEST = 20, 1000
 
 
 class ExitCode(IntEnum):
@@ -25,10 +33,104 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+class _Output(io.RawIOBase):
+    """A stream that takes everything: its first failure is remembered, and what follows it is dropped.
+
+    So a full disk or a reader that left ends no command in the middle of its work, and changes no verdict.
+    """
+
+    def __init__(self, descriptor: int, *, closed: bool) -> None:
+        self._descriptor = descriptor
+        self.failure = OSError(errno.EBADF, "it is closed") if closed else None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 -- any buffer
+        try:
+            return len(data) if self.failure else os.write(self._descriptor, data)
+        except BlockingIOError:  # a pipe that was set not to wait, as those of some CIs are
+            select.select([], [self._descriptor], [])
+            return 0
+        except OSError as error:
+            self.failure = error
+            return len(data)
+
+
+_outputs: dict[str, _Output] = {}
+
+
+def open_streams() -> None:
+    """Make stdout and stderr take any text, whatever their encoding is and whether anybody can read them."""
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    if closed:
+        _occupy_descriptors()
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 -- until the process ends
+    codecs.register_error("spelled", cleaning.spelled)
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__"):  # nobody captures it
+            _outputs[name] = _Output(descriptor, closed=name in closed)
+            setattr(sys, name, _wrapped(_outputs[name], stream))
+
+
+def _occupy_descriptors() -> None:
+    """Let no file be opened as stdin, stdout or stderr, where a library would print into it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 -- takes the lowest number
+
+
+def _wrapped(output: _Output, stream: TextIO | None) -> io.TextIOWrapper:
+    encoding = stream.encoding if stream else "utf-8"
+    lines = output.fileno() == 2 or output.isatty()
+    return io.TextIOWrapper(io.BufferedWriter(output), encoding=encoding, errors="spelled", line_buffering=lines)
+
+
+def check_output(*, reader_may_leave: bool) -> None:
+    """Raise `HarnessError` if stdout did not take what was printed; a reader that left, as `head`, may have enough."""
+    sys.stdout.flush()
+    failure = _outputs["stdout"].failure if "stdout" in _outputs else None
+    if failure is not None and not (reader_may_leave and failure.errno == errno.EPIPE):
+        reason = os.strerror(failure.errno) if failure.errno not in (None, errno.EBADF) else failure.strerror
+        raise HarnessError(f"stdout: {reason}, so the answer could not be printed; write it to another place")
+
+
+def echo(text: str = "", *, styled: bool = False, end: str = "\n") -> None:
+    """Print to stdout; `styled` text has colours of ours."""
+    print(cleaning.printable(text, styled=styled), end=end, flush=True)
+
+
+def note(text: str) -> None:
+    """Print a line to stderr."""
+    print(cleaning.one_line(text), file=sys.stderr, flush=True)
+
+
+def warn(*warnings: str) -> None:
+    """Print warnings to stderr."""
+    for warning in warnings:
+        note(f"warning: {warning}")
+
+
+def print_error(text: str) -> None:
+    """Print an error to stderr; each of its lines is one."""
+    for line in text.splitlines():
+        note(f"error: {line}")
+
+
 def terminal_width() -> int:
     """Return the width of the terminal; a pipe gets long lines, unless COLUMNS is set."""
-    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return shutil.get_terminal_size().columns if known else PIPE_WIDTH
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST) if known else PIPE_WIDTH
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -40,12 +142,6 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 def use_color() -> bool:
     """Whether stdout takes colours: a terminal does, unless NO_COLOR or TERM say otherwise."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def warn(*warnings: str) -> None:
-    """Print warnings to stderr."""
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def write_file(path: Path, text: str, option: str = "-o") -> None:

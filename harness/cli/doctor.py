@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli import options
-from harness.cli.console import ExitCode
+from harness.cli.console import ExitCode, echo
 from harness.errors import did_you_mean, name_few
 from harness.machine import describe, gpus, software, torch_build
 from harness.plan.plan import make_plan
@@ -37,7 +37,7 @@ def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, 
         sound += [_check_images(name, path) for name, path in data.items()]  # every one, also after a bad one
         return ExitCode.OK if all(sound) else ExitCode.SOME_FAILED
     lines, healthy = _describe_environment()
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
     if peaks:
         return _measure_peaks(device, runs)
     return ExitCode.OK if healthy else ExitCode.SOME_FAILED
@@ -69,7 +69,7 @@ def _describe_environment() -> tuple[list[str], bool]:
 def _torch_architectures() -> list[str] | None:
     """Return the architectures that this build of torch has code for; None if it cannot be imported."""
     completed = subprocess.run(  # noqa: S603 -- our own interpreter, our own text
-        [sys.executable, "-c", _PRINT_ARCHITECTURES], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _PRINT_ARCHITECTURES], capture_output=True, text=True, errors="replace", check=False
     )
     return list(map(str, json.loads(completed.stdout.splitlines()[-1]))) if completed.returncode == 0 else None
 
@@ -123,7 +123,7 @@ def _check_weights(folder: Path) -> bool:
     ]
     lines += [f"problem   {reason}" for reason in problems.values()]
     lines += [f"missing   {name}" for name in absent]
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
     return not problems
 
 
@@ -141,7 +141,7 @@ def _check_images(data: str, path: str) -> bool:
     # A misspelt name is taken for a dataset about which nothing is known.
     notes = [] if data in known else [f"no shipped table has a dataset '{data}'{did_you_mean(data, known)}"]
     lines = [f"data      {data}: {path}", *report.lines, *(f"note      {note}" for note in (*notes, *report.notes))]
-    click.echo("\n".join([*lines, *(f"problem   {problem}" for problem in report.problems)]))
+    echo("\n".join([*lines, *(f"problem   {problem}" for problem in report.problems)]))
     return not report.problems
 
 
@@ -153,5 +153,5 @@ def _measure_peaks(device: str, runs: Path) -> int:
         runner.measure([peak_job(precision) for precision in PRECISION.values()], rerun=True)
     for result in runner.measured:
         metrics = ", ".join(f"{name} {metric.value:.3g} {metric.unit}" for name, metric in result.metrics.items())
-        click.echo(f"peaks     {result.job['precision']}: {result.error or metrics}")
+        echo(f"peaks     {result.job['precision']}: {result.error or metrics}")
     return ExitCode.SOME_FAILED if runner.failed else ExitCode.OK

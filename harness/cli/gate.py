@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
-from harness.cli.console import ExitCode, warn, write_file
+from harness.cli.console import ExitCode, check_output, echo, print_error, warn, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe
@@ -62,7 +62,7 @@ def _parse_verdicts(text: str) -> frozenset["Verdict"]:
 @options.option("--allow-missing", is_flag=True, help="Pass cells that the baseline has and the results do not have.")
 @options.option(
     "--newest",
-    type=click.IntRange(min=3, max=10),
+    type=options.count(3, 10),
     default=3,
     help="Runs of each throughput to judge by: the newest clean ones since the baseline.",
 )
@@ -113,12 +113,18 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
 
     renew = f"harness baseline {' '.join(tables)} -o {baseline}" if baseline else ""
     text = render_gate_json(gate) if params["as_json"] else render_gate(gate, renew=renew, verbose=params["verbose"])
-    click.echo(text, nl=False)
-    if params["junit"]:
-        write_file(params["junit"], render_junit(gate), "--junit")
-    if params["github"]:
-        click.echo(render_annotations(gate), nl=False)
-        _append_job_summary(render_summary(gate, renew=renew))
+    echo(text, end="")
+    try:
+        if params["junit"]:
+            write_file(params["junit"], render_junit(gate), "--junit")
+        if params["github"]:
+            sys.stdout.write(render_annotations(gate))  # commands that are meant
+            _append_job_summary(render_summary(gate, renew=renew))
+        check_output(reader_may_leave=False)
+    except HarnessError as error:
+        if not gate.failing:
+            raise
+        print_error(str(error))
     if gate.failing:
         return ExitCode.REGRESSION
     return ExitCode.NOTHING_TO_COMPARE if gate.empty else ExitCode.OK
@@ -166,7 +172,7 @@ def _append_job_summary(text: str) -> None:
     is_flag=True,
     help="First measure each throughput until it has --rounds clean runs, for the noise between runs.",
 )
-@options.option("--rounds", type=click.IntRange(min=3, max=10), default=ROUNDS, help="Runs for --calibrate.")
+@options.option("--rounds", type=options.count(3, 10), default=ROUNDS, help="Runs for --calibrate.")
 @options.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def baseline(
     tables: tuple[str, ...],
@@ -200,10 +206,10 @@ def baseline(
                 f"{noisy} throughput runs are in {runs}/, and something else used the machine during each; "
                 "--calibrate measures again, or `harness reproduce --rerun` when the machine is idle"
             )
-        print(f"error: {reason}", file=sys.stderr)
+        print_error(reason)
         return ExitCode.NOTHING_TO_COMPARE
     write_file(output, to_json(made))
-    click.echo(f"{output}: {len(made.cells)} cells from {len(made.runs)} runs")
+    echo(f"{output}: {len(made.cells)} cells from {len(made.runs)} runs")
     _print_sensitivity(made)
     return ExitCode.OK
 
@@ -214,12 +220,10 @@ def _print_sensitivity(baseline: "Baseline") -> None:
     from harness.gate.noise import LEAST_PROCESSES, MOST_PROCESSES
 
     if baseline.noise:
-        click.echo(
-            f"throughputs of one model differ by {100 * baseline.noise.spread:.1f} % from run to run on this machine"
-        )
+        echo(f"throughputs of one model differ by {100 * baseline.noise.spread:.1f} % from run to run on this machine")
     few, many = (sensitivity(baseline, processes) for processes in (LEAST_PROCESSES, MOST_PROCESSES))
     if few and many:
-        click.echo(
+        echo(
             f"`harness check` detects slowdowns of more than {100 * few:.1f} % by {LEAST_PROCESSES} runs of each, "
             f"of more than {100 * many:.1f} % by {MOST_PROCESSES} (--newest {MOST_PROCESSES})"
         )

@@ -11,7 +11,7 @@ import click
 
 from harness.cli import options
 from harness.cli.completion import complete_tables
-from harness.cli.console import align
+from harness.cli.console import align, echo
 from harness.plan.job import Job
 from harness.plan.plan import Plan, PlannedCell, make_plan
 from harness.run.target import ExecutionTarget, resolve_target
@@ -28,9 +28,9 @@ def list_tables(table: str | None, edition: str) -> None:
     """List the tables, or the rows and columns of one."""
     catalog = Catalog(edition=edition)
     if table is None:
-        click.echo(_list_specs(catalog.find(["all"])))
+        echo(_list_specs(catalog.find(["all"])))
     for spec in catalog.find([table] if table else []):
-        click.echo(_list_spec(spec))
+        echo(_list_spec(spec))
 
 
 @click.command()
@@ -51,7 +51,7 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **param
     made = make_plan(Catalog(edition=edition).find(tables), options.make_options(params))
     target = resolve_target(device)
     store = options.open_store(runs, existing=False)
-    click.echo(_list_plan(TrainingClock(target.fit(made), store, target, len(target.all_devices))), nl=False)
+    echo(_list_plan(TrainingClock(target.fit(made), store, target, len(target.all_devices))), end="")
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,37 @@
 """The command group, and what becomes of errors."""
 
+import errno
+import os
 import sys
 import traceback
 from typing import NoReturn
 
 import click
+from click.core import ParameterSource
 
 from harness import __version__
+from harness.cleaning import printable
 from harness.cli import cluster, doctor, gate, listing, options, report, reproduce, runs
-from harness.cli.console import ExitCode
+from harness.cli.console import ExitCode, check_output, open_streams, print_error
 from harness.errors import HarnessError, did_you_mean
+
+# Failures of the system that can meet any file, and how the user can mend them; other errors of files are bugs.
+_OF_THE_SYSTEM = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or name another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow this user to use it, or name another"),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR), "name another"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files, as `ulimit -n 4096` does"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOMEM), "see the log of the system"),
+}
 
 
 class _Commands(click.Group):
-    """Suggests the nearest command."""
+    """Suggests the nearest command, and refuses what is no text before anything else looks at it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for argument in args:
+            options.check_text(argument)
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -56,28 +74,59 @@ for command in (
 
 def main() -> NoReturn:
     """Run the command line; a mistake of the user ends in one sentence, a bug in its traceback."""
+    open_streams()
+    options.drop_unusable_variables()
+    code = _outcome()
+    try:
+        if code == ExitCode.OK:
+            check_output(reader_may_leave=True)
+    except HarnessError as error:
+        print_error(str(error))
+        code = ExitCode.USAGE
+    sys.exit(code)
+
+
+def _outcome() -> int:
     try:
         code = cli.main(prog_name="harness", standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        code = leaving.exit_code
     except click.Abort:
-        code = ExitCode.INTERRUPTED
-    except (click.ClickException, HarnessError) as error:
-        _print_error(error.format_message() if isinstance(error, click.ClickException) else str(error))
-        code = ExitCode.USAGE
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        print_error(_origin(error) + error.format_message())
+        return ExitCode.USAGE
+    except HarnessError as error:
+        print_error(str(error))
+        return ExitCode.USAGE
     except KeyboardInterrupt:
-        _print_error("interrupted")
-        code = ExitCode.INTERRUPTED
-    except SystemExit:
-        # So click ends when the reader went away (`| head`): nothing is wrong, and nothing more can be said.
-        code = ExitCode.OK
-    except Exception:  # noqa: BLE001 -- all others are bugs, which Python would end with 1, the code of a regression
-        traceback.print_exc()
-        _print_error("this is a bug in the harness; please report it with the lines above and `harness doctor`")
-        code = ExitCode.BUG
-    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+        print_error("interrupted")
+        return ExitCode.INTERRUPTED
+    except BaseException as error:  # noqa: BLE001 -- all others are bugs, which Python would end with 1, a regression's code
+        return _failure(error)
+    return code if isinstance(code, int) else ExitCode.OK
 
 
-def _print_error(text: str) -> None:
-    for line in text.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+def _origin(error: click.ClickException) -> str:
+    """Return where the value of an option comes from that is wrong, unless it is the command line."""
+    if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
+        return ""
+    source = error.ctx.get_parameter_source(str(error.param.name))
+    origins = {ParameterSource.ENVIRONMENT: error.param.envvar, ParameterSource.DEFAULT_MAP: options.SETTINGS_FILE}
+    return f"{origins[source]}: " if source in origins else ""
+
+
+def _failure(error: BaseException) -> int:
+    """Print an error that no command expects, and return its exit code."""
+    completion = os.environ.get("_HARNESS_COMPLETE")
+    # So click ends after a completion, and where a shell did not set the variables of one.
+    if isinstance(error, (SystemExit, KeyError, ValueError)) and completion is not None:
+        if isinstance(error, SystemExit) and not error.code:
+            return ExitCode.OK
+        print_error(f"_HARNESS_COMPLETE={completion}: is for bash, zsh and fish; `harness --help` shows how to set it")
+        return ExitCode.USAGE
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print_error(f"{place}{os.strerror(error.errno)}; {_OF_THE_SYSTEM[error.errno]}")
+        return ExitCode.USAGE
+    print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print_error("this is a bug in the harness; please report it with the lines above and `harness doctor`")
+    return ExitCode.BUG

@@ -1,10 +1,12 @@
 """Options that several commands share, and the settings file and variables behind them."""
 
-import tomllib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any, TypeVar
 
 import click
@@ -12,16 +14,20 @@ from click.core import ParameterSource
 
 from harness.cli.completion import complete_columns, complete_kinds, complete_rows, complete_tables
 from harness.cli.console import warn
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError, abridged, did_you_mean
 from harness.plan.plan import Options, Plan
 from harness.specs.catalog import EDITIONS
-from harness.specs.checked import check
+from harness.specs.checked import check, count_of, shown
 from harness.specs.datasets import DATASETS
+from harness.specs.document import Document, parse_toml
 from harness.specs.kinds import KINDS, PROTOCOLS, RECIPE, parse_memory
 from harness.specs.recipe.catalog import SCALES
 from harness.store.store import Store
 
 SETTINGS_FILE = Path("harness.toml")
+
+# What every library can count to, and hours that no cluster gives.
+MOST, LONGEST = 2**31 - 1, 100_000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +49,54 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic only in 
             self.fail(str(error), param, ctx)
 
 
+def check_text(text: str) -> str:
+    """Return a text that can be the name of a file or an argument of a program.
+
+    Raises `HarnessError` for any other.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise HarnessError(f"'{text}' is no text; write it in the encoding of the terminal") from None
+    if "\0" in text:
+        raise HarnessError(f"'{text}' has a NUL character in it; leave it out")
+    return text
+
+
+class _PathType(click.Path):
+    """A path that can be one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Return the path."""
+        if not str(value):
+            self.fail("it is empty; name a file or a folder, '.' for the working folder", param, ctx)
+        check_text(str(value))
+        return super().convert(value, param, ctx)
+
+
+def _parse_count(least: int, most: int, text: str) -> int:
+    number = count_of(text)
+    if number is None or not least <= number <= most:
+        limit = f"from {least} to {most}" if most < MOST else f"of at least {least}"
+        raise HarnessError(f"'{abridged(text)}' is not a whole number {limit}")
+    return number
+
+
+def count(least: int, most: int = MOST) -> ParsedType:
+    """Return the type of whole numbers in some range."""
+    return ParsedType("N", partial(_parse_count, least, most))
+
+
+def _parse_hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0
+    if not 0 < hours <= LONGEST:
+        raise HarnessError(f"'{abridged(text)}' is not a number of hours above 0 and up to {LONGEST:,}")
+    return hours
+
+
 def split_list(text: str) -> tuple[str, ...]:
     """Split `a,b`."""
     return tuple(filter(None, (part.strip() for part in text.split(","))))
@@ -60,9 +114,10 @@ def _parse_kinds(text: str) -> tuple[str, ...]:
 def _parse_batch(text: str) -> int | str:
     if text in ("auto", "largest"):
         return text
-    if not text.isdigit() or int(text) == 0:
-        raise HarnessError(f"'{text}' is not auto, largest or a batch size")
-    return int(text)
+    size = count_of(text)
+    if not size or size > MOST:
+        raise HarnessError(f"'{abridged(text)}' is not auto, largest or a batch size")
+    return size
 
 
 def _check_memory(text: str) -> str:
@@ -90,13 +145,13 @@ def _parse_change(text: str) -> tuple[str, Any]:
     if name not in RECIPE:
         raise HarnessError(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a word needs no quotes
+        parsed = parse_toml(f"value = {value}")["value"]
+    except TOMLDecodeError:
+        parsed = abridged(value)  # a word needs no quotes
     return name, check(name, parsed, RECIPE[name])
 
 
-PATH = click.Path(path_type=Path)
+PATH = _PathType(path_type=Path)
 GLOBS = ParsedType("glob,...", split_list)
 KIND_LIST = ParsedType("kind,...", _parse_kinds)
 
@@ -135,7 +190,17 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -
 
 def _pair_option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
     """Make an option that is given once for each pair, and becomes a dictionary."""
-    return _option(*names, multiple=True, callback=lambda _context, _option, pairs: dict(pairs), **settings)
+    return _option(*names, multiple=True, callback=_to_dictionary, **settings)
+
+
+def _to_dictionary(
+    _context: click.Context, option: click.Parameter, pairs: tuple[tuple[str, Any], ...]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if values.setdefault(name, value) != value:
+            raise HarnessError(f"{option.opts[0]} {name} is given twice, as {values[name]} and {value}; leave one out")
+    return values
 
 
 tables = click.argument("tables", nargs=-1, required=True, metavar="TABLE...", shell_complete=complete_tables)
@@ -159,7 +224,7 @@ machine = _option(
 
 jobs = _option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=count(1),
     help="Trainings in parallel  [default: 1 at full scale, else one per GPU or core]",
 )
 
@@ -181,7 +246,7 @@ throughput = stack(
     _option(
         "--batch", type=ParsedType("batch", _parse_batch), metavar="auto|largest|N", help="Batch size for throughput."
     ),
-    _option("--repeats", type=click.IntRange(min=2), help="Timed iterations  [default: as in the spec, 30]"),
+    _option("--repeats", type=count(2), help="Timed iterations  [default: as in the spec, 30]"),
 )
 
 
@@ -195,9 +260,7 @@ def _make_training(train: str, retrain: str) -> Callable[[F], F]:
             default="full",
             help="full: as published; proxy: a small stand-in that really trains; smoke: one or two epochs.",
         ),
-        _option(
-            "--seeds", type=click.IntRange(min=1), help="Seeds of each training  [default: 1, or as the scale sets]"
-        ),
+        _option("--seeds", type=count(1), help="Seeds of each training  [default: 1, or as the scale sets]"),
         _option("--retrain", is_flag=True, help=retrain),
         _pair_option(
             "--set", "changes", type=ParsedType("name=value", _parse_change), help="Override a setting of every recipe."
@@ -226,12 +289,12 @@ cluster = stack(
     _option("--container", metavar="IMAGE", help="Slurm: container image, where the cluster has pyxis."),
     _option(
         "--hours",
-        type=click.FloatRange(min=0, min_open=True),
+        type=ParsedType("X", _parse_hours),
         help="Slurm: time limit of a job; a training continues in the next  [default: as estimated]",
     ),
-    _option("--gpus", type=click.IntRange(min=0), help="Slurm: GPUs per node  [default: 1 with --device cuda]"),
-    _option("--nodes", type=click.IntRange(min=1), default=1, help="Slurm: nodes of a training."),
-    _option("--cpus", type=click.IntRange(min=1), help="Slurm: CPU cores of a job  [default: 8 per GPU, else 1]"),
+    _option("--gpus", type=count(0), help="Slurm: GPUs per node  [default: 1 with --device cuda]"),
+    _option("--nodes", type=count(1), default=1, help="Slurm: nodes of a training."),
+    _option("--cpus", type=count(1), help="Slurm: CPU cores of a job  [default: 8 per GPU, else 1]"),
     _option(
         "--job-memory",
         type=ParsedType("amount", _parse_amount),
@@ -261,7 +324,7 @@ weights = _option(
 )
 
 loading = stack(
-    _option("--workers", type=click.IntRange(min=0), help="Data-loading processes  [default: one per core]"),
+    _option("--workers", type=count(0), help="Data-loading processes  [default: one per core]"),
     _option("--skip-unreadable", is_flag=True, help="Count unreadable images as wrong predictions."),
 )
 
@@ -321,31 +384,57 @@ def load_settings(commands: Mapping[str, click.Command]) -> dict[str, dict[str, 
 
     Raises `HarnessError` for what is not TOML or not an option.
     """
-    try:
-        data = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(SETTINGS_FILE):
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HarnessError(f"{SETTINGS_FILE}: cannot be read: {error}") from error
+    document = Document.read(SETTINGS_FILE, expected="a file of settings")
     options = {name: _options_by_name(command) for name, command in commands.items()}
     known = dict.fromkeys(name for names in options.values() for name in names)
     defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
-    for key, value in data.items():
+    for key, value in document.data.items():
         name = key.replace("_", "-")
         if name not in known:
-            raise HarnessError(f"{SETTINGS_FILE}: unknown setting '{key}'{did_you_mean(name, known)}")
+            document.add(f"unknown setting '{key}'{did_you_mean(name, known)}", key)
         for command, names in options.items():
             if name in names:
-                defaults[command][str(names[name].name)] = _command_line_value(value, names[name])
+                try:
+                    defaults[command][str(names[name].name)] = _command_line_value(value, names[name])
+                except HarnessError as error:
+                    document.add(f"{key} {error}", key)
+    document.check()
     return defaults
 
 
 def _command_line_value(value: object, option: click.Option) -> object:
-    """Convert a value of the file to the command line's form: a list to `a,b`, a table to a `NAME=PATH` each."""
+    """Convert a value of the file to the command line's form: a list to `a,b`, a table to a `NAME=PATH` each.
+
+    Raises `HarnessError` with what it must be instead.
+    """
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise HarnessError(f"must be true or false, not {shown(value)}")
+        return value
     if option.multiple:
-        pairs = [f"{key}={path}" for key, path in value.items()] if isinstance(value, dict) else value
-        return [pairs] if isinstance(pairs, str) else pairs
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+        if isinstance(value, dict):
+            return [f"{key}={_word(item, bool, str, int, Decimal)}" for key, item in value.items()]
+        return [_word(item) for item in (value if isinstance(value, list) else [value])]
+    if isinstance(value, list) and option.type.name.endswith(",..."):
+        return ",".join(map(_word, value))
+    return _word(value, str, int, Decimal)
+
+
+def _word(value: object, *types: type) -> str:
+    """Return a single value as it is written on the command line."""
+    if type(value) not in (types or (str,)) or (isinstance(value, Decimal) and not value.is_finite()):
+        raise HarnessError(f"must be a string{' or a number' if types else ''}, not {shown(value)}")
+    return str(value).lower() if isinstance(value, bool) else check_text(str(value))
+
+
+def drop_unusable_variables() -> None:
+    """Forget the size of a terminal that is no size: libraries would stop at it."""
+    for name in ("COLUMNS", "LINES"):
+        size = count_of(os.environ.get(name, ""))
+        if size is None or not 0 < size < 10_000:
+            os.environ.pop(name, None)
 
 
 def _options_by_name(command: click.Command) -> dict[str, click.Option]:

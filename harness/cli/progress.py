@@ -1,6 +1,5 @@
 """Progress: live lines on a terminal, plain lines elsewhere, nothing with -q."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from harness.cleaning import one_line
+from harness.cli.console import note
 from harness.plan.job import Job
 from harness.run.messages import Progress
 from harness.run.observer import ProgressObserver
@@ -48,7 +49,7 @@ class LogObserver(ProgressObserver):
         if time.monotonic() - self._printed >= MINUTE and progress.total:
             self._printed = time.monotonic()
             work = progress.overview or f"{self._named(progress.job)}: {progress.phase}"
-            print(f"{work}: {progress.done}/{progress.total}", file=sys.stderr, flush=True)
+            note(f"{work}: {progress.done}/{progress.total}")
 
     def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- printed when it has finished
         """Remember how many jobs there are."""
@@ -59,11 +60,11 @@ class LogObserver(ProgressObserver):
         # In the order in which they finish: several may run in parallel.
         self._finished += 1
         name = self._named(result.job)
-        print(f"[{self._finished}/{self._total}] {name}: {outcome_line(result)}", file=sys.stderr, flush=True)
+        note(f"[{self._finished}/{self._total}] {name}: {outcome_line(result)}")
 
     def waits(self, why: str) -> None:
         """Print the reason."""
-        print(why, file=sys.stderr, flush=True)
+        note(why)
 
 
 class LiveObserver(ProgressObserver):
@@ -110,11 +111,11 @@ class LiveObserver(ProgressObserver):
         if result.job.exclusive:
             self._spent.append(result.seconds)
         if result.error is not None:
-            self._console.print(Text(f"{self._named(result.job)}: {outcome_line(result)}", style="red"))
+            self._console.print(Text(one_line(f"{self._named(result.job)}: {outcome_line(result)}"), style="red"))
 
     def waits(self, why: str) -> None:
         """Show the reason."""
-        self._live.update(Text(why, no_wrap=True, overflow="ellipsis"))
+        self._live.update(Text(one_line(why), no_wrap=True, overflow="ellipsis"))
 
     def _show(self, text: str, job: Job, overview: str = "") -> None:
         rest = ""
@@ -126,7 +127,7 @@ class LiveObserver(ProgressObserver):
         # In a narrow window the name is cut, not what changes.
         room = max(self._console.width - len(text) - len(rest) - 2, self._console.width // 4)
         name = name if len(name) <= room else f"{name[: room - 1]}…"
-        self._lines[slot] = Text(f"{name}: {text}{rest}", no_wrap=True, overflow="ellipsis")
+        self._lines[slot] = Text(one_line(f"{name}: {text}{rest}"), no_wrap=True, overflow="ellipsis")
         self._live.update(Group(*self._lines.values()))
 
 

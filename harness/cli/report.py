@@ -1,6 +1,5 @@
 """`harness report` and `harness figure`: results -> tables and figures, measuring nothing."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import click
 
 from harness.cli import options
 from harness.cli.completion import complete_tables
-from harness.cli.console import terminal_width, use_color, write_file
+from harness.cli.console import echo, note, terminal_width, use_color, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart
@@ -81,13 +80,13 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
     }
     text = renderers[form]()
     if output is None:
-        click.echo(text, nl=False, color=True)
+        echo(text, styled=True, end="")
     else:
         write_file(output, text)
-        click.echo(f"{output}")
+        echo(f"{output}")
     measurable = any(not cell.filled.planned.idle for diff in diffs for cell in diff.judged_cells.values())
     if measurable and not runs.exists():
-        print(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another", file=sys.stderr)
+        note(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another")
 
 
 def render_tables(
@@ -126,7 +125,7 @@ def _write_site(  # noqa: PLR0913
         unused=tuple(dict.fromkeys(store.damaged)),
     )
     write_site(folder, render_site(site))
-    click.echo(f"{folder / 'index.html'}")
+    echo(f"{folder / 'index.html'}")
 
 
 @click.command()
@@ -160,6 +159,6 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **params: A
     path = output or Path("figures") / f"{spec.name}{'-' if params['chart'] else ''}{params['chart'] or ''}.png"
     (table,) = judged_tables([spec], options.make_options(params), open_store(runs), describe("auto")).tables
     draw(table, path, chart=chart, points=params["points"], style=params["style"])
-    click.echo(f"{path}")
+    echo(f"{path}")
     if params["points"] != "published" and not any(filled.measurement for filled in table.cells.values()):
-        print(f"note: no measured points in {runs}/: published values only", file=sys.stderr)
+        note(f"note: no measured points in {runs}/: published values only")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
-from harness.cli.console import ExitCode, warn
+from harness.cli.console import ExitCode, echo, note, warn
 from harness.cli.listing import TrainingClock, training_cost
 from harness.errors import HarnessError, did_you_mean
 from harness.plan.plan import Options, make_plan
@@ -61,15 +61,15 @@ def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) 
 
     outcome = execute(plan, runner, cluster, params)
     if outcome.submitted:
-        click.echo(f"{outcome.submitted}.  `harness status` shows their state; the same command waits for them.")
+        echo(f"{outcome.submitted}.  `harness status` shows their state; the same command waits for them.")
         return ExitCode.OK
 
     diffs = judge_plan(outcome.plan, outcome.results, outcome.elsewhere)
-    click.echo(render_tables(diffs, verbose=params["verbose"], explain=requested.explain), nl=False, color=True)
+    echo(render_tables(diffs, verbose=params["verbose"], explain=requested.explain), styled=True, end="")
     figures = [] if outcome.interrupted else _draw_figures(catalog, outcome, requested)
     _print_summary(outcome, figures)
     if outcome.interrupted and cluster is not None:
-        print("the jobs on the cluster go on; `harness cancel` ends them", file=sys.stderr)
+        note("the jobs on the cluster go on; `harness cancel` ends them")
     if outcome.interrupted:
         return ExitCode.INTERRUPTED
     return ExitCode.SOME_FAILED if outcome.runner.failed else ExitCode.OK
@@ -116,6 +116,6 @@ def _print_summary(outcome: "ExecutionOutcome", figures: Iterable[Path]) -> None
     failed, measured = len(runner.failed), len(runner.measured)
     counts = f"{measured - failed} measured{f', {failed} failed' if failed else ''}"
     paths = "  ".join([f"{store.root}/", *map(str, figures)])
-    click.echo(f"jobs: {counts}, {len(runner.results) - measured} known already.  {paths}")
+    echo(f"jobs: {counts}, {len(runner.results) - measured} known already.  {paths}")
     if outcome.interrupted:
-        print("interrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)
+        note("interrupted: what is finished is kept; the same command goes on from here")

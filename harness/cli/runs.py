@@ -13,7 +13,7 @@ import click
 
 from harness import atomic
 from harness.cli import filters, options
-from harness.cli.console import align, terminal_width
+from harness.cli.console import align, echo, terminal_width
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.specs.kinds import KINDS
@@ -33,7 +33,7 @@ EXPORT_SUFFIXES = (".csv", ".parquet")
 @click.argument("first", metavar="RUN")
 @click.argument("second", metavar="RUN")
 @options.option("--head", type=click.Choice(HEADS), help="Head whose predictions to compare  [default: the main one]")
-@options.option("--images", type=click.IntRange(min=0), default=10, help="Differing images to list at most.")
+@options.option("--images", type=options.count(0), default=10, help="Differing images to list at most.")
 @options.option(
     "--format", "form", type=click.Choice(("terminal", "json")), default="terminal", help="Format of the comparison."
 )
@@ -61,7 +61,7 @@ def compare(  # noqa: PLR0913 -- one parameter an option
         text = render_comparison_json(comparison, images=images)
     else:
         text = render_comparison(comparison, width=terminal_width(), images=images)
-    click.echo(text, nl=False)
+    echo(text, end="")
 
 
 @click.group()
@@ -76,14 +76,14 @@ def runs(context: click.Context) -> None:
 @runs.command("list")
 @options.runs
 @filters.options
-@options.option("--limit", type=click.IntRange(min=1), help="Runs to list at most  [default: all]")
+@options.option("--limit", type=options.count(1), help="Runs to list at most  [default: all]")
 def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """List runs, newest first: id, age, outcome, job and machine."""
     store, run_filter, now = open_store(runs), filters.RunFilter(**params), datetime.now(tz=UTC)
     newest = islice(filter(run_filter.matches, store.all_results()), limit)
     rows = [(run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in newest]
     none = f"no runs in {runs}/" if run_filter == filters.RunFilter() else f"no such runs in {runs}/"
-    click.echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
+    echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
 
 
 @runs.command()
@@ -92,7 +92,7 @@ def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa:
 def show(run: str, runs: Path) -> None:
     """Show everything that is stored of a run."""
     result, path = _find_run(open_store(runs), run)
-    click.echo("\n".join(_describe(result, path, terminal_width())))
+    echo("\n".join(_describe(result, path, terminal_width())))
 
 
 @runs.command()
@@ -112,22 +112,22 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
     removable = [run for run in results if (run.error is not None or run.id in newer) and run_filter.matches(run)]
     for run in removable:
         reason = f"{newer[run.id].id} is newer" if run.id in newer else _outcome(run)
-        click.echo(f"{run.id}  {run.job}: {reason}")
+        echo(f"{run.id}  {run.job}: {reason}")
     paths = [path for run in removable for path in (store.path_of(run), store.predictions_of(run))]
     megabytes = sum(path.stat().st_size for path in paths if path.exists()) / 1e6
     total = f"{len(removable)} of {len(results)} runs, {megabytes:.1f} MB"
     if not removable:
-        click.echo(f"nothing to remove; runs in {runs}/: {len(results)}")
+        echo(f"nothing to remove; runs in {runs}/: {len(results)}")
     elif dry_run:
-        click.echo(f"would remove {total}")
+        echo(f"would remove {total}")
     elif not yes and not sys.stdin.isatty():
         raise HarnessError("nobody is there to ask whether these may go; give --yes, or --dry-run to look only")
     elif yes or click.confirm(f"remove {total}?"):
         for run in removable:
             store.remove(run)
-        click.echo(f"removed {total}")
+        echo(f"removed {total}")
     else:
-        click.echo("nothing was removed")
+        echo("nothing was removed")
 
 
 @runs.command()
@@ -168,7 +168,7 @@ def export(runs: Path, output: Path, *, mlflow: bool, **params: Any) -> None:  #
             write_parquet(results, output)
     except OSError as error:
         raise HarnessError(f"-o {output}: {error.strerror or error}; name another file") from error
-    click.echo(f"{output}: {written} runs{f', {known} there already' if known else ''}")
+    echo(f"{output}: {written} runs{f', {known} there already' if known else ''}")
 
 
 def _find_run(store: Store, run: str) -> tuple[Result, Path]:

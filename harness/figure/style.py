@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.cleaning import visible
 from harness.judge.table import Table
 
 # Okabe and Ito's colours, told apart by the colour-blind; each family has a marker of its own as well, so that the
@@ -155,7 +156,7 @@ def family_styles(table: Table) -> dict[str, tuple[str, str]]:
 
 def short(text: str, most: int = 48) -> str:
     """Return a name on one line, cut where it would push the drawing aside."""
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.specs.checked import count_of
+
 
 def usable_cores() -> int:
     """Count the cores that this process may use: its affinity, bounded by the CPU quota of its control groups."""
@@ -53,8 +55,7 @@ def _quota(group: Path) -> float | None:
 
 def torch_threads() -> int:
     """Count the threads that torch gets on the CPU: OMP_NUM_THREADS where it is set, else one per core."""
-    setting = os.environ.get("OMP_NUM_THREADS", "")
-    return int(setting) if setting.isdigit() and int(setting) > 0 else usable_cores()
+    return count_of(os.environ.get("OMP_NUM_THREADS", "")) or usable_cores()
 
 
 def cpu_name() -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, abridged
 from harness.machine.cpu import cpu_name, host_memory, torch_threads, usable_cores
 from harness.machine.machine import Machine
 from harness.machine.nvidia import gpus
@@ -34,7 +34,7 @@ def describe(device: str) -> Machine:
 
 def gpu_index(device: str) -> int:
     """Return N of `cuda:N`; plain `cuda` is the first GPU."""
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    match = re.fullmatch(r"cuda(?::([0-9]{1,9}))?", device)
     if match is None:
-        raise HarnessError(f"--device {device}: not a device; write auto, cpu, cuda or cuda:N")
+        raise HarnessError(f"--device {abridged(device)}: not a device; write auto, cpu, cuda or cuda:N")
     return int(match[1] or 0)

@@ -134,13 +134,14 @@ def _setup(config: pytest.Config, folders: pytest.TempPathFactory) -> "Measureme
 
 def _or_fail(measure: "Callable[[], MeasuredValue]") -> "MeasuredValue":
     """Fail the test with the sentence of an error that the user can fix, without a traceback."""
+    from harness.cleaning import printable
     from harness.errors import HarnessError
     from harness.run.launch import Crashed
 
     try:
         return measure()
     except (HarnessError, Crashed) as error:
-        message = str(error)
+        message = printable(str(error))
     # Outside, or pytest would show the error a second time as what this one came from.
     pytest.fail(message, pytrace=False)
 

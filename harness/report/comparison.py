@@ -1,10 +1,10 @@
 """`Comparison` -> text for a terminal, and JSON for other programs."""
 
-import json
 from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
+from harness.cleaning import json_text
 from harness.judge.compare import Comparison, DifferingImage, Side
 from harness.report.formatting import number, probability
 from harness.stats import Interval
@@ -68,7 +68,7 @@ def render_comparison_json(comparison: Comparison, *, images: int) -> str:
             for image in comparison.differing[:images]
         ],
     }
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(data)
 
 
 def _side(side: Side) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """`Diff` -> CSV and JSON for other programs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from harness.cleaning import csv_cell, json_text
 from harness.judge.verdict import Diff, JudgedCell, head_variants
 from harness.report.ablation import as_data
 
@@ -14,7 +14,7 @@ SCHEMA = 1
 def render_json(diffs: Sequence[Diff], *, explain: bool = False) -> str:
     """Return one table as an object, several as a list of them; `explain` adds what each crop and head gives."""
     tables = [_table(diff) | ({"explanations": _explanations(diff)} if explain else {}) for diff in diffs]
-    return json.dumps(tables[0] if len(tables) == 1 else tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(tables[0] if len(tables) == 1 else tables)
 
 
 def render_csv(diffs: Sequence[Diff]) -> str:
@@ -39,7 +39,7 @@ def render_csv(diffs: Sequence[Diff]) -> str:
                     "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
                 }
             )
-    frame = pd.DataFrame(lines)
+    frame = pd.DataFrame({name: csv_cell(value) for name, value in line.items()} for line in lines)
     if "batch" in frame:
         frame["batch"] = frame["batch"].astype("Int64")
     text: str = frame.to_csv(index=False)

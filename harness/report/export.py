@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import atomic
+from harness.cleaning import csv_cell
 from harness.errors import HarnessError
 from harness.store.result import Measurement, Result
 
@@ -94,7 +95,7 @@ def render_results_csv(results: Iterable[Result]) -> str:
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
     for line in records(results):
-        writer.writerow({name: _in_csv(FIELDS[name], value) for name, value in line.items()})
+        writer.writerow({name: csv_cell(_in_csv(FIELDS[name], value)) for name, value in line.items()})
     return text.getvalue()
 
 

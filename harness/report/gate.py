@@ -1,16 +1,15 @@
 """`Gate` -> a short text, JUnit XML, GitHub annotations and job summary, JSON."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from harness.cleaning import github, json_text, markdown, one_line, visible
 from harness.gate.gate import Evidence, Gate, GatedCell, Outcome
 from harness.report.formatting import number, probability
-from harness.report.markdown import collapsed, escaped, table
+from harness.report.markdown import collapsed, table
 
 SCHEMA = 1
 
@@ -74,7 +73,7 @@ def render_gate(gate: Gate, *, renew: str = "", verbose: bool = False) -> str:
     elif _improved(gate):
         lines.append(f"to hold what improved{remedy}")
     # Labels and errors may hold line breaks; a log's line is a cell.
-    return "".join(re.sub(r"\s*[\r\n]+\s*", " ", line) + "\n" for line in lines)
+    return "".join(f"{one_line(line)}\n" for line in lines)
 
 
 def render_gate_json(gate: Gate) -> str:
@@ -86,7 +85,7 @@ def render_gate_json(gate: Gate) -> str:
         "not_in_baseline": gate.new if gate.with_baseline else None,
         "cells": [_as_data(cell) for cell in gate.cells],
     }
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(data)
 
 
 def render_junit(gate: Gate) -> str:
@@ -94,17 +93,17 @@ def render_junit(gate: Gate) -> str:
     suites = ET.Element("testsuites", {"name": "harness check", **_tally(gate.cells)})
     for name in dict.fromkeys(cell.table for cell in gate.cells):
         cells = [cell for cell in gate.cells if cell.table == name]
-        suite = ET.SubElement(suites, "testsuite", {"name": _legal(name), **_tally(cells)})
+        suite = ET.SubElement(suites, "testsuite", {"name": visible(name), **_tally(cells)})
         for cell in cells:
             names = {"classname": f"{name}.{cell.against}", "name": f"{cell.cell.row.label}: {cell.cell.column.label}"}
-            case = ET.SubElement(suite, "testcase", {key: _legal(text) for key, text in names.items()})
+            case = ET.SubElement(suite, "testcase", {key: visible(text) for key, text in names.items()})
             if cell.outcome.fails:
-                text = _legal(sentence(cell))
+                text = visible(sentence(cell))
                 ET.SubElement(case, "failure", type=str(cell.outcome), message=text).text = text
             elif cell.outcome is Outcome.NOT_JUDGED:
-                ET.SubElement(case, "skipped", message=_legal(_change(cell)))
+                ET.SubElement(case, "skipped", message=visible(_change(cell)))
             else:
-                ET.SubElement(case, "system-out").text = _legal(_change(cell))
+                ET.SubElement(case, "system-out").text = visible(_change(cell))
     ET.indent(suites, " ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
 
@@ -113,14 +112,14 @@ def render_annotations(gate: Gate) -> str:
     """Render GitHub's workflow commands: an error for each failing cell, a notice for each that improved."""
     lines = [*_annotations("error", gate.failing), *_annotations("notice", _improved(gate))]
     if gate.empty and not gate.failing:
-        lines.append(f"::error title=harness check::{_command_data(headline(gate))}")
+        lines.append(f"::error title=harness check::{github(headline(gate))}")
     return "".join(f"{line}\n" for line in lines)
 
 
 def render_summary(gate: Gate, *, renew: str = "") -> str:
     """Render GitHub's job summary in Markdown: what fails as a table, the rest collapsed."""
     improved = _improved(gate)
-    lines = [f"### harness check {escaped(headline(gate))}", "", *_rows(gate.failing), *_rows(improved)]
+    lines = [f"### harness check {markdown(headline(gate))}", "", *_rows(gate.failing), *_rows(improved)]
     if renew and (gate.new or improved):
         lines += [f"`{renew}` renews the baseline.", ""]
     rest = [cell for cell in gate.cells if not cell.outcome.fails and cell.outcome is not Outcome.IMPROVED]
@@ -239,30 +238,21 @@ def _tally(cells: Sequence[GatedCell]) -> dict[str, str]:
     }
 
 
-def _legal(text: str) -> str:
-    """Replace what XML cannot hold."""
-    return re.sub(r"[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]", "\N{REPLACEMENT CHARACTER}", text)
-
-
 # GitHub.
 
 
 def _annotations(level: str, cells: Sequence[GatedCell]) -> Iterator[str]:
     room = MOST_ANNOTATIONS if len(cells) <= MOST_ANNOTATIONS else MOST_ANNOTATIONS - 1
     for cell in cells[:room]:
-        title = _command_data(f"{cell.table} {cell.outcome}").replace(":", "%3A").replace(",", "%2C")
-        yield f"::{level} title={title}::{_command_data(sentence(cell))}"
+        title = github(f"{cell.table} {cell.outcome}", is_property=True)
+        yield f"::{level} title={title}::{github(sentence(cell))}"
     if len(cells) > room:
         yield f"::{level} title=harness check::{len(cells) - room} more, which the job summary lists"
 
 
-def _command_data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
 def _rows(cells: Sequence[GatedCell]) -> list[str]:
     rows = [
-        (f"{SIGNS[cell.outcome]} {cell.outcome}", escaped(_name(cell)), cell.against, escaped(_change(cell)))
+        (f"{SIGNS[cell.outcome]} {cell.outcome}", markdown(_name(cell)), cell.against, markdown(_change(cell)))
         for cell in cells
     ]
     return table(("", "cell", "against", ""), rows, text_columns=range(4)) if rows else []

@@ -1,9 +1,9 @@
 """`Diff` -> Markdown that a pull request shows well."""
 
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from harness.cleaning import markdown, one_line
 from harness.judge.verdict import Diff, JudgedCell, Shape, Verdict, head_variants
 from harness.report import ablation, formatting
 
@@ -31,7 +31,7 @@ def _together(diffs: Sequence[Diff], texts: Sequence[str]) -> str:
     if len(diffs) == 1:
         return "".join(texts)
     verdicts = [verdict for verdict in Verdict if any(diff.counts[verdict] for diff in diffs)]
-    overview = [[escaped(formatting.title(diff)), *(str(diff.counts[v] or "") for v in verdicts)] for diff in diffs]
+    overview = [[markdown(formatting.title(diff)), *(str(diff.counts[v] or "") for v in verdicts)] for diff in diffs]
     lines = table(["table", *(f"{formatting.SIGNS[v]} {v}" for v in verdicts)], overview)
     for diff, text in zip(diffs, texts, strict=False):
         lines += collapsed(f"{formatting.title(diff)}: {formatting.counts(diff)}", [text.rstrip()])
@@ -39,7 +39,7 @@ def _together(diffs: Sequence[Diff], texts: Sequence[str]) -> str:
 
 
 def _left_out(diffs: Sequence[Diff], longest: int) -> str:
-    names = " ".join(diff.spec.name for diff in diffs)
+    names = markdown(" ".join(diff.spec.name for diff in diffs))
     tables = f" and the tables {names}" if diffs else ""
     return (
         f"Reasons, footnotes and warnings{tables} are left out: a comment takes {longest:,} characters; "
@@ -52,27 +52,30 @@ def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False) 
 
     `explain` adds what each crop and head gives.
     """
-    lines = [f"### {escaped(formatting.title(diff))}", ""]
+    lines = [f"### {markdown(formatting.title(diff))}", ""]
     if diff.table.machine:
-        lines += [f"Throughput measured on {escaped(diff.table.machine.label)}.", ""]
+        lines += [f"Throughput measured on {markdown(diff.table.machine.label)}.", ""]
     if diff.ablations:
         lines += _ablation(diff)
     else:
         lines += [*_cells(diff), f"{formatting.counts(diff)}. Signs: {formatting.legend(diff)}.", ""]
     for shape in diff.shapes:
-        lines += [f"**{escaped(shape.column.label)}**: {formatting.shape_sentence(shape)}.", ""]
+        lines += [f"**{markdown(shape.column.label)}**: {markdown(formatting.shape_sentence(shape))}.", ""]
         if details:
             lines += collapsed(f"{shape.column.label} relative to one model of the family", _ratios(shape))
     if details:
         reasons = [
-            f"- {formatting.SIGNS[verdict]} **{verdict}**: {escaped(cells)}: {escaped(reason)}"
+            f"- {formatting.SIGNS[verdict]} **{verdict}**: {markdown(cells)}: {markdown(reason)}"
             for verdict, reason, cells in formatting.reasons(diff)
         ]
-        notes = [f"- \\[{note.mark}\\] {escaped(note.text)}" for note in formatting.footnotes(diff, measured_only=True)]
+        notes = [
+            f"- \\[{markdown(note.mark)}\\] {markdown(note.text)}"
+            for note in formatting.footnotes(diff, measured_only=True)
+        ]
         lines += collapsed("why cells are not plain matches", reasons)
         lines += collapsed("what each crop and head gives", _explanations(diff)) if explain else []
         lines += collapsed("footnotes", notes)
-        lines += collapsed("warnings", [f"- {escaped(warning)}" for warning in formatting.merged_warnings(diff)])
+        lines += collapsed("warnings", [f"- {markdown(warning)}" for warning in formatting.merged_warnings(diff)])
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -91,29 +94,24 @@ def collapsed(title: str, lines: Sequence[str]) -> list[str]:
     if not lines:
         return []
     # HTML, where backslashes would show.
-    return [f"<details><summary>{escape(title)}</summary>", "", *lines, *([""] if lines[-1] else []), "</details>", ""]
-
-
-def escaped(text: str) -> str:
-    """Keep a label from breaking the table, becoming a link or another type, or calling somebody by name."""
-    plain = re.sub(r"([\\|\[\]*]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.splitlines()))
-    return re.sub(r"@(?=\w)|#(?=\d)", "\\g<0>\u200b", plain).replace("<", "&lt;")
+    summary = f"<details><summary>{escape(one_line(title))}</summary>"
+    return [summary, "", *lines, *([""] if lines[-1] else []), "</details>", ""]
 
 
 def _ablation(diff: Diff) -> list[str]:
-    lines = [ablation.introduction(diff), ""]
+    lines = [markdown(ablation.introduction(diff)), ""]
     for column in diff.ablations:
-        rows = [[escaped(text) for text in line] for line in map(ablation.line, column.rows)]
-        lines += [f"**{escaped(ablation.heading(column))}**", ""]
+        rows = [[markdown(text) for text in line] for line in map(ablation.line, column.rows)]
+        lines += [f"**{markdown(ablation.heading(column))}**", ""]
         lines += table(("", "here", "95 % interval", "paper", ""), rows, text_columns=(0, 4))
-        lines += [f"{ablation.signs_sentence(column)}.", ""]
+        lines += [f"{markdown(ablation.signs_sentence(column))}.", ""]
     return lines
 
 
 def _ratios(shape: Shape) -> list[str]:
     rows = [
         [
-            *(escaped(row.label) for row in (ratio.row, reference)),
+            *(markdown(row.label) for row in (ratio.row, reference)),
             *(formatting.number(value, None, significant=3) for value in (ratio.measured, ratio.published)),
         ]
         for reference, ratios in formatting.ratios_by_reference(shape)
@@ -128,8 +126,8 @@ def _explanations(diff: Diff) -> list[str]:
         variants = head_variants(judged.filled)
         if variants:
             title, texts = formatting.head_table(judged, variants)
-            heading, *rows = ([escaped(text.strip()) for text in line] for line in texts)
-            lines += [f"**{escaped(title)}**", "", *table(heading, rows)]
+            heading, *rows = ([markdown(text.strip()) for text in line] for line in texts)
+            lines += [f"**{markdown(title)}**", "", *table(heading, rows)]
     return [*lines, formatting.HEAD_LEGEND] if lines else []
 
 
@@ -138,18 +136,18 @@ def _cells(diff: Diff) -> list[str]:
     rows: list[list[str]] = []
     for heading, members in formatting.row_groups(diff.spec.rows):
         if heading:
-            rows.append([f"*{escaped(heading)}*", *("" for _ in columns)])
-        rows += [[escaped(row.label), *(_cell(diff.judged_cells[row.key, c.key]) for c in columns)] for row in members]
-    return table(["", *(escaped(formatting.heading(c.label, c.unit)) for c in columns)], rows)
+            rows.append([f"*{markdown(heading)}*", *("" for _ in columns)])
+        rows += [[markdown(row.label), *(_cell(diff.judged_cells[row.key, c.key]) for c in columns)] for row in members]
+    return table(["", *(markdown(formatting.heading(c.label, c.unit)) for c in columns)], rows)
 
 
 def _cell(judged: JudgedCell) -> str:
     text = formatting.cell_text(judged)
     if judged.filled.planned.idle:
-        return escaped(text.published)
-    published = ", ".join(filter(None, (escaped(text.published), text.difference)))
+        return markdown(text.published)
+    published = ", ".join(filter(None, (markdown(text.published), text.difference)))
     parts = (
-        f"**{escaped(text.measured)}**" if text.measured else "",
+        f"**{markdown(text.measured)}**" if text.measured else "",
         text.batch and f"`{text.batch}`",
         text.sign,
         f"({published})" if published else "",

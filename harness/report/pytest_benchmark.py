@@ -3,11 +3,11 @@
 A round is one timed run in seconds per image, so its "operations per second" are our images per second.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from harness import __version__
+from harness.cleaning import json_text
 from harness.errors import HarnessError
 from harness.judge.verdict import Diff, JudgedCell
 from harness.store.result import Result
@@ -48,7 +48,7 @@ def render_pytest_benchmark(diffs: Sequence[Diff]) -> str:
         "datetime": newest.started.isoformat(),
         "version": FORMAT,
     }
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(data)
 
 
 def _is_throughput(judged: JudgedCell) -> bool:

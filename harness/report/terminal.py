@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from harness.cleaning import visible
 from harness.judge.roofline import Roofline
 from harness.judge.verdict import Diff, JudgedCell, Verdict, head_variants
 from harness.report import ablation, formatting
@@ -29,14 +30,14 @@ STYLES = {
 def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = False) -> str:
     """Render a table in `width` columns: cells on one line where they fit, else on two, else row by row."""
     console = _console(width=width, color=color)
-    console.print(Text(formatting.title(diff), style="bold"))
+    console.print(_shown(formatting.title(diff), style="bold"))
     if diff.table.machine:
-        console.print(Text(f"throughput measured on {diff.table.machine.label}", style="dim"))
+        console.print(_shown(f"throughput measured on {diff.table.machine.label}", style="dim"))
     if diff.ablations:
         _print_ablation(console, diff)
     else:
         _print_cells(console, diff, width)
-        console.print(Text(formatting.legend(diff), style="dim"))
+        console.print(_shown(formatting.legend(diff), style="dim"))
     _print_shapes(console, diff)
     _print_reasons(console, diff, verbose=verbose)
     for note in formatting.footnotes(diff, measured_only=not verbose):
@@ -45,29 +46,29 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
         _hanging(console, "note:", diff.spec.note, "dim")
     for warning in formatting.warnings(diff) if verbose else formatting.merged_warnings(diff, hint=", -v shows all"):
         _hanging(console, "warning:", warning, "yellow")
-    console.print(Text(f"{formatting.counts(diff)}."))
+    console.print(_shown(f"{formatting.counts(diff)}."))
     return _text(console)
 
 
 def _print_ablation(console: Console, diff: Diff) -> None:
     """Print the ablation at a small scale, a block for each column."""
-    console.print(Text(ablation.introduction(diff)))
+    console.print(_shown(ablation.introduction(diff)))
     for column in diff.ablations:
         console.print()
-        console.print(Text(ablation.heading(column), style="bold"))
+        console.print(_shown(ablation.heading(column), style="bold"))
         grid = _grid("")
         for name in ("here", "95 % interval", "paper"):
             grid.add_column(name, justify="right", no_wrap=True)
         grid.add_column("", no_wrap=True)
         for label, measured, interval, published, sign in map(ablation.line, column.rows):
             style = {ablation.SAME: "green", ablation.OTHER: "red"}.get(sign, "")
-            grid.add_row(label, measured, Text(interval, style="dim"), published, Text(sign, style=style))
+            grid.add_row(_shown(label), measured, _shown(interval, style="dim"), published, _shown(sign, style=style))
         console.print(grid)
-        console.print(Text(f"{ablation.signs_sentence(column)}."))
+        console.print(_shown(f"{ablation.signs_sentence(column)}."))
     legend = (
         f"{ablation.SAME} same sign as published, {ablation.OTHER} opposite sign, {ablation.NEITHER} no published sign"
     )
-    console.print(Text(legend, style="dim"))
+    console.print(_shown(legend, style="dim"))
 
 
 def _print_cells(console: Console, diff: Diff, width: int) -> None:
@@ -83,7 +84,7 @@ def _grid(*headings: str, right: bool = False) -> Grid:
     """A table with a rule below its heading; `right` aligns all columns but the first to the right."""
     grid = Grid(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, heading in enumerate(headings):
-        grid.add_column(heading, justify="right" if right and number else "left")
+        grid.add_column(_shown(heading), justify="right" if right and number else "left")
     return grid
 
 
@@ -97,16 +98,16 @@ def _cells(diff: Diff, *, two_lines: bool) -> Grid:
             if two_lines
             else formatting.heading(column.label, column.unit)
         )
-        grid.add_column(header, justify="right", no_wrap=True)
+        grid.add_column(_shown(header), justify="right", no_wrap=True)
         if not two_lines:
-            grid.add_column(Text("published", style="dim"), no_wrap=True)
+            grid.add_column(_shown("published", style="dim"), no_wrap=True)
     for heading, rows in formatting.row_groups(diff.spec.rows):
         if heading:
-            grid.add_row(Text(heading, style="italic"))
+            grid.add_row(_shown(heading, style="italic"))
         for row in rows:
             cells = [_parts(diff.judged_cells[row.key, column.key]) for column in diff.spec.columns]
             texts = [Text("\n").join(parts) for parts in cells] if two_lines else chain.from_iterable(cells)
-            grid.add_row(Text(row.label), *texts)
+            grid.add_row(_shown(row.label), *texts)
     return grid
 
 
@@ -115,7 +116,7 @@ def _parts(judged: JudgedCell) -> tuple[Text, Text]:
     cell = formatting.cell_text(judged)
     measured = " ".join(filter(None, (cell.measured, cell.batch, cell.sign)))
     published = " ".join(filter(None, (cell.published, cell.difference)))
-    return Text(measured, style=STYLES[judged.verdict]), Text(published, style="dim")
+    return _shown(measured, style=STYLES[judged.verdict]), _shown(published, style="dim")
 
 
 def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
@@ -123,13 +124,13 @@ def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
     labels = [f" {formatting.heading(c.label, c.unit)}" for c in diff.spec.columns]
     indent = min(max(map(cell_len, labels), default=0), max(12, width // 2))
     for row in diff.spec.rows:
-        console.print(Text(" / ".join(filter(None, (row.group, row.label))), style="bold"))
+        console.print(_shown(" / ".join(filter(None, (row.group, row.label))), style="bold"))
         for column, label in zip(diff.spec.columns, labels, strict=True):
             line = Grid.grid(padding=(0, 1))
             line.add_column(width=indent)
             line.add_column(ratio=1)
             cell = Text("  ").join(part for part in _parts(diff.judged_cells[row.key, column.key]) if part)
-            line.add_row(Text(label, style="dim"), cell)
+            line.add_row(_shown(label, style="dim"), cell)
             console.print(line)
 
 
@@ -158,12 +159,12 @@ def _print_reasons(console: Console, diff: Diff, *, verbose: bool) -> None:
 def _hanging(console: Console, head: str, body: str, style: str) -> None:
     """Print a remark whose lines after the first are indented, where the window has room for that."""
     if cell_len(head) > console.width // 2:
-        console.print(Text(f"{head} {body}", style=style))
+        console.print(_shown(f"{head} {body}", style=style))
         return
     line = Grid.grid(padding=(0, 1, 0, 0))
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
-    line.add_row(Text(head, style=style), Text(body, style=style))
+    line.add_row(_shown(head, style=style), _shown(body, style=style))
     console.print(line)
 
 
@@ -171,11 +172,11 @@ def render_roofline(rooflines: Mapping[Column, list[Roofline]], *, width: int, c
     """Render how close each model comes to the peak of its machine."""
     console = _console(width=width, color=color)
     for column, rows in rooflines.items():
-        console.print(Text(f"{column.label}: roofline", style="bold"))
+        console.print(_shown(f"{column.label}: roofline", style="bold"))
         heading, *lines = formatting.roofline_table(column, rows)
         _print_lines(console, _grid(*heading, right=True), lines)
         if any(row.measured.share is None for row in rows):
-            console.print(Text("?: `harness doctor --peaks` measures the peaks of this machine", style="dim"))
+            console.print(_shown("?: `harness doctor --peaks` measures the peaks of this machine", style="dim"))
     return _text(console)
 
 
@@ -186,7 +187,7 @@ def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
         variants = head_variants(judged.filled)
         if variants:
             title, (heading, *lines) = formatting.head_table(judged, variants)
-            console.print(Text(f"\n{title}", style="bold"))
+            console.print(_shown(f"\n{title}", style="bold"))
             _print_lines(console, _grid(*heading), lines)
     text = _text(console)
     return f"{text}{formatting.HEAD_LEGEND}\n" if text.strip() else ""
@@ -194,8 +195,13 @@ def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
 
 def _print_lines(console: Console, grid: Grid, lines: Iterable[Iterable[str]]) -> None:
     for line in lines:
-        grid.add_row(*map(Text, line))
+        grid.add_row(*map(_shown, line))
     console.print(grid)
+
+
+def _shown(text: str, style: str = "") -> Text:
+    """Return text of others, without what a terminal would obey."""
+    return Text(visible(text), style=style)
 
 
 def _console(*, width: int, color: bool) -> Console:

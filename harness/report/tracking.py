@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from harness.cleaning import mlflow_name, one_line
 from harness.errors import HarnessError
 from harness.store.result import Result, to_json
 
@@ -42,16 +43,16 @@ def export_to_mlflow(results: Iterable[Result], path: Path) -> int:
                 if result.id in known:
                     continue
                 began = int(result.started.timestamp() * 1000)
-                run = client.create_run(experiment, start_time=began, run_name=str(result.job)).info.run_id
-                metrics = [Metric(name, value, began, step) for name, value, step in _metrics(result)]
-                parameters = [Param(name, value) for name, value in _parameters(result).items()]
+                run = client.create_run(experiment, start_time=began, run_name=one_line(str(result.job))).info.run_id
+                metrics = [Metric(mlflow_name(name), value, began, step) for name, value, step in _metrics(result)]
+                parameters = [Param(mlflow_name(name), value) for name, value in _parameters(result).items()]
                 for start in range(0, len(metrics), MOST_METRICS):
                     client.log_batch(run, metrics=metrics[start : start + MOST_METRICS])
                 for start in range(0, len(parameters), MOST_PARAMETERS):
                     client.log_batch(run, params=parameters[start : start + MOST_PARAMETERS])
                 client.log_text(run, to_json(result), "result.json")
                 # Last: a run that was interrupted before is written again, not taken for complete.
-                client.log_batch(run, tags=[RunTag(name, value) for name, value in _tags(result).items()])
+                client.log_batch(run, tags=[RunTag(mlflow_name(name), value) for name, value in _tags(result).items()])
                 ended = result.started + timedelta(seconds=result.seconds)
                 client.set_terminated(run, "FAILED" if result.error else "FINISHED", int(ended.timestamp() * 1000))
                 added += 1

@@ -13,6 +13,9 @@ from harness.errors import HarnessError, did_you_mean
 
 Scalar: TypeAlias = str | int | float | bool
 
+# Tables and lists within each other: ten is the most that anything has.  And the integers of TOML and of the exports.
+DEPTH, _INT64 = 50, 2**63
+
 _TYPE_NAMES: Mapping[type, str] = {
     str: "a string",
     int: "an integer",
@@ -121,6 +124,25 @@ def shown(value: object) -> str:
     if isinstance(value, (bool, date)):
         return str(value).lower()
     return _TYPE_NAMES[type(value)] if isinstance(value, (dict, list, type(None))) else repr(plain(value))
+
+
+def count_of(text: str) -> int | None:
+    """Return the whole number that a text writes in digits; None for any other text, and for one beyond 64 bits."""
+    # Not `isdigit`, which holds for ² as well; and Python reads no integer of thousands of digits.
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
+def excess(data: object) -> str:
+    """Return what is too much for the program in the data of a file: its depth, or an integer; empty if nothing is."""
+    level: list[Any] = [data]
+    for _ in range(DEPTH):
+        items = [item for part in level for item in (part.values() if isinstance(part, dict) else part)]
+        if any(isinstance(item, int) and not -_INT64 <= item < _INT64 for item in items):
+            return "holds an integer beyond 64 bits"
+        level = [item for item in items if isinstance(item, (dict, list)) and item]
+        if not level:
+            return ""
+    return "is nested without end"
 
 
 class Reader:

@@ -8,11 +8,12 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.errors import HarnessError, SpecError
+from harness.errors import HarnessError, SpecError, abridged
+from harness.specs.checked import excess
 
 Keys: TypeAlias = tuple[str, ...]
 
@@ -47,13 +48,13 @@ class Document:
             raise HarnessError(f"{path}: cannot be read ({error.strerror}); name {expected}") from error
         try:
             # TOML ends a line with \n or \r\n and nothing else, and so do editors.
-            document._text = raw.decode("utf-8").replace("\r\n", "\n")
+            document._text = raw.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             line, byte = raw[: error.start].count(b"\n") + 1, raw[error.start]
             document.problems.add((line, f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"))
             return document
         try:
-            document.data = tomllib.loads(document._text, parse_float=Decimal)
+            document.data = parse_toml(document._text)
         except tomllib.TOMLDecodeError as error:
             document.data, document._lines = document._read_by_statement(broken=True)
             if not document.problems:  # wrong as a whole, though each statement is right
@@ -113,6 +114,38 @@ class Document:
         return data, lines
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the data of a TOML text; numbers with a point are `Decimal`.
+
+    Raises `TOMLDecodeError`, for numbers and nesting beyond what the program can handle too.
+    """
+    try:
+        data = tomllib.loads(text, parse_float=_fraction)
+        problem = excess(data)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        problem = "is nested without end"
+    except ValueError:  # so Python refuses thousands of digits
+        problem = "holds an integer beyond 64 bits"
+    if problem:
+        raise tomllib.TOMLDecodeError(f"it {problem}")
+    return data
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("Infinity")
+    # Written in full, it may have a billion digits.
+    if number.is_finite() and number and not -400 < number.adjusted() < 308:
+        number = Decimal("Infinity")
+    if not number.is_finite() and text.strip("+-") not in ("inf", "nan"):
+        raise tomllib.TOMLDecodeError(f"{abridged(text, 30)} is beyond what a number can be")
+    return number
+
+
 def _statements(text: str, *, broken: bool) -> Iterator[tuple[int, str]]:
     """Headers and key-value pairs, each with the number of its first line.
 
@@ -147,7 +180,7 @@ def _goes_on(statement: str) -> bool:
 def _parse(statement: str) -> dict[str, Any] | str:
     """Read one statement, or return the reason why it is not TOML."""
     try:
-        return tomllib.loads(statement, parse_float=Decimal)
+        return parse_toml(statement)
     except tomllib.TOMLDecodeError as error:
         return _reason(error)
 

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, abridged
 from harness.specs.checked import TEXT, Constraint, Scalar
 
 # An amount of memory above 0, or `all`.
-_MEMORY = re.compile(r"(?-i:all)|\s*(?=.*[1-9])(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]i?B)\s*", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"(?-i:all)|\s*(?=.*[1-9])(?P<number>\d{1,12}(?:\.\d{1,12})?)\s*(?P<unit>[KMGT]i?B)\s*", re.IGNORECASE
+)
 _BYTES = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 _COUNT = Constraint(types=(int,), least=1)
@@ -256,7 +258,7 @@ def parse_memory(text: str) -> int | None:
     """
     match = _MEMORY.fullmatch(text)
     if match is None:
-        raise HarnessError(f"memory '{text}' is not an amount; write it as 16GiB, 16GB or all")
+        raise HarnessError(f"memory '{abridged(text)}' is not an amount; write it as 16GiB, 16GB or all")
     if match["number"] is None:
         return None
     base = 1024 if "i" in match["unit"].lower() else 1000

@@ -1,5 +1,6 @@
 """The data of a spec file."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -44,9 +45,12 @@ class PublishedValue:
         match = (_WORDS if words else _NUMBER).fullmatch(plain)
         if match is None:
             return None
+        value = None if words else float(match["value"])
+        if value is not None and not math.isfinite(value):
+            return None
         return cls(
             text=match["value"],
-            value=None if words else float(match["value"]),
+            value=value,
             uncertainty=None if words else match["uncertainty"],
             marks=tuple(re.findall(r"\[([^\[\]]+)\]", match["marks"])),
         )

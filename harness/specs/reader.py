@@ -31,7 +31,7 @@ from harness.specs.model import (
 _Part = TypeVar("_Part")
 
 _LABEL = Constraint(types=(str,), required=True)
-_NUMBER = Constraint(types=(float,))
+_COST = Constraint(types=(float,), least=0)
 _FLAG = Constraint(types=(bool,))
 
 # The keys that each part of a file may have; tables/README.md explains them.
@@ -60,7 +60,7 @@ _MEASURED = {
     "digits": Constraint(types=(int,), least=0),
     "set": TABLE,
     "train": TABLE,
-    "cost": _NUMBER,
+    "cost": _COST,
     "machine": TEXT,
     **DERIVED,
 }
@@ -77,7 +77,7 @@ _ROW = {
 _CELL = {
     **dict.fromkeys(("set", "train", "assumed"), TABLE),
     **dict.fromkeys(("job", "metric", "unreleased"), TEXT),
-    "cost": _NUMBER,
+    "cost": _COST,
     **DERIVED,
 }
 _NEAREST = {"model": _LABEL, "weights": _LABEL, "match": TEXT, "comment": TEXT}

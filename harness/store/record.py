@@ -15,14 +15,11 @@ from typing import Any, NoReturn
 from harness.errors import StoreError
 from harness.machine import Machine
 from harness.plan.job import Job
-from harness.specs.checked import TABLE, Constraint, Reader
+from harness.specs.checked import DEPTH, TABLE, Constraint, Reader, excess
 from harness.specs.kinds import KINDS, SETTINGS
 
 # Integers that the formats of the exports can hold, and their digits; and a fraction whose square is no overflow.
 _INT64, _DIGITS, _LARGEST = 2**63, 20, 1e100
-
-# Tables and lists within each other: ten is the most that any job writes.
-_DEPTH = 50
 
 
 def number(*, required: bool = False, **limits: float) -> Constraint:
@@ -83,17 +80,9 @@ class RecordReader(Reader):
             data = self._decoder.decode(text)
         except RecursionError:
             self.refuse("is nested without end")
-        if text.count("[") + text.count("{") > _DEPTH:
-            self._check_depth(data)
+        if text.count("[") + text.count("{") > DEPTH and (problem := excess(data)):
+            self.refuse(problem)
         return _with_whole_characters(data) if "\\ud" in text or "\\uD" in text else data
-
-    def _check_depth(self, data: object) -> None:
-        level: list[Any] = [data]
-        for _ in range(_DEPTH):
-            items = (item for part in level for item in (part.values() if isinstance(part, dict) else part))
-            level = [item for item in items if isinstance(item, (dict, list))]
-        if level:
-            self.refuse("is nested without end")
 
     def job(self, raw: object, *keys: str) -> Job:
         """Return a job, with the trainings that it needs.

@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness import __version__
+from harness.cleaning import visible
 from harness.errors import HarnessError
 from harness.judge.ablation import Ablation
 from harness.judge.roofline import Roofline
@@ -69,6 +70,7 @@ def _environment(diffs: Iterable[Diff], links: PageLinks) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -88,6 +90,10 @@ def _environment(diffs: Iterable[Diff], links: PageLinks) -> Environment:
         "Verdict": Verdict,
     }
     return environment
+
+
+def _visible(value: object) -> object:
+    return visible(value) if type(value) is str else value  # what jinja2 escaped already is of another type
 
 
 def _plotly() -> str:

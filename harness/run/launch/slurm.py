@@ -130,7 +130,9 @@ def run_tool(command: Sequence[str]) -> str:
     Raises `HarnessError` with the tool's message if it fails.
     """
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603
+        process = subprocess.run(  # noqa: S603 -- one of Slurm's tools
+            command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=False
+        )
     except FileNotFoundError:
         raise HarnessError(
             f"--launcher slurm: {command[0]} is not on this machine; run on a login node of the cluster"
