@@ -196,7 +196,7 @@ def test_a_page_and_a_figure_are_well_formed(evil: Spec, tmp_path: Path) -> None
     save_throughput(Store(tmp_path / "runs"), evil, 9, [0.04, 0.05, 0.04])
     drawn = run_harness(tmp_path, "figure", "mine.toml", "--chart", "runs", "-o", "f.svg")
     assert (drawn.returncode, drawn.stderr) == (0, "")
-    assert ET.parse(tmp_path / "f.svg")
+    ET.parse(tmp_path / "f.svg")
 
 
 def test_colours_of_others_do_not_reach_a_terminal_or_a_file(tmp_path: Path) -> None:
