@@ -186,3 +186,8 @@ def test_no_module_writes_a_file_in_another_way() -> None:
         if isinstance(node, ast.Call) and writes(node)
     }
     assert found == {"atomic.py", *IN_PLACE}
+
+
+def test_half_a_character_is_written_as_its_number(tmp_path: Path) -> None:
+    atomic.write(tmp_path / "file", "é\udc80")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "é\\udc80"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,9 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cleaning import csv_cell, github, json_text, markdown, mlflow_name, one_line, printable, visible
+from harness.cli.progress import LogObserver
+from harness.errors import HarnessError
+from harness.judge.judged import judged_tables
+from harness.plan.job import Job
+from harness.pytest_plugin import plugin
+from harness.pytest_plugin.measure import MeasuredValue
+from harness.report import render_terminal
+from harness.report.markdown import collapsed
+from harness.run.launch.slurm import run_tool
 from harness.specs import Spec
 from harness.store.store import Store
 from tests.commands import Completed, run_harness
+from tests.fakes import result_of
 from tests.gating import SPEC, mine, save_accuracy, save_count, save_throughput
 from tests.test_gate import images
 
@@ -185,4 +196,53 @@ def test_a_page_and_a_figure_are_well_formed(evil: Spec, tmp_path: Path) -> None
     save_throughput(Store(tmp_path / "runs"), evil, 9, [0.04, 0.05, 0.04])
     drawn = run_harness(tmp_path, "figure", "mine.toml", "--chart", "runs", "-o", "f.svg")
     assert (drawn.returncode, drawn.stderr) == (0, "")
-    assert ET.parse(tmp_path / "f.svg")
+    ET.parse(tmp_path / "f.svg")
+
+
+def test_colours_of_others_do_not_reach_a_terminal_or_a_file(tmp_path: Path) -> None:
+    label = json.dumps("\x1b[8mhidden")
+    spec = mine(tmp_path, SPEC.replace('label = "Tiny"', f"label = {label}"))
+    (diff,) = judged_tables([spec], None, Store(tmp_path / "runs"), None).diffs
+    assert "\\u001b[8mhidden" in render_terminal(diff, width=100, color=True)
+    _, text = written(tmp_path, "t.txt", "report", "mine.toml", "-o", "t.txt")
+    assert "\\u001b[8mhidden" in text
+
+
+def test_a_log_has_a_line_for_each_job(capsys: pytest.CaptureFixture[str]) -> None:
+    log = LogObserver()
+    job = Job.of("count", {"model": "tiny", "res": 224})
+    log.starts(job, 1, 1)
+    log.finished(result_of(job, error="out of\n::error::memory\x1b[2J"))
+    log.waits("x\n::warning::y")
+    assert capsys.readouterr().err == (
+        "[1/1] count tiny at 224: failed: out of ::error::memory\\u001b[2J\nx ::warning::y\n"
+    )
+
+
+def test_a_fixture_fails_without_commands() -> None:
+    def fail() -> MeasuredValue:
+        raise HarnessError("::error::x\x1b[2J")
+
+    with pytest.raises(pytest.fail.Exception) as failed:
+        plugin._or_fail(fail)
+    assert str(failed.value) == "\\u003a:error::x\\u001b[2J"
+
+
+def test_a_summary_stays_one_line_of_markdown() -> None:
+    assert collapsed("a\n\n<b>", ["x"])[0] == "<details><summary>a &lt;b&gt;</summary>"
+
+
+# Names that are no text.
+
+
+def test_a_file_whose_name_is_no_text_is_read_and_named(tmp_path: Path) -> None:
+    (tmp_path / "b\udcff.toml").write_text(SPEC, encoding="utf-8")
+    for form in ("json", "csv", "markdown", "latex", "terminal"):
+        ran, text = written(tmp_path, "out", "report", "b\udcff.toml", "--format", form, "-o", "out")
+        assert (ran.returncode, ran.stdout) == (0, "out\n")
+        assert "\\udcff" in text or form not in ("json", "csv")
+    assert "\\udcff" in run_harness(tmp_path, "check", "b\udcff.toml", "-v").stdout
+
+
+def test_a_tool_that_answers_in_another_encoding_is_understood() -> None:
+    assert run_tool([sys.executable, "-c", "import os; os.write(1, b'caf\\xe9')"]) == "caf\N{REPLACEMENT CHARACTER}"

@@ -124,6 +124,13 @@ def test_without_stdin_nobody_is_asked(folder: Path) -> None:
     assert ran.stderr.startswith("error: nobody is there to ask")
 
 
+def test_no_file_gets_the_number_of_a_closed_stream() -> None:
+    code = "import os; from harness.cli.console import open_streams; open_streams(); os._exit(os.open('/dev/null', 0))"
+    command = ["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    assert subprocess.run(command, check=False, env=path, timeout=60).returncode > 2
+
+
 # Exit codes.
 
 

@@ -1,6 +1,7 @@
 """Values that are none: in options, harness.toml, the environment, specs and recipes; each is one sentence, exit 2."""
 
 import codecs
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -211,6 +212,14 @@ def test_a_recipe_is_refused_as_a_spec_is(tmp_path: Path, text: str) -> None:
 def test_what_the_largest_numbers_are_is_read(tmp_path: Path) -> None:
     assert parse_toml(f"x = {2**63 - 1}\ny = -{2**63}") == {"x": 2**63 - 1, "y": -(2**63)}
     assert parse_toml("x = " + "[" * 40 + "]" * 40)["x"]
+
+
+@pytest.mark.parametrize("name", ["mine.toml", "harness.toml"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    ran = run_harness(tmp_path, "list", "mine.toml")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"error: {name}: cannot be read (it is no file); name ")
 
 
 # The mark that some editors put at the beginning of a file.

@@ -4,6 +4,7 @@
 by statement, so that all mistakes in it are reported at once, each with its line.
 """
 
+import errno
 import re
 import tomllib
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Document:
         """
         document = cls(path=path)
         try:
-            raw = path.read_bytes()
+            raw = _bytes_of(path)
         except OSError as error:
             raise HarnessError(f"{path}: cannot be read ({error.strerror}); name {expected}") from error
         try:
@@ -112,6 +113,12 @@ class Document:
                     where = f" in [{'.'.join(table)}]" if table else ""
                     self.problems |= {(number, f"'{clash}' is defined twice{where}; remove one") for clash in clashes}
         return data, lines
+
+
+def _bytes_of(path: Path) -> bytes:
+    if path.is_fifo() or path.is_char_device():  # which would be waited for
+        raise OSError(errno.EINVAL, "it is no file")
+    return path.read_bytes()
 
 
 def parse_toml(text: str) -> dict[str, Any]:
