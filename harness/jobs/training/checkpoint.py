@@ -8,8 +8,7 @@ not in it: see `seeding`.
 import errno
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from safetensors.torch import save_file
 from harness import atomic
 from harness.errors import JobError
 from harness.plan.job import Job
+from harness.store.leftovers import CHECKPOINT, is_finished
+from harness.store.result import Result
 
 CHECKPOINTS_KEPT = 2
-
-_NAME = re.compile(r"checkpoint-(?P<step>\d{9})\.safetensors")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -120,12 +119,18 @@ class Checkpoints:
                 )
 
     def remove(self) -> None:
-        """Remove all: the training is done."""
+        """Remove all, the last one last: the result of the training is saved."""
         for path in self._paths():
             path.unlink(missing_ok=True)
 
+    def remove_finished(self, results: Iterable[Result]) -> None:
+        """Remove them if their training has one of these results: another one of the same job begins anew."""
+        last = self.newest()
+        if last is not None and is_finished(last, results):
+            self.remove()
+
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
+        return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
 
 
 def _read(path: Path) -> tuple[dict[str, str], Tensors]:
