@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.run.messages import Inputs, Inventory
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget
 from harness.specs import Catalog, load
+from harness.store.result import new_id
 from harness.store.store import Store
 from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of
 from tests.test_run import SPEC, Notes
@@ -370,6 +371,38 @@ def test_a_task_runs_its_jobs_once_however_often_it_starts(tmp_path: Path) -> No
     results = list(Store(tmp_path / "runs").results(COUNT))
     assert [result.metrics["params"].value for result in results] == [11.689512]
     assert Ledger(runs=tmp_path / "runs").machine_of("here") is not None
+
+
+def test_a_task_that_died_between_a_result_and_its_note_of_it_does_not_run_the_job_again(tmp_path: Path) -> None:
+    store, ledger = Store(tmp_path / "runs"), Ledger(runs=tmp_path / "runs")
+    array = ledger.new("train", ((TRAIN,),), (0,))
+    earlier, saved = (replace(result_of(TRAIN), started=array.submitted + timedelta(seconds=s)) for s in (-1, 1))
+    for result in (earlier, saved):
+        store.save(replace(result, id=new_id(result.started)))
+    started = task(tmp_path, TRAIN, folder=ledger.folder_of(array))
+    (newest, _) = store.results(TRAIN)
+    started()
+    assert ledger.outcomes(array) == {0: (JobOutcome(key=TRAIN.key, id=newest.id),)}
+    assert len(list(store.results(TRAIN))) == 2
+
+
+def test_a_result_of_a_lost_task_that_did_not_note_it_counts(tmp_path: Path, plan: Plan) -> None:
+    slurm, store = FakeSlurm(), Store(tmp_path / "runs")
+    submitter = controller(tmp_path, slurm)
+    counts = make_plan(plan.specs, Options(only=frozenset({"count"})))
+
+    def dies() -> None:
+        for number in list(slurm.queue):
+            slurm.accounts[number] = SlurmRecord(state="FAILED", node="n1")
+            del slurm.queue[number]
+        for job in counts.jobs:
+            started = datetime.now(tz=UTC)
+            store.save(replace(result_of(job), started=started, id=new_id(started)))
+
+    slurm.acts = [lambda: None, dies]
+    submitter.run(counts)
+    assert submitter.runner.failed == []
+    assert len(submitter.runner.results) == len(list(store.all_results())) == 2
 
 
 def test_a_task_whose_node_fails_again_and_again_gives_up(tmp_path: Path) -> None:
