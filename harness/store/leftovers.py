@@ -48,29 +48,34 @@ def find_leftovers(root: Path) -> tuple[list[Leftover], list[str]]:
 
     That is the state of a training that can be resumed, and whatever is where a process writes now.
     """
-    leftovers, kept = [], []
+    leftovers: dict[Path, Leftover] = {}
+    kept: list[str] = []
     for folder in _folders(root):
+        if leftovers.keys() & {folder, *folder.parents}:
+            continue  # it goes as a whole
         with contextlib.suppress(OSError), atomic.vacant(folder) as is_vacant:
-            found = list(_leftovers_in(folder))
+            found = {leftover.path: leftover for leftover in _leftovers_in(folder)}
             if is_vacant:
-                leftovers += found
-                kept += _unfinished(folder, {leftover.path for leftover in found})
+                leftovers |= found
+                kept += _unfinished(folder, found.keys())
             elif found:
                 kept.append(f"{folder}: a process writes there; what it has not finished is left as it is")
-    return leftovers, kept
+    return list(leftovers.values()), kept
 
 
 def remove_leftovers(leftovers: Iterable[Leftover]) -> list[Leftover]:
     """Remove what is still left over, and return it.  Raises `StoreError` for what cannot be removed."""
     removed = []
     for folder, group in groupby(leftovers, key=lambda leftover: leftover.path.parent):
-        with atomic.vacant(folder) as is_vacant:
-            # A process may have finished meanwhile what lacked its result.
-            still = {leftover.path for leftover in _leftovers_in(folder)} if is_vacant else set()
-            for leftover in group:
-                if leftover.path in still:
+        try:
+            with atomic.vacant(folder) as is_vacant:
+                # A process may have finished meanwhile what lacked its result.
+                still = {leftover.path for leftover in _leftovers_in(folder)} if is_vacant else set()
+                for leftover in (leftover for leftover in group if leftover.path in still):
                     _remove(leftover.path)
                     removed.append(leftover)
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot be cleaned up ({error.strerror or error})") from error
     return removed
 
 
@@ -215,10 +220,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be removed ({error.strerror or error})") from error
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
