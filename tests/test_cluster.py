@@ -14,7 +14,7 @@ from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.run.cluster import Controller, Ledger, task_statuses
 from harness.run.cluster.controller import RETRY_FULL
-from harness.run.cluster.ledger import JobOutcome, read_outcomes
+from harness.run.cluster.ledger import JobOutcome, append_json, read_outcomes
 from harness.run.cluster.status import GRACE
 from harness.run.cluster.task import MAX_DEATHS, MAX_STANDSTILLS, Task, killed_for_memory
 from harness.run.launch.slurm import QueueFull, Resources, Settings, Slurm, SlurmRecord
@@ -25,6 +25,7 @@ from harness.specs import Catalog, load
 from harness.store.result import new_id
 from harness.store.store import Store
 from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of
+from tests.test_atomic import full_disk
 from tests.test_run import SPEC, Notes
 
 
@@ -427,6 +428,24 @@ def test_a_damaged_line_of_a_task_is_left_out_and_the_rest_is_read(tmp_path: Pat
     good = ['{"key": "one", "id": "x", "error": null, "unmet": false}', '{"key": "two", "error": "out of memory"}']
     path.write_text(f"{good[0]}\n{line}\n{good[1]}\n{good[0][:20]}", encoding="utf-8")
     assert read_outcomes(path) == (JobOutcome(key="one", id="x"), JobOutcome(key="two", error="out of memory"))
+
+
+def test_a_line_after_one_that_was_not_finished_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "0.done"
+    path.write_text('{"key": "a"}\n{"key": "half', encoding="utf-8")
+    append_json(path, {"key": "b"})
+    append_json(path, {"key": "c"})
+    assert [outcome.key for outcome in read_outcomes(path)] == ["a", "b", "c"]
+
+
+def test_a_line_that_finds_the_disk_full_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "0.done"
+    append_json(path, {"key": "a"})
+    with full_disk(), pytest.raises(StoreError) as error:
+        append_json(path, {"key": "b" * 100})
+    assert str(error.value) == f"{path}: cannot be written (File too large)"
+    append_json(path, {"key": "c"})
+    assert [outcome.key for outcome in read_outcomes(path)] == ["a", "c"]
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,19 @@ class Checkpoints:
             with atomic.replacing(path) as temporary:
                 save_file(contiguous, temporary, metadata={**header, "sha256": _digest(header, contiguous)})
         except (OSError, SafetensorError) as error:
-            raise JobError(_write_error(path, error, self.newest())) from error
+            raise JobError(self.write_error(path, error)) from error
         for old in self._paths()[:-CHECKPOINTS_KEPT]:
             old.unlink(missing_ok=True)
         return path
+
+    def write_error(self, path: Path, error: Exception) -> str:
+        """Return the sentence for a file of the training that cannot be written."""
+        last = self.newest()
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors writes through its own library and reports the system's error in its text alone.
+        full = full or f"os error {errno.ENOSPC}" in str(error) or "No space left" in str(error)
+        reason = "the disk is full; free some space" if full else f"cannot be written ({error}); fix that"
+        return f"{path}: {reason} and run the same command, which resumes from {last.name if last else 'the beginning'}"
 
     def newest(self) -> Path | None:
         """Return the last one."""
@@ -155,14 +164,6 @@ def _digest(header: Mapping[str, str], tensors: Tensors) -> str:
 def _identity(job: Job) -> dict[str, Any]:
     """Return what a checkpoint must agree with."""
     return {**dict(job.settings), "revision": job.revision, **{part: need.key for part, need in job.needs}}
-
-
-def _write_error(path: Path, error: Exception, last: Path | None) -> str:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors writes through its own library and reports the system's error in its text alone.
-    full = full or f"os error {errno.ENOSPC}" in str(error) or "No space left" in str(error)
-    reason = "the disk is full; free some space" if full else f"cannot be written ({error}); fix that"
-    return f"{path}: {reason} and run the same command, which resumes from {last.name if last else 'the beginning'}"
 
 
 def pack(
