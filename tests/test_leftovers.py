@@ -1,5 +1,6 @@
 """What killed processes leave in a folder of runs: named with its size, and removed unless it is in use or of use."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -274,7 +275,7 @@ def test_a_folder_without_locks_is_vacant_when_nobody_wrote_there_for_a_day(
     def refuse(*_arguments: object) -> None:
         raise OSError(9, "Bad file descriptor")  # as NFS
 
-    monkeypatch.setattr(atomic.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     atomic.write(tmp_path / "one", "text")
     for age, expected in ((0, False), (23 * 3600, False), (25 * 3600, True)):
         os.utime(tmp_path, (time.time() - age,) * 2)

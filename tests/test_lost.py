@@ -4,6 +4,7 @@ Each training is a real child process that ends by SIGKILL, where nothing of Pyt
 """
 
 import csv
+import hashlib
 import multiprocessing
 import os
 import resource
@@ -28,6 +29,7 @@ from harness.jobs.worker import run_batch
 from harness.machine import describe
 from harness.plan.job import Job
 from harness.run.messages import Batch, Inputs
+from harness.store.leftovers import find_leftovers
 from harness.store.result import Result
 from harness.store.store import Store
 from tests.fakes import VERSIONS
@@ -76,7 +78,10 @@ SEAMS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
 SAVED = ("copy of the result named", "result saved", "one checkpoint removed")
 
 
-def write_the_first_and_die(contents: dict[Path, str]) -> None:
+def write_the_first_and_die(contents: dict[Path, str], *, sync: bool = True) -> None:
+    if len(contents) == 1:  # the log
+        WRITE_ALL(contents, sync=sync)
+        return
     WRITE_ALL(dict([next(iter(contents.items()))]))
     die()
 
@@ -173,3 +178,15 @@ def test_a_rerun_does_not_take_up_the_training_whose_result_there_is(runs: Path)
     assert run_job(runs, seam="first step") == -signal.SIGKILL
     assert checkpoints(runs) == []
     assert good_results(runs) == first
+
+
+def test_a_training_of_several_processes_is_taken_up_as_well(tmp_path: Path) -> None:
+    runs, job = tmp_path / "runs", smoke(epochs=1, batch_size=640, **PLAIN)
+    assert run_job(runs, job, seam="job done", devices=("cpu", "cpu")) == -signal.SIGKILL
+    assert good_results(runs, job) == []
+    (left,) = (runs / job.key).glob("*.weights.safetensors")
+    assert run_job(runs, job, seam="no step") == 0
+    assert checkpoints(runs, job) == []
+    (result,) = good_results(runs, job)
+    assert hashlib.sha256(left.read_bytes()).hexdigest() == result.facts["weights"]["sha256"]
+    assert [leftover.path for leftover in find_leftovers(runs)[0]] == [left]

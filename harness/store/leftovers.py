@@ -86,8 +86,8 @@ def format_size(size: int) -> str:
 
 def is_finished(checkpoint: Path, results: Iterable[Result]) -> bool:
     """Whether the training that a checkpoint is of has one of these results: they have its epochs."""
-    history = _part_of(checkpoint, "standing").get("history")
-    return bool(history) and any(_begins_with(result, history) for result in results)
+    history: list[Any] = _part_of(checkpoint, "standing").get("history") or []
+    return history != [] and any(_begins_with(result, history) for result in results)
 
 
 def _begins_with(result: Result, history: list[Any]) -> bool:

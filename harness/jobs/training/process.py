@@ -58,8 +58,9 @@ def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: 
     """
     shared = os.environ.get(SHARED)
     # Next to the weights, where `runs prune` finds what a kill leaves.
-    own = None if shared else tempfile.TemporaryDirectory(prefix=PROCESS_FILES, dir=path.parent)
-    with own or contextlib.nullcontext(shared) as folder:
+    with (
+        contextlib.nullcontext(shared) if shared else tempfile.TemporaryDirectory(prefix=PROCESS_FILES, dir=path.parent)
+    ) as folder:
         work = Path(folder) / WORK
         # Other nodes wait for it.
         content = {"job": job_to_data(job), "context": asdict(context), "path": path}
