@@ -13,6 +13,7 @@ from textwrap import fill
 
 import click
 
+from harness import atomic
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
 from harness.report import render_markdown
@@ -100,7 +101,7 @@ def main() -> int:
         before = path.read_text(encoding="utf-8")
         after = renew(before)
         if after != before:
-            path.write_text(after, encoding="utf-8")
+            atomic.write(path, after)
             print(f"renewed {path.relative_to(DOCS.parent)}")
     return 0
 

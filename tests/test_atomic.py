@@ -36,10 +36,10 @@ PAGES = {"index.html": LONG, "runs/one.html": LONG}
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Refuse every byte of a file after the 64th, whichever library writes it."""
+def full_disk(size: int = 64) -> Iterator[None]:
+    """Refuse every byte of a file after the first ones, whichever library writes it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
@@ -106,6 +106,14 @@ def test_a_site_of_which_one_page_cannot_be_written_stays_the_old_site(tmp_path:
     assert contents(tmp_path).keys() == {*PAGES, "harness-site.json"}
 
 
+def test_a_site_leaves_nothing_of_an_earlier_one_nor_of_one_that_was_killed(tmp_path: Path) -> None:
+    write_site(tmp_path, {"index.html": "old", "gone/deep/two.html": "old"})
+    (tmp_path / ".index.html.0123abcd.tmp").write_text("half")
+    (tmp_path / "gone" / "deep" / ".two.html.0123abcd.tmp").write_text("half")
+    write_site(tmp_path, {"index.html": "new"})
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["harness-site.json", "index.html"]
+
+
 def test_no_file_is_replaced_before_all_are_written(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "folder" / "two"
     atomic.write_all({one: "old", two: "old"})
@@ -165,16 +173,23 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 
 # Files that belong to one process or one moment: nobody misses what they held before.
-IN_PLACE = {"machine/exclusive.py", "jobs/speed/device.py", "jobs/training/monitoring.py"}
+IN_PLACE = {"machine/exclusive.py", "jobs/speed/device.py"}
+
+
+# What libraries write files with: to a temporary one that `atomic` gave out, or to memory.
+LIBRARY = {"savefig", "savez", "savez_compressed", "save_file", "write_table", "to_parquet"}
+COPIES = {"copy", "copy2", "copyfile", "copytree", "move"}
 
 
 def writes(call: ast.Call) -> bool:
-    """Whether a call writes a file in place: `write_text`, `write_bytes`, or `open` with a mode that begins with w."""
+    """Whether a call writes a file in place."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    modes = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-    return name in {"write_text", "write_bytes"} or (
-        name == "open" and any(str(mode).startswith("w") for mode in modes)
-    )
+    module = getattr(getattr(call.func, "value", None), "id", "")
+    if name == "open":
+        return any(isinstance(mode, ast.Constant) and str(mode.value)[:1] in ("w", "x") for mode in call.args)
+    if name in LIBRARY or (module, name) in {("np", "save"), ("torch", "save")}:
+        return not {getattr(argument, "id", "") for argument in call.args} & {"temporary", "content"}
+    return name in {"write_text", "write_bytes"} or (module == "shutil" and name in COPIES)
 
 
 def test_no_module_writes_a_file_in_another_way() -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.run.cluster import Controller, Ledger, task_statuses
 from harness.run.cluster.controller import RETRY_FULL
-from harness.run.cluster.ledger import JobOutcome, read_outcomes
+from harness.run.cluster.ledger import JobOutcome, append_json, read_outcomes
 from harness.run.cluster.status import GRACE
 from harness.run.cluster.task import MAX_DEATHS, MAX_STANDSTILLS, Task, killed_for_memory
 from harness.run.launch.slurm import QueueFull, Resources, Settings, Slurm, SlurmRecord
@@ -22,8 +22,10 @@ from harness.run.messages import Inputs, Inventory
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget
 from harness.specs import Catalog, load
+from harness.store.result import new_id
 from harness.store.store import Store
 from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of
+from tests.test_atomic import full_disk
 from tests.test_run import SPEC, Notes
 
 
@@ -372,6 +374,38 @@ def test_a_task_runs_its_jobs_once_however_often_it_starts(tmp_path: Path) -> No
     assert Ledger(runs=tmp_path / "runs").machine_of("here") is not None
 
 
+def test_a_task_that_died_between_a_result_and_its_note_of_it_does_not_run_the_job_again(tmp_path: Path) -> None:
+    store, ledger = Store(tmp_path / "runs"), Ledger(runs=tmp_path / "runs")
+    array = ledger.new("train", ((TRAIN,),), (0,))
+    earlier, saved = (replace(result_of(TRAIN), started=array.submitted + timedelta(seconds=s)) for s in (-1, 1))
+    for result in (earlier, saved):
+        store.save(replace(result, id=new_id(result.started)))
+    started = task(tmp_path, TRAIN, folder=ledger.folder_of(array))
+    (newest, _) = store.results(TRAIN)
+    started()
+    assert ledger.outcomes(array) == {0: (JobOutcome(key=TRAIN.key, id=newest.id),)}
+    assert len(list(store.results(TRAIN))) == 2
+
+
+def test_a_result_of_a_lost_task_that_did_not_note_it_counts(tmp_path: Path, plan: Plan) -> None:
+    slurm, store = FakeSlurm(), Store(tmp_path / "runs")
+    submitter = controller(tmp_path, slurm)
+    counts = make_plan(plan.specs, Options(only=frozenset({"count"})))
+
+    def dies() -> None:
+        for number in list(slurm.queue):
+            slurm.accounts[number] = SlurmRecord(state="FAILED", node="n1")
+            del slurm.queue[number]
+        for job in counts.jobs:
+            started = datetime.now(tz=UTC)
+            store.save(replace(result_of(job), started=started, id=new_id(started)))
+
+    slurm.acts = [lambda: None, dies]
+    submitter.run(counts)
+    assert submitter.runner.failed == []
+    assert len(submitter.runner.results) == len(list(store.all_results())) == 2
+
+
 def test_a_task_whose_node_fails_again_and_again_gives_up(tmp_path: Path) -> None:
     started = task(tmp_path, COUNT)
     began(tmp_path, [("began", f"n{number % 2 + 1}", "") for number in range(MAX_DEATHS + 1)])
@@ -394,6 +428,24 @@ def test_a_damaged_line_of_a_task_is_left_out_and_the_rest_is_read(tmp_path: Pat
     good = ['{"key": "one", "id": "x", "error": null, "unmet": false}', '{"key": "two", "error": "out of memory"}']
     path.write_text(f"{good[0]}\n{line}\n{good[1]}\n{good[0][:20]}", encoding="utf-8")
     assert read_outcomes(path) == (JobOutcome(key="one", id="x"), JobOutcome(key="two", error="out of memory"))
+
+
+def test_a_line_after_one_that_was_not_finished_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "0.done"
+    path.write_text('{"key": "a"}\n{"key": "half', encoding="utf-8")
+    append_json(path, {"key": "b"})
+    append_json(path, {"key": "c"})
+    assert [outcome.key for outcome in read_outcomes(path)] == ["a", "b", "c"]
+
+
+def test_a_line_that_finds_the_disk_full_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "0.done"
+    append_json(path, {"key": "a"})
+    with full_disk(), pytest.raises(StoreError) as error:
+        append_json(path, {"key": "b" * 100})
+    assert str(error.value) == f"{path}: cannot be written (File too large)"
+    append_json(path, {"key": "c"})
+    assert [outcome.key for outcome in read_outcomes(path)] == ["a", "c"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from harness.report.export import FIELDS, render_results_csv
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
 from tests.fakes import H200, LAPTOP, NOON, result_of
+from tests.test_atomic import full_disk
 
 SPEED = Job.of("throughput", {"model": "resnet18", "res": 224, "protocol": "paper", "repeats": 30, "batch": "auto"})
 COUNT = Job.of("count", {"model": "deit_tiny_patch16_224", "res": 224})
@@ -230,6 +232,52 @@ def test_a_run_becomes_a_run_of_mlflow_and_is_not_exported_twice(harness: Harnes
     assert first.info.end_time - first.info.start_time == 2000
     assert actual[count().id].data.metrics["params"] == 5.72
     assert actual[count().id].data.tags["harness.a___"] == "1"
+
+
+def runs_of_mlflow(path: Path) -> list[tuple[str, str]]:
+    """The id and the status of every run."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="needs MLflow, the extra `mlflow`")
+    uri = f"sqlite:///{path.absolute()}" if path.suffix else path.absolute().as_uri()
+    with mock.patch.dict(os.environ, MLFLOW_ALLOW_FILE_STORE="true"):
+        client = tracking.MlflowClient(tracking_uri=uri)
+        runs = client.search_runs([client.get_experiment_by_name("harness").experiment_id])
+    return sorted((run.data.tags["harness.run"], run.info.status) for run in runs)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what MLflow's database is made of
+@pytest.mark.parametrize(("name", "size"), [("there", 64), ("there", 500), ("there.db", 300_000)])
+def test_an_export_to_mlflow_that_finds_the_disk_full_leaves_whole_runs_only(
+    harness: Harness, store: Store, name: str, size: int
+) -> None:
+    pytest.importorskip("mlflow", reason="needs MLflow, the extra `mlflow`")
+    keep(store, speed())
+    with full_disk(size):
+        ran = harness("runs", "export", "--mlflow", "-o", f"new-{name}")
+    assert (ran.code, "Traceback" in ran.err) == (2, False)
+    assert [path.name for path in Path().iterdir()] == ["runs"]
+    assert harness("runs", "export", "--mlflow", "-o", name).code == 0
+    keep(store, speed(4))
+    with full_disk(size):
+        ran = harness("runs", "export", "--mlflow", "-o", name)
+    assert (ran.code, ran.err[:11], "Traceback" in ran.err) == (2, "error: -o t", False)
+    if name == "there":
+        assert runs_of_mlflow(Path(name)) == [(speed().id, "FINISHED")]
+    assert harness("runs", "export", "--mlflow", "-o", name).out == f"{name}: 1 runs, 1 there already\n"
+    assert runs_of_mlflow(Path(name)) == [(speed().id, "FINISHED"), (speed(4).id, "FINISHED")]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_export_to_mlflow_that_was_killed_leaves_no_half_run_next_to_the_whole_one(
+    harness: Harness, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = pytest.importorskip("mlflow.tracking", reason="needs MLflow, the extra `mlflow`")
+    keep(store, speed())
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.MlflowClient, "set_terminated", lambda *_: None)  # as if it never came so far
+        harness("runs", "export", "--mlflow", "-o", "there.db")
+    assert runs_of_mlflow(Path("there.db")) == [(speed().id, "RUNNING")]
+    assert harness("runs", "export", "--mlflow", "-o", "there.db").out == "there.db: 1 runs\n"
+    assert runs_of_mlflow(Path("there.db")) == [(speed().id, "FINISHED")]
 
 
 def test_without_mlflow_one_sentence_says_what_to_install(

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,15 @@ from harness.errors import HarnessError
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
+from harness.run.launch import Crashed
+from harness.run.messages import Batch, Progress, Saved
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget
 from harness.specs import Catalog, load
-from harness.store.result import Result
+from harness.store.result import Result, new_id
 from harness.store.store import Store
-from tests.fakes import H200, LAPTOP, V100, VERSIONS, FakeLauncher
+from tests.fakes import H200, LAPTOP, V100, VERSIONS, FakeLauncher, result_of
 
 SPEC = """
 [table]
@@ -90,6 +94,26 @@ def plan(tmp_path: Path) -> Plan:
     path = tmp_path / "two.toml"
     path.write_text(SPEC, encoding="utf-8")
     return make_plan([load(path)])
+
+
+class DiesWhenSaved(FakeLauncher):
+    """The process dies when it has saved its result, before it can say so."""
+
+    def run(self, batch: Batch) -> Iterator[Progress | Saved]:
+        for job in batch.jobs:
+            started = datetime.now(tz=UTC)
+            Store(batch.runs).save(replace(result_of(job), started=started, id=new_id(started)))
+            raise Crashed("the process was ended by SIGKILL")
+        yield from ()
+
+
+def test_a_job_whose_process_died_after_its_result_was_saved_has_not_failed(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
+) -> None:
+    store = Store(tmp_path / "runs")
+    runner = run(plan, store, DiesWhenSaved(), here, Notes())
+    assert runner.failed == []
+    assert len(runner.measured) == len(list(store.all_results())) == 4
 
 
 def test_counts_share_a_process_and_each_throughput_has_its_own(

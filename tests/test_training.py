@@ -43,6 +43,7 @@ from harness.specs.recipe import Recipes
 from harness.store.result import Result, new_id
 from harness.store.store import Store
 from tests.fakes import LAPTOP, result_of
+from tests.test_atomic import full_disk
 from tests.trainings import PLAIN, changed, ignored, smoke, trained
 
 ROOT = Path(__file__).parent.parent
@@ -278,7 +279,7 @@ def test_a_training_leaves_weights_a_table_of_its_epochs_and_points_for_tensorbo
     assert set(lines[0]) == set(COLUMNS)
     assert float(lines[1]["top1"]) == metrics["top1"].value == facts["history"][1]["top1"]
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
-    assert not list(folder.glob("checkpoint-*"))
+    assert len(list(folder.glob("checkpoint-*"))) == 2  # until the result is saved
     with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:
         assert file.metadata() == {"classes": "10"}
     assert facts["weights"]["sha256"] == digest(tmp_path)
@@ -576,6 +577,20 @@ def test_a_full_disk_stops_and_leaves_the_last_checkpoint_whole(
     assert [path.name for path in (tmp_path / job.key).glob("*checkpoint*")] == [first.name]
     _, facts = trained(job, tmp_path)
     assert facts["resumed"] == 1
+
+
+def test_a_full_disk_at_the_log_is_one_sentence_and_leaves_the_old_log(tmp_path: Path) -> None:
+    job = smoke(epochs=1)
+    log = tmp_path / job.key / "training.csv"
+    log.parent.mkdir()
+    log.write_text("the old one")
+    with full_disk(), pytest.raises(JobError) as error:
+        trained(job, tmp_path)
+    assert str(error.value) == (
+        f"{log}: cannot be written ([Errno 27] File too large); fix that and run the same command, which resumes from "
+        "the beginning"
+    )
+    assert log.read_text() == "the old one"
 
 
 # Several processes.

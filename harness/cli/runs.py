@@ -17,6 +17,7 @@ from harness.cli.console import align, echo, terminal_width
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.specs.kinds import KINDS
+from harness.store.leftovers import Leftover, find_leftovers, format_size, remove_leftovers
 from harness.store.result import Measurement, Result
 from harness.store.store import Store, read, superseded
 
@@ -101,10 +102,11 @@ def show(run: str, runs: Path) -> None:
 @options.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 @options.option("--yes", is_flag=True, help="Remove without asking.")
 def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
-    """Remove failed and superseded runs with their predictions.
+    """Remove failed and superseded runs, and what killed processes left.
 
     Runs that do not match the filter are kept.  So is the newest good run of each job on each machine, for the same
-    software, images and weights; it supersedes the older ones.
+    software, images and weights; it supersedes the older ones.  Without a filter, files go as well that nothing reads
+    again: half-written ones, predictions and weights without a result, what was set aside as damaged.
     """
     store, run_filter = open_store(runs), filters.RunFilter(**params)
     results = list(store.all_results())
@@ -113,10 +115,13 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
     for run in removable:
         reason = f"{newer[run.id].id} is newer" if run.id in newer else _outcome(run)
         echo(f"{run.id}  {run.job}: {reason}")
-    paths = [path for run in removable for path in (store.path_of(run), store.predictions_of(run))]
-    megabytes = sum(path.stat().st_size for path in paths if path.exists()) / 1e6
-    total = f"{len(removable)} of {len(results)} runs, {megabytes:.1f} MB"
-    if not removable:
+    leftovers, kept = find_leftovers(runs) if run_filter == filters.RunFilter() else ([], [])
+    for leftover in leftovers:
+        echo(f"{leftover.path}: {leftover.reason}, {format_size(leftover.size)}")
+    for sentence in kept:
+        echo(f"kept: {sentence}")
+    total = _total(store, removable, len(results), leftovers)
+    if not removable and not leftovers:
         echo(f"nothing to remove; runs in {runs}/: {len(results)}")
     elif dry_run:
         echo(f"would remove {total}")
@@ -125,7 +130,8 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
     elif yes or click.confirm(f"remove {total}?"):
         for run in removable:
             store.remove(run)
-        echo(f"removed {total}")
+        busy = len(leftovers) - len(remove_leftovers(leftovers))
+        echo(f"removed {total}" + (f", but for {busy} leftovers that a process uses now" if busy else ""))
     else:
         echo("nothing was removed")
 
@@ -169,6 +175,14 @@ def export(runs: Path, output: Path, *, mlflow: bool, **params: Any) -> None:  #
     except OSError as error:
         raise HarnessError(f"-o {output}: {error.strerror or error}; name another file") from error
     echo(f"{output}: {written} runs{f', {known} there already' if known else ''}")
+
+
+def _total(store: Store, removable: Sequence[Result], of: int, leftovers: Sequence[Leftover]) -> str:
+    """Return how many runs and leftovers these are, and their size."""
+    paths = [path for run in removable for path in store.files_of(run) if path.is_file()]
+    size = sum(path.stat().st_size for path in paths) + sum(leftover.size for leftover in leftovers)
+    left = f" and {len(leftovers)} leftover{'' if len(leftovers) == 1 else 's'}" if leftovers else ""
+    return f"{len(removable)} of {of} runs{left}, {format_size(size)}"
 
 
 def _find_run(store: Store, run: str) -> tuple[Result, Path]:

@@ -8,6 +8,7 @@ from harness.errors import JobError, name_few
 from harness.jobs import Outcome
 from harness.jobs.evaluate import score
 from harness.jobs.training.check import teacher_warning
+from harness.jobs.training.checkpoint import Checkpoints
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
 from harness.jobs.training.process import node_count, train_in_processes
@@ -15,7 +16,8 @@ from harness.jobs.training.run import ProcessContext, train_in_process
 from harness.machine import usable_cores
 from harness.plan.job import Job
 from harness.run.messages import Inputs, Report
-from harness.store.result import Measurement
+from harness.store.result import Measurement, Result
+from harness.store.store import Store
 
 # A device that waits for images for a larger share of a training is worth a warning.
 WAITING_SHARE = 0.1
@@ -39,6 +41,7 @@ def train(  # noqa: PLR0913 -- what a training needs
 ) -> Outcome:
     """Train a model on all devices in parallel; `weights` is the file to write.
 
+    A training that ended without its result being saved is taken up from its last checkpoint: no step is done again.
     `cores` CPU cores are for it (0: all); `processes` share them, which tests do.  Raises `TrainingStopped` if a signal
     asked for that.
     """
@@ -56,6 +59,7 @@ def train(  # noqa: PLR0913 -- what a training needs
             f"a batch of {batch} cannot be shared by {count * nodes} devices; choose fewer with --device or --nodes"
         )
     weights.parent.mkdir(parents=True, exist_ok=True)
+    Checkpoints(runs / job.key, job).remove_finished(Store(runs).results(job))
     if count * nodes == 1:
         facts = train_in_process(job, context=context, world=World(), path=weights, report=report)
     else:
@@ -74,6 +78,12 @@ def train(  # noqa: PLR0913 -- what a training needs
         **dict.fromkeys(score.chance_warnings(metrics, tests["classes_of"], tests["images"]), True),
     }
     return metrics, facts, [text for text, applies in warnings.items() if text and applies]
+
+
+def clean_up(result: Result, store: Store) -> None:
+    """Remove the checkpoints of a training whose result is saved, and not before: they are all that it could lose."""
+    if result.error is None and store.weights_of(result).is_file():
+        Checkpoints(store.root / result.job.key, result.job).remove()
 
 
 def _metrics(facts: dict[str, Any]) -> dict[str, Measurement]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from harness import atomic
 from harness.errors import HarnessError
 from harness.jobs import Outcome, count, inventory, models, recipe, train
 from harness.jobs.data.check import check_images
@@ -91,7 +92,10 @@ def run_batch(batch: Batch, pipe: Connection) -> None:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     _redirect_output(str(batch.runs / "worker.log"))
     store = Store(batch.runs)
-    with contextlib.suppress(TrainingStopped):  # a stopped training leaves a checkpoint, and the other jobs undone
+    # Files without a result are left alone while it may follow.
+    folders = [store.root / job.key for job in batch.jobs if job.kind in ("evaluate", "train")]
+    # A stopped training leaves a checkpoint, and the other jobs undone.
+    with contextlib.suppress(TrainingStopped), atomic.occupying(folders):
         for result in _run_jobs(batch, store, _throttled(pipe)):
             store.save(result)
             pipe.send(Saved(job=result.job, id=result.id))
@@ -128,11 +132,18 @@ def join_training(folder: Path, count: int) -> None:
 
 
 def _run_jobs(batch: Batch, store: Store, report: Report) -> Iterator[Result]:
-    """Run evaluations, which a batch has only of the same images, in one pass, all other jobs one after the other."""
+    """Run evaluations, which a batch has only of the same images, in one pass, all other jobs one after the other.
+
+    Each result is saved before the next is asked for: what a job could be resumed from goes last.
+    """
     if batch.jobs[0].kind == "evaluate":
         yield from _run_evaluations(batch, store, report)
     else:
-        yield from (_run_job(job, batch, store, report) for job in batch.jobs)
+        for job in batch.jobs:
+            result = _run_job(job, batch, store, report)
+            yield result
+            if job.kind == "train":
+                train.clean_up(result, store)
 
 
 def _run_job(job: Job, batch: Batch, store: Store, report: Report) -> Result:

@@ -1,5 +1,6 @@
 """The lock that keeps two processes from measuring throughput on one machine at the same time."""
 
+import contextlib
 import getpass
 import os
 import tempfile
@@ -28,7 +29,8 @@ def exclusive_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
         report(f"another harness{_process_in(holder)} measures throughput on this machine; waiting for it")
         lock.acquire()
     try:
-        holder.write_text(f"{os.getpid()}\n", encoding="ascii")
+        with contextlib.suppress(OSError):  # on a full disk the others wait all the same
+            holder.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -1,7 +1,11 @@
 """`Result`s -> MLflow: a run of ours is a run of theirs, in a folder or a database on this machine."""
 
+import contextlib
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,39 +30,92 @@ def export_to_mlflow(results: Iterable[Result], path: Path) -> int:
     """
     try:
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 -- an extra
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
         from mlflow.tracking import MlflowClient  # noqa: PLC0415
     except ImportError as error:
         raise HarnessError(
             f"-o {path}: MLflow is not installed; `pip install 'deit-harness[mlflow]'`, or write a .csv"
         ) from error
     # MLflow 3 wants this variable set for a folder; earlier versions do not read it.
-    with patch.dict(os.environ, MLFLOW_ALLOW_FILE_STORE="true"):
-        try:
-            client = MlflowClient(tracking_uri=_uri(path))
-            experiment = _experiment(client, path)
-            known = set(_known(client, experiment))
-            added = 0
-            for result in results:
-                if result.id in known:
-                    continue
-                began = int(result.started.timestamp() * 1000)
-                run = client.create_run(experiment, start_time=began, run_name=one_line(str(result.job))).info.run_id
-                metrics = [Metric(mlflow_name(name), value, began, step) for name, value, step in _metrics(result)]
-                parameters = [Param(mlflow_name(name), value) for name, value in _parameters(result).items()]
-                for start in range(0, len(metrics), MOST_METRICS):
-                    client.log_batch(run, metrics=metrics[start : start + MOST_METRICS])
-                for start in range(0, len(parameters), MOST_PARAMETERS):
-                    client.log_batch(run, params=parameters[start : start + MOST_PARAMETERS])
-                client.log_text(run, to_json(result), "result.json")
-                # Last: a run that was interrupted before is written again, not taken for complete.
-                client.log_batch(run, tags=[RunTag(mlflow_name(name), value) for name, value in _tags(result).items()])
-                ended = result.started + timedelta(seconds=result.seconds)
-                client.set_terminated(run, "FAILED" if result.error else "FINISHED", int(ended.timestamp() * 1000))
-                added += 1
-        except MlflowException as error:
-            raise HarnessError(f"-o {path}: MLflow refuses it: {' '.join(str(error).split())}") from error
+    with patch.dict(os.environ, MLFLOW_ALLOW_FILE_STORE="true"), _quiet(), _undoing(path, MlflowClient) as unfinished:
+        client = MlflowClient(tracking_uri=_uri(path))
+        experiment = _experiment(client, path)
+        known = _known(client, experiment)
+        added = 0
+        for result in results:
+            for run in known.get(result.id, ()):
+                if run.info.status == "RUNNING":  # an export that was killed left it half-written
+                    client.delete_run(run.info.run_id)
+            if any(run.info.status != "RUNNING" for run in known.get(result.id, ())):
+                continue
+            began = int(result.started.timestamp() * 1000)
+            name, tags = one_line(str(result.job)), {ID: result.id}
+            run = client.create_run(experiment, start_time=began, run_name=name, tags=tags).info.run_id
+            unfinished.append(run)
+            metrics = [Metric(mlflow_name(name), value, began, step) for name, value, step in _metrics(result)]
+            parameters = [Param(mlflow_name(name), value) for name, value in _parameters(result).items()]
+            for start in range(0, len(metrics), MOST_METRICS):
+                client.log_batch(run, metrics=metrics[start : start + MOST_METRICS])
+            for start in range(0, len(parameters), MOST_PARAMETERS):
+                client.log_batch(run, params=parameters[start : start + MOST_PARAMETERS])
+            client.log_text(run, to_json(result), "result.json")
+            client.log_batch(run, tags=[RunTag(mlflow_name(name), value) for name, value in _tags(result).items()])
+            ended = result.started + timedelta(seconds=result.seconds)
+            # Last: it tells a whole run from a half-written one.
+            client.set_terminated(run, "FAILED" if result.error else "FINISHED", int(ended.timestamp() * 1000))
+            unfinished.clear()
+            added += 1
     return added
+
+
+@contextmanager
+def _undoing(path: Path, client_of: Any) -> Iterator[list[str]]:  # noqa: ANN401 -- no types where it is not installed
+    """Leave MLflow's store as it was but for whole runs, if the block fails, as on a full disk.
+
+    What is yielded lists the runs that are being written.  Raises `HarnessError` for whatever MLflow raises.
+    """
+    files = path.with_suffix(".files")  # next to a database
+    new, before, unfinished = [p for p in (path, files) if not p.exists()], set(path.glob("*/*")), list[str]()
+    try:
+        yield unfinished
+    except BaseException as error:
+        if path in new:
+            for created in new:
+                shutil.rmtree(created, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
+        elif path.is_dir():
+            for folder in set(path.glob("*/*")) - before:
+                # A run whose description is half-written makes MLflow complain for ever.
+                if folder.name in unfinished or not _is_readable(client_of(tracking_uri=_uri(path)), folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for run in unfinished:
+                with contextlib.suppress(Exception):  # the disk is full: the next export removes it
+                    client_of(tracking_uri=_uri(path)).delete_run(run)
+        # MLflow passes on what its database raises.
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "alembic"):
+            raise
+        reason = " ".join(str(error).split()).partition(" [SQL: ")[0]
+        raise HarnessError(f"-o {path}: MLflow refuses it: {reason}") from error
+
+
+def _is_readable(client: Any, run: str) -> bool:  # noqa: ANN401
+    with contextlib.suppress(Exception):  # a parser's or a missing key's
+        client.get_run(run)
+        return True
+    return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow from logging the traceback of what it raises."""
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _uri(path: Path) -> str:
@@ -77,14 +134,18 @@ def _experiment(client: Any, path: Path) -> str:  # noqa: ANN401 -- MLflow has n
     return str(client.create_experiment(EXPERIMENT, artifact_location=files))
 
 
-def _known(client: Any, experiment: str) -> Iterator[str]:  # noqa: ANN401
+def _known(client: Any, experiment: str) -> Mapping[str, Sequence[Any]]:  # noqa: ANN401
+    """Return MLflow's runs of each run of ours, by its id."""
+    known: dict[str, list[Any]] = {}
     token = None
     while True:
         page = client.search_runs([experiment], max_results=1000, page_token=token)
-        yield from (run.data.tags[ID] for run in page if ID in run.data.tags)
+        for run in page:
+            if ID in run.data.tags:
+                known.setdefault(run.data.tags[ID], []).append(run)
         token = page.token
         if not token:
-            return
+            return known
 
 
 def _metrics(result: Result) -> Iterator[tuple[str, float, int]]:

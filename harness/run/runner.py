@@ -248,8 +248,17 @@ class Runner:
         return True
 
     def fail(self, job: Job, started: datetime, reason: str) -> None:
-        """Add the failure of a job of this run."""
-        self._add(self.save_failure(job, started, reason))
+        """Add the failure of a job of this run, unless its process had saved a result when it died."""
+        self._add(self.saved_since(started, job) or self.save_failure(job, started, reason))
+
+    def saved_since(self, moment: datetime, job: Job) -> Result | None:
+        """Return the newest good result that a job left here since a moment."""
+
+        def counts(result: Result) -> bool:
+            here = not job.exclusive or result.machine.is_equivalent(self.target.machine)
+            return here and result.error is None and result.started >= moment
+
+        return self.store.latest(job, counts)
 
     def save_failure(self, job: Job, started: datetime, reason: str) -> Result:
         """Save the result of a job whose process could not write one."""

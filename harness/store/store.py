@@ -52,9 +52,11 @@ class Store:
 
     def save(self, result: Result) -> Path:
         """Write a result and return its path; once this returns, the result is on the disk."""
-        path = self.path_of(result)
+        path, text = self.path_of(result), to_json(result)
+        # A training may have taken weeks: its result has a copy.
+        copies = {_copy_of(path): text} if result.job.kind == "train" and result.error is None else {}
         try:
-            atomic.write(path, to_json(result))
+            atomic.write_all({**copies, path: text})
         except OSError as error:
             raise StoreError(f"{path}: {_message(error)}") from error
         return path
@@ -62,10 +64,11 @@ class Store:
     def results(self, job: Job) -> Iterator[Result]:
         """Yield the results of a job, newest first.
 
-        Damaged ones, and those of another job, are renamed; each unusable one gets a sentence in `damaged`.
+        Damaged ones, and those of another job, are renamed; each unusable one gets a sentence in `damaged`.  The result
+        of a training that is damaged or gone is written again from its copy, as long as the weights are there.
         """
-        for path in self._files_in(self.root / job.key):
-            result = self._read(path)
+        for path in self._files_in(self.root / job.key, gone=True):
+            result = self._read(path) or self._restored(path)
             if result is not None:
                 yield result
 
@@ -165,12 +168,17 @@ class Store:
         """Return that file before the result of this id exists."""
         return self.root / job.key / f"{result_id}.weights.safetensors"
 
-    def remove(self, result: Result) -> None:
-        """Remove a result, then its predictions and weights, so that an interruption leaves no result without them.
+    def files_of(self, result: Result) -> list[Path]:
+        """Return all files of a run, in the order to remove them: an interruption leaves no result without the others.
 
         The folder stays even if it is empty: another process may be about to write into it.
         """
-        for path in (self.path_of(result), self.predictions_of(result), self.weights_of(result)):
+        path = self.path_of(result)
+        return [_copy_of(path), path, self.predictions_of(result), self.weights_of(result)]
+
+    def remove(self, result: Result) -> None:
+        """Remove a run.  Raises `StoreError` for a file that cannot be removed."""
+        for path in self.files_of(result):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -189,16 +197,17 @@ class Store:
         paths = [path for folder in folders for path in self._files_in(folder)]
         return sorted(paths, key=lambda path: path.name, reverse=True)
 
-    def _files_in(self, folder: Path) -> list[Path]:
-        """Return the files of results in the folder of a job, newest first."""
+    def _files_in(self, folder: Path, *, gone: bool = False) -> list[Path]:
+        """Return the files of results in the folder of a job, newest first; also those `gone` that have a copy."""
         try:
-            names = [name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith(".")]  # noqa: PTH208
+            everything = {name for name in os.listdir(folder) if name.endswith(".json")}  # noqa: PTH208
         except FileNotFoundError:
             return []
         except OSError as error:
             self._report(f"{folder}: cannot be read ({error.strerror or error}); what is in it is not used")
             return []
-        return [folder / name for name in sorted(names, reverse=True)]
+        names = {name.removeprefix(".") if gone else name for name in everything}
+        return [folder / name for name in sorted(names, reverse=True) if not name.startswith(".")]
 
     def _report(self, sentence: str) -> None:
         if sentence not in self.damaged:
@@ -227,6 +236,19 @@ class Store:
             return None
         return result
 
+    def _restored(self, path: Path) -> Result | None:
+        """Return the result of a training whose file is gone, written again from its copy; None if that cannot be."""
+        copy = _copy_of(path)
+        try:
+            result = read(copy)
+            if path.exists() or self.path_of(result) != path or not self.weights_of(result).is_file():
+                return None
+            self.save(result)
+        except StoreError:
+            return None
+        self._report(f"{path}: was gone while its weights are there; written again from its copy {copy.name}")
+        return result
+
     def _set_aside(self, path: Path, reason: str) -> None:
         aside = path.with_suffix(".json.damaged")
         try:
@@ -235,6 +257,11 @@ class Store:
             self._report(f"{reason}; not used")
         else:
             self._report(f"{reason}; set aside as {aside.name} and measured again when requested")
+
+
+def _copy_of(path: Path) -> Path:
+    """Return the file of the copy of a training's result: hidden, so that nothing takes it for a result."""
+    return path.with_name(f".{path.name}")
 
 
 def read(path: Path) -> Result:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.jobs.data.images import Images
+from harness.store.leftovers import SHARDS
 from harness.store.predictions import Predictions, concatenate, read, write
 
 # An interruption costs at most one shard; its file is about 10 kB.
@@ -49,7 +50,7 @@ class PartialPredictions:
     """The finished shards of one job, below the folder of its results; they belong to the job's weights."""
 
     def __init__(self, folder: Path, *, weights: str) -> None:
-        self.folder = folder / f".parts-{weights[:16]}"
+        self.folder = folder / f"{SHARDS}{weights[:16]}"
 
     def _path(self, shard: Shard) -> Path:
         return self.folder / f"{shard.start:08d}-{shard.digest}.npz"

@@ -8,8 +8,7 @@ not in it: see `seeding`.
 import errno
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from safetensors.torch import save_file
 from harness import atomic
 from harness.errors import JobError
 from harness.plan.job import Job
+from harness.store.leftovers import CHECKPOINT, is_finished
+from harness.store.result import Result
 
 CHECKPOINTS_KEPT = 2
-
-_NAME = re.compile(r"checkpoint-(?P<step>\d{9})\.safetensors")
 
 Tensors = dict[str, torch.Tensor]
 
@@ -72,10 +71,19 @@ class Checkpoints:
             with atomic.replacing(path) as temporary:
                 save_file(contiguous, temporary, metadata={**header, "sha256": _digest(header, contiguous)})
         except (OSError, SafetensorError) as error:
-            raise JobError(_write_error(path, error, self.newest())) from error
+            raise JobError(self.write_error(path, error)) from error
         for old in self._paths()[:-CHECKPOINTS_KEPT]:
             old.unlink(missing_ok=True)
         return path
+
+    def write_error(self, path: Path, error: Exception) -> str:
+        """Return the sentence for a file of the training that cannot be written."""
+        last = self.newest()
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors writes through its own library and reports the system's error in its text alone.
+        full = full or f"os error {errno.ENOSPC}" in str(error) or "No space left" in str(error)
+        reason = "the disk is full; free some space" if full else f"cannot be written ({error}); fix that"
+        return f"{path}: {reason} and run the same command, which resumes from {last.name if last else 'the beginning'}"
 
     def newest(self) -> Path | None:
         """Return the last one."""
@@ -120,12 +128,18 @@ class Checkpoints:
                 )
 
     def remove(self) -> None:
-        """Remove all: the training is done."""
+        """Remove all, the last one last: the result of the training is saved."""
         for path in self._paths():
             path.unlink(missing_ok=True)
 
+    def remove_finished(self, results: Iterable[Result]) -> None:
+        """Remove them if their training has one of these results: another one of the same job begins anew."""
+        last = self.newest()
+        if last is not None and is_finished(last, results):
+            self.remove()
+
     def _paths(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("checkpoint-*") if _NAME.fullmatch(path.name))
+        return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name))
 
 
 def _read(path: Path) -> tuple[dict[str, str], Tensors]:
@@ -150,14 +164,6 @@ def _digest(header: Mapping[str, str], tensors: Tensors) -> str:
 def _identity(job: Job) -> dict[str, Any]:
     """Return what a checkpoint must agree with."""
     return {**dict(job.settings), "revision": job.revision, **{part: need.key for part, need in job.needs}}
-
-
-def _write_error(path: Path, error: Exception, last: Path | None) -> str:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors writes through its own library and reports the system's error in its text alone.
-    full = full or f"os error {errno.ENOSPC}" in str(error) or "No space left" in str(error)
-    reason = "the disk is full; free some space" if full else f"cannot be written ({error}); fix that"
-    return f"{path}: {reason} and run the same command, which resumes from {last.name if last else 'the beginning'}"
 
 
 def pack(

@@ -3,13 +3,14 @@
 import csv
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness import atomic
 from harness.errors import JobError
 from harness.jobs.training.distributed import World
 
@@ -75,15 +76,14 @@ class DivergenceMonitor:
 
 
 class TrainingLog:
-    """A row of a CSV file and points of TensorBoard for each epoch; what an interrupted run wrote appears once."""
+    """A row of a CSV file and points of TensorBoard for each epoch; what an interrupted run wrote appears once.
+
+    Raises `OSError` if it cannot be written.
+    """
 
     def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / CSV_NAME).open("w", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        self._writer.writeheader()
-        self._writer.writerows(history)
-        self._file.flush()
+        self._csv = folder / CSV_NAME
+        self._write_csv(history)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protobuf and its own imports
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 -- a second to import
@@ -91,10 +91,10 @@ class TrainingLog:
         purge_step = len(history) + 1 if history else None
         self._events: Any = SummaryWriter(str(folder / EVENTS_NAME), purge_step=purge_step)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write a finished epoch."""
-        self._writer.writerow(row)
-        self._file.flush()
+    def add(self, history: list[dict[str, Any]]) -> None:
+        """Write a finished epoch, the last one of `history`."""
+        self._write_csv(history)
+        row = history[-1]
         for name in COLUMNS[2:]:
             if name in row:
                 self._events.add_scalar(name, row[name], row["epoch"])
@@ -102,5 +102,11 @@ class TrainingLog:
 
     def close(self) -> None:
         """Write what is buffered."""
-        self._file.close()
         self._events.close()
+
+    def _write_csv(self, history: list[dict[str, Any]]) -> None:
+        text = StringIO()
+        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        atomic.write(self._csv, text.getvalue(), sync=False)

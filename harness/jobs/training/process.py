@@ -28,6 +28,7 @@ from harness.jobs.training.run import ProcessContext, signal_handler, stop_signa
 from harness.jobs.training.trainer import TrainingStopped
 from harness.plan.job import Job
 from harness.run.messages import Inputs, Progress, Report
+from harness.store.leftovers import PROCESS_FILES
 from harness.store.result import job_from_data, job_to_data
 
 WORK, OUTCOME, PROGRESS = "work.json", "outcome.json", "progress.json"
@@ -56,7 +57,10 @@ def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: 
     Raises as `train_in_process` does.
     """
     shared = os.environ.get(SHARED)
-    with contextlib.nullcontext(shared) if shared else tempfile.TemporaryDirectory(prefix="harness-train-") as folder:
+    # Next to the weights, where `runs prune` finds what a kill leaves.
+    with (
+        contextlib.nullcontext(shared) if shared else tempfile.TemporaryDirectory(prefix=PROCESS_FILES, dir=path.parent)
+    ) as folder:
         work = Path(folder) / WORK
         # Other nodes wait for it.
         content = {"job": job_to_data(job), "context": asdict(context), "path": path}

@@ -55,8 +55,9 @@ class ProcessContext:
 def train_in_process(job: Job, *, context: ProcessContext, world: World, path: Path, report: Report) -> dict[str, Any]:
     """Train, write the weights to a file, and return the facts of the training.
 
-    Raises `TrainingStopped` if a signal asked for that, with all that was done in a checkpoint, and `JobError` if it
-    cannot be done.
+    The checkpoints stay: until its result is saved, the training is taken up from the last one.  Raises
+    `TrainingStopped` if a signal asked for that, with all that was done in a checkpoint, and `JobError` if it cannot be
+    done.
     """
     data = str(job["data"])
     report(Progress(job=job, phase=f"listing the images of {data}"))
@@ -72,7 +73,6 @@ def train_in_process(job: Job, *, context: ProcessContext, world: World, path: P
         state = trainer.run()
     digest = _save_weights(trainer, path) if world.leads else ""
     world.wait()
-    trainer.checkpoints.remove()
     return _facts(trainer, state, digest)
 
 

@@ -1,7 +1,8 @@
 """A student, images and a recipe -> epochs, each with its checkpoint, until it is trained or told to stop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.jobs.training.checkpoint import Checkpoints, TrainingState
 from harness.jobs.training.data import Epoch, build_transform, read_batches
 from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
-from harness.jobs.training.monitoring import CHECK_INTERVAL, DivergenceMonitor, TrainingDiverged, TrainingLog
+from harness.jobs.training.monitoring import CHECK_INTERVAL, CSV_NAME, DivergenceMonitor, TrainingDiverged, TrainingLog
 from harness.jobs.training.optimization import learning_rate, set_learning_rate
 from harness.jobs.training.step import Step
 from harness.jobs.training.student import Student
@@ -56,14 +57,23 @@ class Trainer:
         """
         self._resume()
         if self.world.leads:
-            self.log = TrainingLog(self.checkpoints.folder, self.state.history)
+            with self._log_errors():
+                self.log = TrainingLog(self.checkpoints.folder, self.state.history)
         try:
             for number in range(self.state.epoch, self.hyper.epochs):
                 self._run_epoch(number)
         finally:
             if self.log is not None:
-                self.log.close()
+                with self._log_errors():
+                    self.log.close()
         return self.state
+
+    @contextmanager
+    def _log_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise JobError(self.checkpoints.write_error(self.checkpoints.folder / CSV_NAME, error)) from error
 
     @property
     def final_student(self) -> Student:
@@ -164,7 +174,8 @@ class Trainer:
             counted={"first": counted["first"]} if "first" in counted else {},
         )
         if self.log is not None:
-            self.log.add(row)
+            with self._log_errors():
+                self.log.add(self.state.history)
         self._save_checkpoint()
         if self.world.any(self.stop_requested(), self.device) and finished < self.hyper.epochs:
             raise TrainingStopped

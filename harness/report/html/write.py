@@ -1,5 +1,6 @@
 """A site on the disk: which tables go into it, and writing it without harm to other files."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -50,8 +51,19 @@ def write_site(folder: Path, files: Mapping[str, str]) -> None:
         for name in old - files.keys():
             (folder / name).unlink(missing_ok=True)
         _write_list(folder, files)
+        _tidy({folder / parent for name in old | files.keys() for parent in PurePosixPath(name).parents})
     except OSError as error:
         raise HarnessError(f"-o {folder}: {error.strerror}; name another folder") from error
+
+
+def _tidy(folders: Iterable[Path]) -> None:
+    """Remove what killed processes left half-written, and folders of an earlier site that are empty now."""
+    for folder in sorted(folders, reverse=True):  # the inner ones first
+        with contextlib.suppress(OSError):
+            with atomic.vacant(folder) as is_vacant:
+                for path in filter(atomic.is_temporary, folder.iterdir() if is_vacant else ()):
+                    path.unlink()
+            folder.rmdir()
 
 
 def _write_list(folder: Path, names: Iterable[str]) -> None:

@@ -260,6 +260,10 @@ class Controller:
                 for job in task.unfinished:
                     if job.key in numbers or job.key not in left or newest[job.key] != task.name:
                         continue
+                    saved = self.runner.saved_since(task.array.submitted, job)
+                    if saved is not None:  # the task died before it wrote that down
+                        self.ledger.add_outcome(task.array, task.index, JobOutcome(key=job.key, id=saved.id))
+                        continue
                     # A training that was stopped at its time limit continues from its checkpoint.
                     continues = task.ended == "TIMEOUT" and job.kind == "train"
                     if tried < RETRIES and (continues or task.ended in NOT_ITS_FAULT):

@@ -173,11 +173,17 @@ def write_json(path: Path, data: Any) -> None:  # noqa: ANN401 -- whatever JSON 
 
 def append_json(path: Path, data: Any) -> None:  # noqa: ANN401 -- whatever JSON can say
     """Add a line to a file of a task, which has one writer at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(data) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            # A line that was not finished stays one of its own.
+            file.seek(-1 if file.tell() else 0, os.SEEK_END)
+            start = b"\n" if file.read() not in (b"", b"\n") else b""
+            file.write(start + json.dumps(data).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 _PROGRESS = {

@@ -118,6 +118,12 @@ class Task:
             inventory=self.inventory,
             results={result.job.key: result for result in known if result is not None},
         )
+        # One whose result is saved has no outcome yet if the task died in between.
+        saved = {job: runner.saved_since(self._submitted(), job) for job in ready}
+        for job, result in saved.items():
+            if result is not None:
+                runner.collect(Saved(job=job, id=result.id))
+        ready = [job for job in ready if saved[job] is None]
         if give_up:
             for job in ready:
                 runner.fail(job, datetime.now(tz=UTC), give_up)
@@ -127,6 +133,7 @@ class Task:
     def _run(self, runner: Runner, jobs: list[Job]) -> None:
         from submitit.core.utils import UncompletedJobError  # noqa: PLC0415 -- only here, and only on a node
 
+        began = datetime.now(tz=UTC)
         try:
             with _ignoring_stop_signal():
                 runner.launcher.warm()
@@ -136,7 +143,7 @@ class Task:
             reason = f"it ran into its time limit, and is not tried again ({error}); give it more --hours"
             for job in jobs:
                 if job.key not in runner.results:
-                    runner.fail(job, datetime.now(tz=UTC), reason)
+                    runner.fail(job, began, reason)
         except KeyboardInterrupt:
             # The training was signalled first, and this process is about to be.
             self._log("stopped")
@@ -174,6 +181,13 @@ class Task:
             return read_array(self.folder.with_suffix(".json")).cancelled
         except HarnessError:
             return False
+
+    def _submitted(self) -> datetime:
+        """Return when the array was submitted; now, if its file cannot be read."""
+        try:
+            return read_array(self.folder.with_suffix(".json")).submitted
+        except HarnessError:
+            return datetime.now(tz=UTC)
 
     def _log(self, event: str) -> None:
         """Write down that the task began or was stopped, on which node, and its last checkpoint."""
