@@ -1,7 +1,11 @@
 """The command group, and what becomes of errors."""
 
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -57,7 +61,8 @@ for command in (
 def main() -> NoReturn:
     """Run the command line; a mistake of the user ends in one sentence, a bug in its traceback."""
     try:
-        code = cli.main(prog_name="harness", standalone_mode=False)
+        with stoppable():
+            code = cli.main(prog_name="harness", standalone_mode=False)
     except click.exceptions.Exit as leaving:
         code = leaving.exit_code
     except click.Abort:
@@ -76,6 +81,19 @@ def main() -> NoReturn:
         _print_error("this is a bug in the harness; please report it with the lines above and `harness doctor`")
         code = ExitCode.BUG
     sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM, which `docker stop` and schedulers send, end the block as Ctrl-C does: trainings are resumed."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread can
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _print_error(text: str) -> None:
