@@ -253,11 +253,11 @@ def test_nothing_is_measured_where_nothing_can_be_saved(tmp_path: Path, plan: Pl
     assert launcher.batches == []
 
 
-@pytest.mark.parametrize("kinds", [{"throughput"}, {"count"}, {"train"}], ids=str)
-def test_two_runs_at_once_do_each_job_once(tmp_path: Path, plan: Plan, here: ExecutionTarget, kinds: set[str]) -> None:
+@pytest.mark.parametrize("kind", ["throughput", "count", "train"])
+def test_two_runs_at_once_do_each_job_once(tmp_path: Path, plan: Plan, here: ExecutionTarget, kind: str) -> None:
     started = threading.Barrier(2, timeout=20)
     launchers = [SlowLauncher(), SlowLauncher()]
-    jobs = {"train": (TRAINING,)}.get(*kinds, make_plan(plan.specs, Options(only=frozenset(kinds))).jobs)
+    jobs = (TRAINING,) if kind == "train" else make_plan(plan.specs, Options(only=frozenset({kind}))).jobs
     inventory = Inventory(images={"digits/train": images_of("digits/train")})
 
     def go(launcher: FakeLauncher) -> None:
