@@ -18,7 +18,7 @@ from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.run.claims import Claims
-from harness.run.launch.local import Crashed, LocalLauncher, exit_message
+from harness.run.launch.local import Crashed, LocalLauncher, _call, exit_message
 from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
@@ -336,6 +336,15 @@ def test_a_process_that_dies_while_it_looks_at_the_inputs_is_said_in_a_sentence(
     assert str(died.value) == (
         "data, weights and models cannot be looked at: the process was ended by SIGKILL; the system may have run out "
         "of memory; give it more memory or run the command again"
+    )
+
+
+def test_libraries_that_cannot_be_loaded_are_said_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.run.launch.local.WORKER", "torch_of_nobody")
+    with pytest.raises(SystemExit) as ended:
+        _call("answer")
+    assert str(ended.value) == (
+        "error: torch, torchvision and timm cannot be loaded (No module named 'torch_of_nobody')"
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
@@ -128,7 +129,11 @@ def join_training(folder: Path, count: int) -> None:
 
 def _call(function: str, *arguments: object) -> None:
     """Call a function of the worker: named, not imported, so that this side never imports torch."""
-    getattr(importlib.import_module(WORKER), function)(*arguments)
+    try:
+        worker = importlib.import_module(WORKER)
+    except (ImportError, MemoryError, OSError) as error:  # not installed, or too little memory
+        sys.exit(f"error: torch, torchvision and timm cannot be loaded ({error})")
+    getattr(worker, function)(*arguments)
 
 
 def exit_message(exit_code: int | None) -> str:
