@@ -9,6 +9,7 @@ from hypothesis import settings
 # mostly waits: its file starts at once and overlaps with all others.
 LONGEST_FIRST = (
     "test_slurm",
+    "test_kills",
     "test_jobs",
     "test_plugin",
     "test_training",

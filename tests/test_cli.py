@@ -25,7 +25,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from rich.cells import cell_len
 
-from harness.cli.main import cli
+from harness.cli.main import cli, stoppable
 from harness.machine import describe, gpus
 from harness.plan.plan import make_plan
 from harness.run.launch.slurm import SlurmRecord
@@ -825,6 +825,13 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
     after = measure(tmp_path)
     assert after.returncode == 0
     assert after.stdout.splitlines()[-1] == f"jobs: {4 - finished} measured, {finished} known already.  runs/"
+
+
+def test_a_command_is_stopped_by_sigterm_as_by_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

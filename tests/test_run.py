@@ -1,28 +1,34 @@
 """Missing jobs are measured once, each result is saved before the next job starts, and none is lost."""
 
+import errno
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from harness.errors import HarnessError
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
-from harness.run.launch import Crashed
-from harness.run.messages import Batch, Progress, Saved
+from harness.run.claims import Claims
+from harness.run.launch.local import Crashed, LocalLauncher, _call, exit_message
+from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget
 from harness.specs import Catalog, load
+from harness.specs.checked import Scalar
+from harness.specs.recipe import Recipes
 from harness.store.result import Result, new_id
 from harness.store.store import Store
-from tests.fakes import H200, LAPTOP, V100, VERSIONS, FakeLauncher, result_of
+from tests.fakes import H200, LAPTOP, V100, VERSIONS, FakeLauncher, images_of, result_of
 
 SPEC = """
 [table]
@@ -45,6 +51,9 @@ set = { model = "two", res = 224 }
 label = "Two again"
 set = { model = "two", res = 224 }
 """
+
+OF_A_TRAINING: dict[str, Scalar] = {"model": "tiny", "res": 32, "data": "digits", "recipe": "deit-b", "seed": 1}
+TRAINING = Job.of("train", {**Recipes().find("deit-b").settings, **OF_A_TRAINING})
 
 
 @pytest.fixture
@@ -71,6 +80,17 @@ def run(
     )
     runner.run(plan, rerun=rerun)
     return runner
+
+
+class SlowLauncher(FakeLauncher):
+    """Takes its time, so that another run comes in between."""
+
+    def run(self, batch: Batch) -> Iterator[Progress | Saved]:
+        time.sleep(0.3)
+        for message in super().run(batch):
+            if isinstance(message, Saved) and message.job.kind == "train":
+                Store(batch.runs).weights_for(message.job, message.id).touch()
+            yield message
 
 
 class Notes(ProgressObserver):
@@ -253,24 +273,122 @@ def test_nothing_is_measured_where_nothing_can_be_saved(tmp_path: Path, plan: Pl
     assert launcher.batches == []
 
 
-def test_two_runs_at_once_measure_each_throughput_once(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
+@pytest.mark.parametrize("kind", ["throughput", "count", "train"])
+def test_two_runs_at_once_do_each_job_once(tmp_path: Path, plan: Plan, here: ExecutionTarget, kind: str) -> None:
     started = threading.Barrier(2, timeout=20)
-    launchers = [FakeLauncher(), FakeLauncher()]
-    throughputs = make_plan(plan.specs, Options(only=frozenset({"throughput"})))
+    launchers = [SlowLauncher(), SlowLauncher()]
+    jobs = (TRAINING,) if kind == "train" else make_plan(plan.specs, Options(only=frozenset({kind}))).jobs
+    inventory = Inventory(images={"digits/train": images_of("digits/train")})
 
     def go(launcher: FakeLauncher) -> None:
+        runner = Runner(
+            store=Store(tmp_path / "runs"),
+            launcher=launcher,
+            target=here,
+            observer=ProgressObserver(),
+            inventory=inventory,
+        )
+        runner.store.prepare()
+        missing = [job for job in jobs if not runner.reuse(job)]
         started.wait()
-        run(throughputs, Store(tmp_path / "runs"), launcher, here, Notes())
+        runner.measure(missing)
 
     threads = [threading.Thread(target=go, args=(launcher,)) for launcher in launchers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(launchers[0].batches + launchers[1].batches) == [
-        ("throughput one at 224",),
-        ("throughput two at 224",),
+    done = [job for launcher in launchers for batch in launcher.batches for job in batch]
+    assert sorted(done) == sorted(map(str, jobs))
+
+
+def test_what_another_run_is_at_is_waited_for_and_said(tmp_path: Path, plan: Plan, here: ExecutionTarget) -> None:
+    store, notes = Store(tmp_path / "runs"), Notes()
+    counts = make_plan(plan.specs, Options(only=frozenset({"count"})))
+    first, other = counts.jobs
+    theirs = Claims(store.root, notes.waits)
+    assert theirs.take([other])
+    thread = threading.Thread(target=run, args=(counts, store, FakeLauncher(), here, notes))
+    thread.start()
+    store.save(result_of(other))
+    while not notes.lines:
+        time.sleep(0.01)
+    theirs.release([other])
+    thread.join()
+    assert notes.lines == [
+        f"another harness is at {other} in {store.root}/; waiting for it",
+        f"1/2 {first}",
+        f"{first}: done",
     ]
+
+
+def test_a_folder_that_cannot_be_locked_is_said_and_used(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acquire(self: FileLock, timeout: float) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    notes = Notes()
+    counts = make_plan(plan.specs, Options(only=frozenset({"count"})))
+    run(counts, Store(tmp_path / "runs"), FakeLauncher(), here, notes)
+    reason = f"[Errno {errno.ENOLCK}] No locks available"
+    assert notes.lines == [
+        f"{tmp_path / 'runs'}/ cannot be locked ({reason}); run one command at a time there",
+        "1/2 count one at 224",
+        "count one at 224: done",
+        "2/2 count two at 224",
+        "count two at 224: done",
+    ]
+
+
+@pytest.mark.parametrize("ask", [lambda it: it.inspect(Inputs(), ()), lambda it: list(it.check(Inputs(), "digits"))])
+def test_a_process_that_dies_while_it_looks_at_the_inputs_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[LocalLauncher], object]
+) -> None:
+    def messages(self: LocalLauncher, function: str, *arguments: object) -> Iterator[object]:
+        raise Crashed(exit_message(-9))
+        yield
+
+    monkeypatch.setattr(LocalLauncher, "_messages", messages)
+    with pytest.raises(HarnessError) as died:
+        ask(LocalLauncher())
+    assert str(died.value) == (
+        "data, weights and models cannot be looked at: the process was ended by SIGKILL; the system may have run out "
+        "of memory; give it more memory or run the command again"
+    )
+
+
+def test_libraries_that_cannot_be_loaded_are_said_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.run.launch.local.WORKER", "torch_of_nobody")
+    with pytest.raises(SystemExit) as ended:
+        _call("answer")
+    assert str(ended.value) == (
+        "error: torch, torchvision and timm cannot be loaded (No module named 'torch_of_nobody')"
+    )
+
+
+def test_a_process_that_is_lost_after_its_last_result_has_failed_nothing(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
+) -> None:
+    class Lost(FakeLauncher):
+        def run(self, batch: Batch) -> Iterator[Progress | Saved]:
+            yield from super().run(batch)
+            raise Crashed(exit_message(255))
+
+    runner = run(plan, Store(tmp_path / "runs"), Lost(), here, Notes())
+    assert runner.failed == []
+    assert len(runner.measured) == 4
+
+
+def test_a_failure_is_readable_although_the_clock_was_set_back(
+    tmp_path: Path, plan: Plan, here: ExecutionTarget
+) -> None:
+    runner = Runner(store=Store(tmp_path), launcher=FakeLauncher(), target=here, observer=ProgressObserver())
+    runner.fail(plan.jobs[0], datetime.now(tz=UTC) + timedelta(hours=1), "the process was ended by SIGSEGV")
+    (result,) = runner.store.results(plan.jobs[0])
+    assert (result.error, result.seconds) == ("the process was ended by SIGSEGV", 0.0)
+    assert runner.store.damaged == []
 
 
 @pytest.mark.parametrize("machine", [LAPTOP, H200], ids=["CPU", "GPU"])

@@ -2,8 +2,12 @@
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -88,7 +92,8 @@ def main() -> NoReturn:
 
 def _outcome() -> int:
     try:
-        code = cli.main(prog_name="harness", standalone_mode=False)
+        with stoppable():
+            code = cli.main(prog_name="harness", standalone_mode=False)
     except click.Abort:
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
@@ -130,3 +135,18 @@ def _failure(error: BaseException) -> int:
     print(printable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     print_error("this is a bug in the harness; please report it with the lines above and `harness doctor`")
     return ExitCode.BUG
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM, which `docker stop` and schedulers send, end the block as Ctrl-C does: trainings are resumed."""
+    inherited = signal.getsignal(signal.SIGTERM)
+    # No other thread can, and a signal that is ignored or handled stays so.
+    if threading.current_thread() is not threading.main_thread() or inherited is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, inherited)

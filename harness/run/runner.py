@@ -1,6 +1,7 @@
 """`Plan` -> `Result`s: what is missing is measured, and each result is saved before the next job starts."""
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from harness.machine.exclusive import exclusive_lock
 from harness.plan.job import Job
 from harness.plan.plan import Plan, dependencies
 from harness.run.batches import share_processes
+from harness.run.claims import LOOK_SECONDS, Claims
 from harness.run.launch import Crashed, LocalLauncher
 from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved, train_split
 from harness.run.observer import ProgressObserver
@@ -66,7 +68,7 @@ class Runner:
 
     def missing(self, plan: Plan, *, rerun: bool = False) -> list[Job]:
         """Return the jobs to measure, after checking that they can be.  Raises as `run` does."""
-        missing = [job for job in plan.jobs if rerun or not self.reuse(job)]
+        missing = self._left(plan.jobs, rerun=rerun)
         if missing:
             self.store.prepare()
             self._check_models(plan, missing)
@@ -85,16 +87,26 @@ class Runner:
             raise HarnessError("\n".join(f"{rows[name]}: {reason}" for name, reason in unknown.items()))
 
     def measure(self, jobs: Sequence[Job], *, rerun: bool = False) -> None:
-        """Measure jobs: first the trainings, then each batch.  The store has been prepared."""
+        """Measure jobs: first the trainings, then each batch.  The store has been prepared.
+
+        What another process of the same store is at is waited for, and reused.
+        """
         trainings = [job for job in jobs if job.kind == "train"]
-        self._train(trainings, len(jobs))
-        number = len(trainings)
-        for batch in share_processes(job for job in jobs if job.kind != "train"):
-            exclusive = batch[0].exclusive
-            with exclusive_lock(self.target.lock, self.observer.waits) if exclusive else contextlib.nullcontext():
-                # Another process may have measured it in the meantime.
-                self._run_batch([job for job in batch if rerun or not self.reuse(job)], number, len(jobs))
-            number += len(batch)
+        with Claims(self.store.root, self.observer.waits) as claims:
+            self._train(trainings, len(jobs), claims, rerun=rerun)
+            number = len(trainings)
+            for batch in share_processes(job for job in jobs if job.kind != "train"):
+                while not claims.take(batch):
+                    time.sleep(LOOK_SECONDS)
+                exclusive = batch[0].exclusive
+                with exclusive_lock(self.target.lock, self.observer.waits) if exclusive else contextlib.nullcontext():
+                    self._run_batch(self._left(batch, rerun=rerun), number, len(jobs))
+                claims.release(batch)
+                number += len(batch)
+
+    def _left(self, jobs: Iterable[Job], *, rerun: bool) -> list[Job]:
+        """Return the jobs that no other process has measured in the meantime; all of them to measure them again."""
+        return [job for job in jobs if rerun or not self.reuse(job)]
 
     # Stored results.
 
@@ -161,24 +173,29 @@ class Runner:
 
     # Running.
 
-    def _train(self, jobs: Sequence[Job], total: int) -> None:
+    def _train(self, jobs: Sequence[Job], total: int, claims: Claims, *, rerun: bool) -> None:
         """Train side by side, each job once the trainings that it takes weights from have ended."""
         whole = Worker(devices=self.target.all_devices, cores=self.target.machine.threads, loaders=self.inputs.workers)
         pool = WorkerPool(self.launcher, self.target.workers or (whole,))
         waiting, number = list(jobs), 0
         try:
             while waiting or pool.busy:
+                before = len(waiting)
                 for job in list(waiting):
                     unfinished = {other.key for other in waiting} | pool.busy.keys()
-                    if not pool.idle or unfinished & {training.key for training in job.lineage}:
+                    blocked = not pool.idle or unfinished & {training.key for training in job.lineage}
+                    if blocked or not claims.take([job]):
                         continue
                     waiting.remove(job)
                     number += 1
-                    if not self._fails_with_dependency(job):
+                    if self._left([job], rerun=rerun) and not self._fails_with_dependency(job):
                         self.observer.starts(job, number, total)
                         pool.start(self._batch([job]))
                 if pool.busy:
                     self._handle_message(pool)
+                elif len(waiting) == before:  # others have them all
+                    time.sleep(LOOK_SECONDS)
+                claims.release([job for job in jobs if job.key not in pool.busy])
         except BaseException:
             pool.stop()
             raise
@@ -190,7 +207,8 @@ class Runner:
         elif isinstance(message, Saved):
             self.collect(message)
         elif isinstance(message, Crashed):
-            self.fail(job, pool.started[job.key], str(message))
+            if job.key not in self.results:  # else it died when all was done
+                self.fail(job, pool.started[job.key], str(message))
         elif job.key not in self.results:
             raise KeyboardInterrupt  # something else stopped it: it has written a checkpoint, and this run stops too
 
@@ -210,7 +228,8 @@ class Runner:
                     if left:
                         self.observer.starts(left[0], before + len(jobs) - len(left) + 1, total)
             except Crashed as crash:
-                self.fail(left.pop(0), started, str(crash))
+                if left:  # else it died when all was done
+                    self.fail(left.pop(0), started, str(crash))
 
     def _batch(self, jobs: Sequence[Job]) -> Batch:
         return Batch(
@@ -268,7 +287,7 @@ class Runner:
             machine=self.target.machine,
             software=self.target.software,
             started=started,
-            seconds=(datetime.now(tz=UTC) - started).total_seconds(),
+            seconds=max(0.0, (datetime.now(tz=UTC) - started).total_seconds()),  # the clock may have been set back
             error=reason,
         )
         self.store.save(result)

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import multiprocessing
 import signal
+import sys
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
@@ -11,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from harness.errors import HarnessError
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Inventory, Progress, Saved
 
@@ -78,14 +80,20 @@ class LocalLauncher:
         return self._ask("unfit_weights", inputs, jobs)  # type: ignore[no-any-return]
 
     def check(self, inputs: Inputs, data: str) -> Iterator[CheckReport]:
-        """Read every image of a dataset; the last report has the outcome."""
-        return self._messages("check_dataset", inputs, data)
+        """Read every image of a dataset; the last report has the outcome.  Raises `HarnessError` as `_answers` does."""
+        return self._answers("check_dataset", inputs, data)
 
     def _ask(self, question: str, *arguments: object) -> Any:  # noqa: ANN401 -- the answers differ
-        answers = list(self._messages("answer", question, arguments))
-        if not answers:
-            raise Crashed(exit_message(0))
-        return answers[0]
+        return next(self._answers("answer", question, arguments))
+
+    def _answers(self, function: str, *arguments: object) -> Iterator[Any]:
+        """Yield what a child process answers.  Raises `HarnessError` if it died: there is no job that has failed."""
+        try:
+            yield from self._messages(function, *arguments)
+        except Crashed as crash:
+            raise HarnessError(
+                f"data, weights and models cannot be looked at: {crash}; give it more memory or run the command again"
+            ) from crash
 
     def _messages(self, function: str, *arguments: object, patience: float = PATIENCE) -> Iterator[Any]:
         """Call a function of the worker in a child process and yield what it sends."""
@@ -121,7 +129,11 @@ def join_training(folder: Path, count: int) -> None:
 
 def _call(function: str, *arguments: object) -> None:
     """Call a function of the worker: named, not imported, so that this side never imports torch."""
-    getattr(importlib.import_module(WORKER), function)(*arguments)
+    try:
+        worker = importlib.import_module(WORKER)
+    except (ImportError, MemoryError, OSError) as error:  # not installed, or too little memory
+        sys.exit(f"error: torch, torchvision and timm cannot be loaded ({error})")
+    getattr(worker, function)(*arguments)
 
 
 def exit_message(exit_code: int | None) -> str:
