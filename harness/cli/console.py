@@ -1,9 +1,12 @@
 """What every command ends with: exit codes, the terminal, files and warnings."""
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -23,6 +26,31 @@ class ExitCode(IntEnum):
     NOTHING_TO_COMPARE = 4
     BUG = 70  # EX_SOFTWARE of sysexits.h: Python's own 1 would be read as a regression
     INTERRUPTED = 130
+
+
+def open_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr: else the next files get their numbers, and what is printed."""
+    for number in range(3):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            continue
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 -- has no name
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """End as cleanly when a container is stopped, whose first process would ignore the signal, unless it is handled."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def terminal_width() -> int:

@@ -8,8 +8,9 @@ import click
 
 from harness import __version__
 from harness.cli import cluster, doctor, gate, listing, options, report, reproduce, runs
-from harness.cli.console import ExitCode
+from harness.cli.console import ExitCode, open_streams, sigterm_as_ctrl_c
 from harness.errors import HarnessError, did_you_mean
+from harness.machine.user import ensure_user_name
 
 
 class _Commands(click.Group):
@@ -56,8 +57,11 @@ for command in (
 
 def main() -> NoReturn:
     """Run the command line; a mistake of the user ends in one sentence, a bug in its traceback."""
+    open_streams()
+    ensure_user_name()
     try:
-        code = cli.main(prog_name="harness", standalone_mode=False)
+        with sigterm_as_ctrl_c():
+            code = cli.main(prog_name="harness", standalone_mode=False)
     except click.exceptions.Exit as leaving:
         code = leaving.exit_code
     except click.Abort:

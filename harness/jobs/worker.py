@@ -89,8 +89,8 @@ def run_batch(batch: Batch, pipe: Connection) -> None:
     _start_child()
     # NVML counts GPUs in the order of their bus; CUDA would count them by speed.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    _redirect_output(str(batch.runs / "worker.log"))
     store = Store(batch.runs)
+    _redirect_output(str(store.log))
     with contextlib.suppress(TrainingStopped):  # a stopped training leaves a checkpoint, and the other jobs undone
         for result in _run_jobs(batch, store, _throttled(pipe)):
             store.save(result)

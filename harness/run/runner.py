@@ -1,12 +1,12 @@
 """`Plan` -> `Result`s: what is missing is measured, and each result is saved before the next job starts."""
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from harness.errors import HarnessError
-from harness.machine.exclusive import exclusive_lock
+from harness.machine.exclusive import exclusive_lock, speed_lock
 from harness.plan.job import Job
 from harness.plan.plan import Plan, dependencies
 from harness.run.batches import share_processes
@@ -91,7 +91,8 @@ class Runner:
         number = len(trainings)
         for batch in share_processes(job for job in jobs if job.kind != "train"):
             exclusive = batch[0].exclusive
-            with exclusive_lock(self.target.lock, self.observer.waits) if exclusive else contextlib.nullcontext():
+            lock = exclusive_lock(self.target.lock or speed_lock(), self.observer.waits) if exclusive else nullcontext()
+            with lock:
                 # Another process may have measured it in the meantime.
                 self._run_batch([job for job in batch if rerun or not self.reuse(job)], number, len(jobs))
             number += len(batch)
@@ -190,7 +191,10 @@ class Runner:
         elif isinstance(message, Saved):
             self.collect(message)
         elif isinstance(message, Crashed):
-            self.fail(job, pool.started[job.key], str(message))
+            if job.key not in self.results:  # else it died when all was done
+                self.fail(job, pool.started[job.key], str(message))
+        elif isinstance(message, Exception):
+            raise message
         elif job.key not in self.results:
             raise KeyboardInterrupt  # something else stopped it: it has written a checkpoint, and this run stops too
 
@@ -210,7 +214,8 @@ class Runner:
                     if left:
                         self.observer.starts(left[0], before + len(jobs) - len(left) + 1, total)
             except Crashed as crash:
-                self.fail(left.pop(0), started, str(crash))
+                if left:  # else it died when all was done
+                    self.fail(left.pop(0), started, str(crash))
 
     def _batch(self, jobs: Sequence[Job]) -> Batch:
         return Batch(
