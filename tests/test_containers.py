@@ -254,9 +254,9 @@ def test_a_figure_that_cannot_be_written_costs_no_table(tmp_path: Path) -> None:
     (tmp_path / "figures").touch()
     target = resolve_target("cpu")
     machine = replace(target.machine, threads=1)
-    for job in make_plan(Catalog().find(["figure1"]), Options(rows=("deit_s",), only=("throughput",))).jobs:
+    for job in make_plan(Catalog().find(["table5"]), Options(rows=("deit_s",), only=frozenset(["throughput"]))).jobs:
         Store(tmp_path / "runs").save(result_of(job, machine=machine, software=dict(target.software)))
-    ran = run_harness(tmp_path, "reproduce", "figure1", "--rows", "deit_s", "--throughput-only", "--device", "cpu")
+    ran = run_harness(tmp_path, "reproduce", "table5", "--rows", "deit_s", "--throughput-only", "--device", "cpu")
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "jobs: 0 measured, 1 known already.  runs/")
     last = ran.stderr.splitlines()[-1]
     assert last.startswith("warning: -o figures/figure1.png: ")
@@ -298,7 +298,8 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(tmp_path: Path) -> None:
 def leave_a_child_and_die() -> None:
     """Die, and leave a child that holds whatever this process had open."""
     if os.fork() == 0:
-        time.sleep(40)
+        os.closerange(0, 3)  # else pytest's own output would wait for it
+        time.sleep(120)
         os._exit(0)
     os.abort()
 
@@ -307,7 +308,7 @@ def test_a_process_is_not_waited_for_that_left_a_child_and_died() -> None:
     started = time.monotonic()
     with pytest.raises(JobError, match=r"^the process was ended by SIGABRT$"):
         run_in_fresh_process(leave_a_child_and_die)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 100
 
 
 @pytest.fixture
@@ -336,7 +337,7 @@ def test_a_question_whose_process_died_is_not_waited_for_and_is_no_bug(monkeypat
     with pytest.raises(HarnessError, match=r"^the process was ended by SIGABRT$") as ended:
         launcher.unknown_models(("resnet18",))
     assert isinstance(ended.value, Crashed)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 100
 
 
 def test_a_process_that_lacks_processes_says_so(launcher: LocalLauncher) -> None:

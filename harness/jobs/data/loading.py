@@ -126,7 +126,7 @@ class _Parcel:
 
     def pin_memory(self) -> Any:  # noqa: ANN401 -- of any kind
         """Unpack the batch and pin its memory, as the data loader asks for."""
-        return pin_memory(self.unpack(self))
+        return pin_memory(self.unpack(self))  # type: ignore[no-untyped-call]
 
 
 def _shared_memory_limit(error: Exception) -> str:
