@@ -18,6 +18,7 @@ from harness.cleaning import printable
 from harness.cli import cluster, doctor, gate, listing, options, report, reproduce, runs
 from harness.cli.console import ExitCode, check_output, open_streams, print_error
 from harness.errors import HarnessError, did_you_mean
+from harness.machine.user import ensure_user_name
 
 # Failures of the system that can meet any file, and how the user can mend them; other errors of files are bugs.
 _OF_THE_SYSTEM = {
@@ -79,6 +80,7 @@ for command in (
 def main() -> NoReturn:
     """Run the command line; a mistake of the user ends in one sentence, a bug in its traceback."""
     open_streams()
+    ensure_user_name()
     options.drop_unusable_variables()
     code = _outcome()
     try:

@@ -95,7 +95,6 @@ def _confirm_training(clock: TrainingClock, requested: Options) -> None:
 
 def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Options) -> list[Path]:
     """Draw the figures that go with the tables, with the same settings, where something was measured."""
-    from harness.figure.draw import draw
     from harness.judge.judged import judged_tables
 
     settings = replace(requested, only=None, rows=(), columns=())
@@ -104,8 +103,15 @@ def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Opti
         runner, specs = outcome.runner, catalog.find([str(name)])
         (table,) = judged_tables(specs, settings, runner.store, runner.target.machine).tables
         if any(filled.measurement for filled in table.cells.values()):
-            drawn.append(Path("figures") / f"{name}.png")
-            draw(table, drawn[-1])
+            from harness.figure.draw import draw  # only then: it takes a second
+
+            path = Path("figures") / f"{name}.png"
+            try:
+                draw(table, path)
+            except HarnessError as error:  # what was measured is worth more than its figure
+                warn(f"{error}; `harness figure {name} -o FILE` draws it")
+            else:
+                drawn.append(path)
     return drawn
 
 

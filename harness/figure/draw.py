@@ -4,11 +4,15 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from harness import atomic
 from harness.errors import HarnessError
+
+try:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+except OSError as error:  # it needs a folder for its cache
+    raise HarnessError(f"nothing can be drawn: {error}") from None
+
 from harness.figure.catalog import select_chart
 from harness.figure.curves import LOSS, TOP1, curves_figure
 from harness.figure.epochs import epochs_figure

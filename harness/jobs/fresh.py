@@ -1,5 +1,6 @@
 """Run a function in a process of its own, so that nothing it leaves behind affects the next."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -7,10 +8,13 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from harness.errors import JobError
-from harness.run.launch.local import exit_message
+from harness.run.launch.local import PATIENCE, exit_message
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Seconds between two looks whether a process is still alive.
+LOOK_SECONDS = 1.0
 
 
 def run_in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -43,12 +47,19 @@ def start_in_fresh_process(function: Callable[P, T], *args: P.args, **kwargs: P.
     sender.close()
 
     def wait() -> T:
-        try:
-            kind, value = receiver.recv()
-        except EOFError:
-            process.join()
-            raise JobError(exit_message(process.exitcode)) from None
-        process.join()
+        # Processes that it started may outlive it, and hold the other end of the pipe open.
+        while not receiver.poll(LOOK_SECONDS) and process.is_alive():
+            pass
+        answer = None
+        with contextlib.suppress(EOFError):
+            answer = receiver.recv() if receiver.poll() else None
+        process.join(PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join(PATIENCE)
+        if answer is None:
+            raise JobError(exit_message(process.exitcode))
+        kind, value = answer
         if kind == "error":
             raise JobError(value)
         return value  # type: ignore[no-any-return]

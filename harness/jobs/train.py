@@ -75,6 +75,7 @@ def train(  # noqa: PLR0913 -- what a training needs
         damaged: bool(facts["damaged_checkpoints"]),
         teacher_warning(job): True,
         **{facts[split].get("labels", ""): True for split in ("images", "tests")},
+        **dict.fromkeys(facts["limits"], True),
         **dict.fromkeys(score.chance_warnings(metrics, tests["classes_of"], tests["images"]), True),
     }
     return metrics, facts, [text for text, applies in warnings.items() if text and applies]

@@ -90,8 +90,8 @@ def run_batch(batch: Batch, pipe: Connection) -> None:
     _start_child()
     # NVML counts GPUs in the order of their bus; CUDA would count them by speed.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    _redirect_output(str(batch.runs / "worker.log"))
     store = Store(batch.runs)
+    _redirect_output(str(store.log))
     # Files without a result are left alone while it may follow.
     folders = [store.root / job.key for job in batch.jobs if job.kind in ("evaluate", "train")]
     # A stopped training leaves a checkpoint, and the other jobs undone.

@@ -1,19 +1,23 @@
 """The lock that keeps two processes from measuring throughput on one machine at the same time."""
 
 import contextlib
-import getpass
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from harness.errors import HarnessError
+from harness.machine.user import temporary_folder, user_id
+
 
 def speed_lock() -> Path:
-    """Return the lock file that every harness of this user holds while it measures throughput on this machine."""
-    return Path(tempfile.gettempdir()) / f"harness-speed-{getpass.getuser()}.lock"
+    """Return the lock file that every harness of this user holds while it measures throughput on this machine.
+
+    Raises `HarnessError` if there is no folder for it.
+    """
+    return temporary_folder() / f"harness-speed-{user_id()}.lock"
 
 
 @contextmanager
@@ -21,13 +25,18 @@ def exclusive_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock while throughput is measured; where another process holds it, `report` which one, and wait.
 
     A suspended process holds the lock too and has to be found, so a file next to the lock has the holder's number.
+    The lock of a process that ends is free, however it ends.  Raises `HarnessError` if the file cannot be locked.
     """
     lock, holder = FileLock(path), path.with_suffix(".pid")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report(f"another harness{_process_in(holder)} measures throughput on this machine; waiting for it")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            report(f"another harness{_process_in(holder)} measures throughput on this machine; waiting for it")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        lock.release()
+        raise HarnessError(f"{path}: cannot be locked ({error}); name another folder with TMPDIR") from error
     try:
         with contextlib.suppress(OSError):  # on a full disk the others wait all the same
             holder.write_text(f"{os.getpid()}\n", encoding="ascii")

@@ -1,13 +1,13 @@
 """`Plan` -> `Result`s: what is missing is measured, and each result is saved before the next job starts."""
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from harness.errors import HarnessError
-from harness.machine.exclusive import exclusive_lock
+from harness.machine.exclusive import exclusive_lock, speed_lock
 from harness.plan.job import Job
 from harness.plan.plan import Plan, dependencies
 from harness.run.batches import share_processes
@@ -98,11 +98,13 @@ class Runner:
             for batch in share_processes(job for job in jobs if job.kind != "train"):
                 while not claims.take(batch):
                     time.sleep(LOOK_SECONDS)
-                exclusive = batch[0].exclusive
-                with exclusive_lock(self.target.lock, self.observer.waits) if exclusive else contextlib.nullcontext():
+                with self._alone() if batch[0].exclusive else nullcontext():
                     self._run_batch(self._left(batch, rerun=rerun), number, len(jobs))
                 claims.release(batch)
                 number += len(batch)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return exclusive_lock(self.target.lock or speed_lock(), self.observer.waits)
 
     def _left(self, jobs: Iterable[Job], *, rerun: bool) -> list[Job]:
         """Return the jobs that no other process has measured in the meantime; all of them to measure them again."""
@@ -209,6 +211,8 @@ class Runner:
         elif isinstance(message, Crashed):
             if job.key not in self.results:  # else it died when all was done
                 self.fail(job, pool.started[job.key], str(message))
+        elif isinstance(message, Exception):
+            raise message
         elif job.key not in self.results:
             raise KeyboardInterrupt  # something else stopped it: it has written a checkpoint, and this run stops too
 

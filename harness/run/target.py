@@ -1,11 +1,10 @@
 """`--device` -> where jobs are run: the device, the machine behind it and its software."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.machine import Machine, describe, gpu_index, gpus, software
-from harness.machine.exclusive import speed_lock
 from harness.plan.plan import Plan
 from harness.specs.kinds import SCRIPT
 
@@ -24,6 +23,7 @@ class ExecutionTarget:
     """Where jobs are run: the device by its name in torch, the machine behind it, and the installed versions.
 
     `devices` may share an evaluation pass; throughput is measured on `device` alone.  `workers` train side by side.
+    `lock` is the file of the exclusive lock (None: `speed_lock`).
     """
 
     device: str
@@ -31,7 +31,7 @@ class ExecutionTarget:
     software: Mapping[str, str]
     devices: tuple[str, ...] = ()
     workers: tuple[Worker, ...] = ()
-    lock: Path = field(default_factory=speed_lock)
+    lock: Path | None = None
 
     @property
     def all_devices(self) -> tuple[str, ...]:

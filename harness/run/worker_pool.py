@@ -2,16 +2,18 @@
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness.plan.job import Job
-from harness.run.launch import Crashed, LocalLauncher
+from harness.run.launch import LocalLauncher
+from harness.run.launch.local import PATIENCE_WITH_TRAINING
 from harness.run.messages import Batch, Progress, Saved
 from harness.run.target import Worker
 
-Message = Progress | Saved | Crashed | None
+Message = Progress | Saved | Exception | None
 
 
 class WorkerPool:
@@ -38,19 +40,20 @@ class WorkerPool:
         try:
             for message in self._launcher.run(batch):
                 self._messages.put((job, message))
-        except Crashed as crash:
-            self._messages.put((job, crash))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the other side waits for it
+            self._messages.put((job, error))
         self._messages.put((job, None))
 
     def next_message(self) -> tuple[Job, Message]:
-        """Wait for the next message of a training; None says that it has ended."""
+        """Wait for the next message of a training, or what ended it early; None says that it has ended."""
         job, message = self._messages.get()
         if message is None:
             self.idle.append(self.busy.pop(job.key))
         return job, message
 
     def stop(self) -> None:
-        """Stop all trainings, which first write a checkpoint."""
+        """Stop all trainings, which first write a checkpoint; one that does not end in time is left to its own end."""
         self._launcher.stop()
+        deadline = time.monotonic() + PATIENCE_WITH_TRAINING
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0, deadline - time.monotonic()))

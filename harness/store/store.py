@@ -49,6 +49,16 @@ class Store:
             raise StoreError(f"--runs {self.root}: is a file, not a folder; name another folder") from error
         except OSError as error:
             raise StoreError(f"--runs {self.root}: {_message(error)}") from error
+        try:
+            if self.log.exists():
+                self.log.open("ab").close()  # that of another user would end each job
+        except OSError as error:
+            raise StoreError(f"{self.log}: {_message(error)}") from error
+
+    @property
+    def log(self) -> Path:
+        """The file of what libraries print in a job."""
+        return self.root / "worker.log"
 
     def save(self, result: Result) -> Path:
         """Write a result and return its path; once this returns, the result is on the disk."""

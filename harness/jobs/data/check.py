@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from harness.errors import JobError, name_few
@@ -13,6 +12,7 @@ from harness.jobs.data.identity import imagenet_class_indices
 from harness.jobs.data.images import Images, UnreadableImage, image_facts
 from harness.jobs.data.walk import PICTURE, is_hidden
 from harness.machine import usable_cores
+from harness.machine.user import in_home
 from harness.run.messages import CheckReport
 
 NAMED = 5  # names that fit into a sentence
@@ -101,7 +101,7 @@ def _missing_classes(images: Images) -> list[str]:
 
 def _empty_folders(images: Images) -> list[str]:
     """Return the class folders that contain no image, nor a picture that was left out."""
-    root = Path(images.where).expanduser()
+    root = in_home(images.where)
     folder = split_folder(images, root) if root.is_dir() else None
     used = {name.partition("/")[0] for name in images.names if "/" in name}
     if folder is None or not used:

@@ -1,18 +1,38 @@
 """Images -> batches of pixels: each image is read once, and preprocessed once in each way."""
 
+import pickle
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from harness.jobs.data.images import Images, UnreadableImage, image_or_error
 from harness.jobs.data.preprocess import Pixels, Preprocessing
+
+# What the loader processes of this process lacked, a sentence each: warnings of what was measured with them.  From the
+# first on, batches go through pipes.
+LIMITS: dict[str, None] = {}
+
+_NO_PROCESS = (
+    "no process could be started that loads images ({}), so they were loaded between computations, which is slower: "
+    "give a container more of --pids-limit or --shm-size, or use --workers 0"
+)
+_NO_SHARED_MEMORY = (
+    "processes that load images could not use shared memory ({}; /dev/shm has {}), so images went through pipes, which "
+    "is slower: give a container more of --shm-size, or use fewer --workers"
+)
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where the C library has it
 
 
 @dataclass(kw_only=True)
@@ -45,16 +65,80 @@ def load_batches(
     dataset: Any = _Batches(images, views)
     if images.streamed:
         dataset, workers = _StreamedBatches(dataset, batches), min(workers, 1)
-    data_loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=None if images.streamed else cast("Any", batches),
-        num_workers=workers,
-        pin_memory=pin,
-        # Forked, they share the list of images; passing it to a fresh Python would cost seconds for a large one.
-        multiprocessing_context="fork" if workers else None,
+    sampler = None if images.streamed else cast("Any", batches)
+    return load(dataset, workers=workers, pin=pin, collate=lambda batch: batch, batch_size=None, sampler=sampler)
+
+
+def load(
+    dataset: Dataset[Any],
+    *,
+    workers: int,
+    pin: bool,
+    collate: Callable[[Any], Any],
+    **options: Any,  # noqa: ANN401 -- of torch's loader
+) -> Iterator[Any]:
+    """Load batches in so many worker processes, or in this one where they cannot be started, which `LIMITS` then says.
+
+    `collate` makes a batch of what the dataset gives.
+    """
+    packed = (lambda samples: _Parcel(collate(samples))) if workers else collate
+    # Forked, they share the list of images; passing it to a fresh Python would cost seconds for a large one.
+    start = "fork" if workers else None
+    loader = DataLoader(
+        dataset, num_workers=workers, pin_memory=pin, multiprocessing_context=start, collate_fn=packed, **options
     )
-    return cast("Iterator[ImageBatch]", iter(data_loader))
+    try:
+        batches = iter(loader)
+    except (OSError, RuntimeError, ImportError) as error:  # no more processes, threads or semaphores
+        if not workers:
+            raise
+        LIMITS[_NO_PROCESS.format(error)] = None
+        return load(dataset, workers=0, pin=pin, collate=collate, **options)
+    return map(_Parcel.unpack, batches) if workers else batches
+
+
+class _Parcel:
+    """A batch that leaves a worker process.
+
+    It is pickled by the worker itself, where an error can be dealt with.  Torch leaves that to a thread that drops what
+    it cannot pickle, so that the batch would be waited for in vain: where /dev/shm is full, or a process has too many
+    files open.
+    """
+
+    def __init__(self, batch: object) -> None:
+        self.limit = ""
+        if not LIMITS:
+            try:
+                self._content = bytes(ForkingPickler.dumps(batch))
+            except (OSError, RuntimeError) as error:
+                self.limit = _shared_memory_limit(error)
+                LIMITS[self.limit] = None
+        if LIMITS:
+            self._content = pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL)
+
+    @staticmethod
+    def unpack(batch: Any) -> Any:  # noqa: ANN401 -- of any kind
+        """Return the batch; one that was pinned has been unpacked."""
+        if not isinstance(batch, _Parcel):
+            return batch
+        LIMITS.update(dict.fromkeys(filter(None, (batch.limit,))))
+        return pickle.loads(batch._content)  # noqa: S301, SLF001 -- from our own process
+
+    def pin_memory(self) -> Any:  # noqa: ANN401 -- of any kind
+        """Unpack the batch and pin its memory, as the data loader asks for."""
+        return pin_memory(self.unpack(self))  # type: ignore[no-untyped-call]
+
+
+def _shared_memory_limit(error: Exception) -> str:
+    """Return the sentence for a batch that could not be shared, and remove the file that torch then leaves behind."""
+    name = re.search(r" for file </(\w+)>", str(error))
+    if name:
+        (_SHARED_MEMORY / name[1]).unlink(missing_ok=True)
+    try:
+        size = f"{shutil.disk_usage(_SHARED_MEMORY).total / 2**20:,.0f} MiB in all"
+    except OSError:
+        size = "no folder"
+    return _NO_SHARED_MEMORY.format(str(error).replace(name[0] if name else "", ""), size)
 
 
 class _Batches(Dataset[ImageBatch]):

@@ -1,7 +1,5 @@
 """What the user gave for a dataset, a folder, a tar file, or what timm reads -> its images, or how many (table 6)."""
 
-from pathlib import Path
-
 import numpy as np
 
 from harness.errors import JobError
@@ -9,6 +7,7 @@ from harness.jobs import Outcome
 from harness.jobs.data import files, sources
 from harness.jobs.data.images import DataSource, Images
 from harness.jobs.data.walk import LeftOut, describe_left_out
+from harness.machine.user import in_home
 from harness.plan.job import Job
 from harness.run.messages import Inputs, Progress, Report
 from harness.store.result import Measurement
@@ -27,7 +26,7 @@ def open_images(data: str, where: str, *, split: str = "test") -> Images:
     if name and prefix in sources.INDEXERS:
         return sources.INDEXERS[prefix](source, prefix, name)
     sharded = bool(prefix == "wds" and name)
-    path = Path(name if sharded else where).expanduser()
+    path = in_home(name if sharded else where)
     if not path.exists():
         raise source.error(f"there is no file or folder {path}")
     if sharded:
@@ -49,7 +48,7 @@ def _count_splits(data: str, where: str) -> tuple[dict[str, int], dict[str, Left
     counts: dict[str, int] = {}
     left_out: dict[str, LeftOut] = {}
     errors: list[JobError] = []
-    root = Path(where).expanduser()
+    root = in_home(where)
     for split in ("test", "train"):
         try:
             source = DataSource(data=data, where=where, split=split)

@@ -72,6 +72,7 @@ def evaluate_batch(
         outcome.add(evaluation_pass.run(devices))
     pass_facts = {
         **outcome.facts,
+        "limits": list(outcome.limits),
         "devices": list(devices),
         "groups": [[str(evaluation.job) for evaluation in group] for group in groups],
     }
@@ -153,7 +154,7 @@ def _score(
         warnings.append(f"{len(unreadable)} of {len(images):,} images could not be read and count as wrong: {names}")
     which = image_facts(images)
     warnings += [which[name] for name in ("labels", "encoding") if name in which]
-    warnings += score.chance_warnings(metrics, images.classes, len(images))
+    warnings += [*score.chance_warnings(metrics, images.classes, len(images)), *pass_facts["limits"]]
     facts |= {
         "images": which,
         "weights": evaluation.weights.file.facts,

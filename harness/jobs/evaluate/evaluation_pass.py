@@ -5,16 +5,16 @@ predictions are saved whenever a shard is complete.
 """
 
 import contextlib
-import multiprocessing
+import mmap
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import HarnessError, JobError
 from harness.jobs.data.images import Images
-from harness.jobs.data.loading import ImageBatch, load_batches
+from harness.jobs.data.loading import LIMITS, ImageBatch, load_batches
 from harness.jobs.data.preprocess import Preprocessing
 from harness.jobs.evaluate.device_batch import DeviceBatch, ThreadTuner
 from harness.jobs.evaluate.partial import PartialPredictions, Shard
@@ -44,12 +44,14 @@ class PendingEvaluation:
 class PassOutcome:
     """What a pass leaves besides partial predictions: why jobs failed, unreadable images, and where the time went.
 
-    `failed` is by the key of the job, `unreadable` by the position of the image; both say why.  `seconds` of reading
-    and of cropping are summed over the loader processes; `wall` is the time of the whole pass.
+    `failed` is by the key of the job, `unreadable` by the position of the image; both say why.  `limits` are sentences
+    about what kept images from being loaded as they should.  `seconds` of reading and of cropping are summed over the
+    loader processes; `wall` is the time of the whole pass.
     """
 
     failed: dict[str, str] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
+    limits: dict[str, None] = field(default_factory=dict)
     images: int = 0
     wall: float = 0.0
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -58,6 +60,7 @@ class PassOutcome:
         """Add the outcome of another group of models, or of another device."""
         self.failed |= other.failed
         self.unreadable |= other.unreadable
+        self.limits |= other.limits
         self.images += other.images
         self.wall += other.wall
         for name, value in other.seconds.items():
@@ -82,6 +85,28 @@ class PassOutcome:
         """What the result records of it."""
         seconds = {name: round(value, 3) for name, value in sorted(self.seconds.items())}
         return {"images_read": self.images, "wall": round(self.wall, 3), "seconds": seconds}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassCounter:
+    """How many of `total` images each process of a pass has done; `process` is the index of this one.
+
+    The forked processes share the memory: it needs no semaphore, and no room in /dev/shm.
+    """
+
+    total: int
+    done: memoryview
+    process: int = 0
+
+    @classmethod
+    def of(cls, processes: int, *, total: int) -> "PassCounter":
+        """Return the counter that processes which are forked from now on share."""
+        return cls(total=total, done=memoryview(mmap.mmap(-1, 8 * processes)).cast("Q"))
+
+    def add(self, images: int) -> int:
+        """Add the images that this process has done, and return those of all."""
+        self.done[self.process] += images
+        return sum(self.done)
 
 
 @dataclass(kw_only=True)
@@ -115,26 +140,21 @@ class EvaluationPass:
         missing = {shard for evaluation in self.evaluations for shard in evaluation.missing}
         shards = sorted(missing, key=lambda shard: shard.start)
         devices = devices[:1] if self.images.streamed else devices[: max(1, len(shards))]
-        counter = multiprocessing.get_context("fork").Value("Q", 0)
-        total = sum(len(shard) for shard in shards)
+        counter = PassCounter.of(len(devices), total=sum(len(shard) for shard in shards))
         started = time.perf_counter()
         if len(devices) == 1:
-            outcome = self._run_on(devices[0], shards, counter, total, workers=self.inputs.workers)
+            outcome = self._run_on(devices[0], shards, counter, workers=self.inputs.workers)
         else:
-            outcome = self._run_in_parallel(devices, shards, counter, total)
+            outcome = self._run_in_parallel(devices, shards, counter)
         outcome.wall = time.perf_counter() - started
         return outcome
 
-    def _run_in_parallel(
-        self,
-        devices: Sequence[str],
-        shards: Sequence[Shard],
-        counter: Any,  # noqa: ANN401 -- multiprocessing's values have no public type
-        total: int,
-    ) -> PassOutcome:
+    def _run_in_parallel(self, devices: Sequence[str], shards: Sequence[Shard], counter: PassCounter) -> PassOutcome:
         workers = max(1, self.inputs.workers // len(devices)) if self.inputs.workers else 0
         pending = [
-            start_in_fresh_process(self._run_on, device, shards[n :: len(devices)], counter, total, workers=workers)
+            start_in_fresh_process(
+                self._run_on, device, shards[n :: len(devices)], replace(counter, process=n), workers=workers
+            )
             for n, device in enumerate(devices)
         ]
         outcome = PassOutcome()
@@ -145,7 +165,7 @@ class EvaluationPass:
                 outcome.failed |= {evaluation.job.key: str(error) for evaluation in self.evaluations}
         return outcome
 
-    def _run_on(self, device: str, shards: Sequence[Shard], counter: Any, total: int, *, workers: int) -> PassOutcome:  # noqa: ANN401
+    def _run_on(self, device: str, shards: Sequence[Shard], counter: PassCounter, *, workers: int) -> PassOutcome:
         """Evaluate these shards on one device, in this process."""
         outcome = PassOutcome()
         with outcome.timed("load weights"):
@@ -156,7 +176,7 @@ class EvaluationPass:
         batches = _batches(shards, self._batch_size(device))
         positions = [positions for _, positions in batches]
         loader = load_batches(self.images, views, positions, workers=workers, pin=device != "cpu")
-        started, done_before = time.perf_counter(), counter.value
+        started, done_before = time.perf_counter(), counter.add(0)
         threads, device_batch = ThreadTuner(workers=workers if device == "cpu" else 0), DeviceBatch(device, views)
         ended = time.perf_counter()
         for (shard, _), batch in zip(batches, loader, strict=True):
@@ -170,13 +190,12 @@ class EvaluationPass:
             if batch.positions[-1] == shard.stop - 1:
                 with outcome.timed("write"):
                     self._save(shard, models, outcome)
-            with counter.get_lock():
-                counter.value += len(batch.positions)
-                done = counter.value
-            self._report_progress(done, total, (done - done_before) / (time.perf_counter() - started))
+            done = counter.add(len(batch.positions))
+            self._report_progress(done, counter.total, (done - done_before) / (time.perf_counter() - started))
             ended = time.perf_counter()
             threads.observe(computing=ended - arrived, reading=batch.read + batch.cut)
         threads.restore()
+        outcome.limits |= LIMITS
         return outcome
 
     def _load_models(self, device: str, outcome: PassOutcome) -> list[LoadedModel]:

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 from harness.errors import JobError
 from harness.jobs import Outcome, weights
 from harness.jobs.data.images import image_facts
-from harness.jobs.data.loading import load_batches
+from harness.jobs.data.loading import LIMITS, load_batches
 from harness.jobs.data.open import open_images
 from harness.jobs.data.preprocess import Preprocessing, normalise
 from harness.jobs.evaluate.evaluation_pass import BATCH_SIZE
@@ -65,7 +65,7 @@ def measure_token_cosines(job: Job, inputs: Inputs, report: Report, *, device: s
         "measured_on": len(sample),
         "by_layer": [learned, *by_layer.mean(axis=0).tolist()],
     }
-    return metrics, facts, file.warnings
+    return metrics, facts, [*file.warnings, *LIMITS]
 
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> Measurement:

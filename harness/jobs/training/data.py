@@ -11,9 +11,10 @@ from timm.data import Mixup, create_transform
 from timm.data.auto_augment import AugmentOp, RandAugment
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.random_erasing import RandomErasing
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from harness.jobs.data.images import Images
+from harness.jobs.data.loading import load
 from harness.jobs.data.preprocess import Preprocessing
 from harness.jobs.training import seeding
 from harness.jobs.training.distributed import World
@@ -134,11 +135,16 @@ def read_batches(  # noqa: PLR0913 -- what a loader needs to know
     images: Images, transform: Transform, epoch: Epoch, *, seed: int, first: int, workers: int, pin: bool
 ) -> Iterator[LabelledImages]:
     """Read the batches of an epoch from the `first` on: uint8 of shape (n, 3, res, res), and n class indices."""
-    loader = DataLoader(
+    return load(
         AugmentedImages(images, transform, seed=seed, epoch=epoch.number),
+        workers=workers,
+        pin=pin,
+        collate=_collate,
         batch_sampler=cast("Any", epoch.batches[first:]),
-        num_workers=workers,
-        pin_memory=pin,
-        multiprocessing_context="fork" if workers else None,
     )
-    return iter(loader)
+
+
+def _collate(samples: Sequence[tuple[Pixels, int]]) -> LabelledImages:
+    """Make a batch of samples; torch's own function does it in shared memory, of which there may be too little."""
+    pixels, labels = zip(*samples, strict=True)
+    return torch.from_numpy(np.stack(pixels)), torch.tensor(labels)

@@ -27,6 +27,7 @@ from harness.jobs.training.distributed import World
 from harness.jobs.training.run import ProcessContext, signal_handler, stop_signals, train_in_process
 from harness.jobs.training.trainer import TrainingStopped
 from harness.plan.job import Job
+from harness.run.launch.local import PATIENCE_WITH_TRAINING, place_sockets
 from harness.run.messages import Inputs, Progress, Report
 from harness.store.leftovers import PROCESS_FILES
 from harness.store.result import job_from_data, job_to_data
@@ -71,9 +72,7 @@ def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: 
                 for progress in _progress_of(work.with_name(PROGRESS), job, torchrun, stop_requested):
                     report(progress)
             finally:
-                if torchrun.poll() is None:
-                    torchrun.terminate()
-                code = torchrun.wait()
+                code = _end(torchrun)
         outcome = work.with_name(OUTCOME)
         if not outcome.exists():
             raise JobError(
@@ -113,6 +112,16 @@ def _start_torchrun(work: Path, count: int) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, env=_environment())  # noqa: S603 -- our own command
 
 
+def _end(torchrun: "subprocess.Popen[bytes]") -> int | None:
+    """End torchrun, which gives its processes half a minute, unless it has ended; return its exit code."""
+    for end in (torchrun.terminate, torchrun.kill):
+        if torchrun.poll() is None:
+            end()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                torchrun.wait(PATIENCE_WITH_TRAINING / 2)  # before whoever waits for this process loses patience
+    return torchrun.poll()
+
+
 def _environment() -> dict[str, str]:
     """Return the environment in which the processes import this very package, and share the cores."""
     package = str(Path(__file__).resolve().parents[3])
@@ -139,6 +148,7 @@ def _progress_of(
 
 def main(work: Path) -> int:
     """Take part in the training that a file describes, and return the exit code."""
+    place_sockets()
     content = json.loads(work.read_text(encoding="utf-8"))
     device, inputs = content["context"]["device"], content["context"]["inputs"]
     kind = device.partition(":")[0]

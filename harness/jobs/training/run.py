@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from harness import atomic
 from harness.errors import JobError
 from harness.jobs.data.images import Images, image_facts
+from harness.jobs.data.loading import LIMITS
 from harness.jobs.data.open import open_images
 from harness.jobs.precision import PRECISIONS
 from harness.jobs.training.checkpoint import Checkpoints, TrainingState
@@ -230,4 +231,5 @@ def _facts(trainer: Trainer, state: TrainingState, digest: str) -> dict[str, Any
         "parameters": sum(parameter.numel() for parameter in trainer.student.parameters()),
         "hyperparameters": asdict(hyper),
         "logs": [CSV_NAME, EVENTS_NAME],
+        "limits": list(LIMITS),
     }

@@ -1,18 +1,22 @@
 """`Batch` -> messages: child processes on this machine, forked from one that has imported torch and timm."""
 
 import contextlib
+import errno
 import importlib
 import multiprocessing
+import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.connection import wait
+from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.machine.user import temporary_folder
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Inventory, Progress, Saved
 
@@ -21,9 +25,19 @@ PATIENCE, PATIENCE_WITH_TRAINING = 5, 120
 
 WORKER = "harness.jobs.worker"
 
+# Bytes that the path of a socket may have (on macOS), less the two names that multiprocessing adds to the folder.
+SOCKET_BYTES = 103 - len("/pymp-12345678/listener-12345678")
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 -- a folder with a random name is made in them
+
+_SHORTAGE = "a process could not be started or lacked something ({}); stop others, or raise the limits of the container"
+
 
 class Crashed(Exception):  # noqa: N818 -- reads as what happened
     """A child process died and left jobs without a result; the text says how."""
+
+
+class Killed(Crashed, HarnessError):  # noqa: N818 -- as above
+    """The system ended a child process; where that left no result, it is for the user to see to."""
 
 
 class LocalLauncher:
@@ -49,8 +63,9 @@ class LocalLauncher:
         """Start the process that all others are forked from, which inherits the settings of this one.
 
         It starts with SIGINT blocked: Ctrl-C reaches the whole process group, and a server that is importing torch
-        would print a traceback.
+        would print a traceback.  Raises `HarnessError` where it has no place for its socket.
         """
+        place_sockets()
         if self._context.get_start_method() == "forkserver":
             resource_tracker.ensure_running()  # the server would start it, which lifts the block
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -98,28 +113,54 @@ class LocalLauncher:
     def _messages(self, function: str, *arguments: object, patience: float = PATIENCE) -> Iterator[Any]:
         """Call a function of the worker in a child process and yield what it sends."""
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_call, args=(function, *arguments, theirs))
-        self.warm()
-        process.start()
+        try:
+            self.warm()
+            process = self._context.Process(target=_call, args=(function, *arguments, theirs))
+            process.start()
+        except (OSError, EOFError) as error:
+            raise HarnessError(_SHORTAGE.format(str(error) or "its server ended")) from error
         self.running.append(process)
         theirs.close()
         try:
             with contextlib.suppress(EOFError):
-                while True:
-                    wait([ours])
-                    yield ours.recv()
-            process.join()
+                # Processes that it started may outlive it, and hold the other end of the pipe open.
+                while ours in wait([ours, process.sentinel]):
+                    message = ours.recv()
+                    if isinstance(message, HarnessError):
+                        raise message
+                    yield message
+            process.join(PATIENCE_WITH_TRAINING)
         finally:
             self.running.remove(process)
-            if process.is_alive():
-                process.terminate()
-                process.join(patience)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            for end in (process.terminate, process.kill):
+                if process.is_alive():
+                    end()
+                    process.join(patience)
             ours.close()
         if process.exitcode != 0:
-            raise Crashed(exit_message(process.exitcode))
+            raise (Killed if (process.exitcode or 0) < 0 else Crashed)(exit_message(process.exitcode))
+
+
+def place_sockets() -> None:
+    """Have this process and its children make their sockets where a path is short enough, once.
+
+    Raises `HarnessError` if there is no such folder.
+    """
+    usual = str(temporary_folder())
+    for folder in (usual, *SHORT_FOLDERS):
+        if len(os.fsencode(folder)) <= SOCKET_BYTES:
+            try:
+                tempfile.tempdir = folder
+                util.get_temp_dir()
+            except OSError:
+                continue
+            finally:
+                tempfile.tempdir = usual
+            return
+    raise HarnessError(
+        f"TMPDIR={usual}: a socket in it would have too long a path, and {', '.join(SHORT_FOLDERS)} cannot be written; "
+        f"name a folder of at most {SOCKET_BYTES} bytes"
+    )
 
 
 def join_training(folder: Path, count: int) -> None:
@@ -127,13 +168,27 @@ def join_training(folder: Path, count: int) -> None:
     _call("join_training", folder, count)
 
 
-def _call(function: str, *arguments: object) -> None:
-    """Call a function of the worker: named, not imported, so that this side never imports torch."""
+def _call(function: str, *arguments: Any) -> None:  # noqa: ANN401 -- those of the function
+    """Call a function of the worker: named, not imported, so that this side never imports torch.
+
+    Where a process lacks what every process needs, it sends a `HarnessError` that says so.
+    """
     try:
-        worker = importlib.import_module(WORKER)
-    except (ImportError, MemoryError, OSError) as error:  # not installed, or too little memory
-        sys.exit(f"error: torch, torchvision and timm cannot be loaded ({error})")
-    getattr(worker, function)(*arguments)
+        getattr(importlib.import_module(WORKER), function)(*arguments)
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        if isinstance(arguments[-1], Connection) and _is_shortage(error):
+            arguments[-1].send(HarnessError(_SHORTAGE.format(str(error) or type(error).__name__)))
+        elif WORKER not in sys.modules:  # not installed, or too little memory
+            sys.exit(f"error: torch, torchvision and timm cannot be loaded ({error})")
+        else:
+            raise
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether an error says that processes, threads, memory, open files or the disk are used up."""
+    codes = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
+    used_up = isinstance(error, MemoryError) or "can't start new thread" in str(error)
+    return used_up or (isinstance(error, OSError) and error.errno in codes)
 
 
 def exit_message(exit_code: int | None) -> str:

@@ -4,7 +4,6 @@ Jobs are never queried one by one: one `squeue` lists all that wait or run, one 
 """
 
 import contextlib
-import getpass
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.machine.user import user_id
 
 # Seconds from the signal that announces a stop to the stop, in which a training writes its checkpoint; at most this
 # share of a short time limit.
@@ -226,7 +226,7 @@ class Slurm:
     def queued(self, ids: Iterable[str], name: str = "") -> dict[str, SlurmRecord]:
         """Return the pending and running tasks of arrays, or of the jobs called `name`, by `ID` or `ID_INDEX`."""
         requested = set(ids)
-        command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r|%N"]
+        command = ["squeue", "-h", "-r", "-u", user_id(), "-o", "%i|%T|%r|%N"]
         records = _records(self._run([*command, *(["-n", name] if name else [])]))
         return {number: record for number, record in records.items() if name or number.partition("_")[0] in requested}
 
