@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError, StoreError
 from harness.gate.baseline import Baseline, make_baseline
-from harness.gate.gate import BaselineJudge, Gate, GatedCell, Outcome, against_paper
+from harness.gate.gate import BaselineJudge, Evidence, Gate, GatedCell, Outcome, against_paper
 from harness.gate.paired import paired_test
 from harness.judge.verdict import Verdict
 from harness.report.gate import (
@@ -140,6 +140,7 @@ def test_without_predictions_of_both_the_tolerance_decides(old: Store, new: Stor
         "mine, top-1 of Tiny: 71.70 %, was 72.20 %: 0.500 points worse, 0.050 allowed",
     )
     (cell,) = judged(old, new, spec)
+    assert cell.evidence is not None
     assert cell.evidence.difference is not None
     assert [*vars(cell.evidence.difference).values()] == pytest.approx([-0.5] * 3)  # without pairs there is no interval
 
@@ -253,14 +254,18 @@ def test_a_text_is_held_where_it_is_the_same(
         result = result_of(job, minutes=minutes)
         store.save(replace(result, metrics={"optimizer": Measurement(unit="", value=name)}))
     (cell,) = judged(old, new, spec)
-    assert (cell.outcome, cell.evidence.now, cell.evidence.before) == (outcome, now, "AdamW")
+    assert cell.outcome is outcome
+    assert cell.evidence == Evidence(now=now, before="AdamW")
 
 
 def test_without_a_tolerance_no_difference_is_allowed(tmp_path: Path, old: Store, new: Store) -> None:
     spec = mine(tmp_path, SPEC.replace("tolerance = 0.05\n", ""))
     save_accuracy(old, spec, 0, images(right=722), files=False)
     save_accuracy(new, spec, 9, images(right=721), files=False)
-    assert [(cell.outcome, cell.evidence.allowed) for cell in judged(old, new, spec)] == [(Outcome.REGRESSED, 0.0)]
+    (cell,) = judged(old, new, spec)
+    assert cell.outcome is Outcome.REGRESSED
+    assert cell.evidence is not None
+    assert cell.evidence.allowed == 0
 
 
 def test_a_baseline_that_its_own_predictions_contradict_is_refused(old: Store, new: Store, spec: Spec) -> None:
