@@ -35,12 +35,14 @@ from harness.plan.job import Job
 from harness.plan.plan import Options, make_plan
 from harness.run.launch import Crashed, LocalLauncher, local
 from harness.run.messages import Batch, Inputs, Progress, Saved
-from harness.run.target import Worker, resolve_target
+from harness.run.observer import ProgressObserver
+from harness.run.runner import Runner
+from harness.run.target import ExecutionTarget, Worker, resolve_target
 from harness.run.worker_pool import WorkerPool
 from harness.specs import Catalog
 from harness.store.store import Store
 from tests.commands import clean_environment, run_harness, start_harness
-from tests.fakes import LAPTOP, result_of
+from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of
 from tests.trainings import PLAIN, smoke, trained
 
 COUNT = ("reproduce", "table5", "--rows", "resnet18", "--columns", "params", "--device", "cpu")
@@ -372,3 +374,19 @@ def test_whatever_ends_a_training_ends_the_wait_for_it(tmp_path: Path) -> None:
     reader.start()
     reader.join(10)
     assert [str(message) for message in messages] == ["no process for 1 job"]
+
+
+class DyingLauncher(FakeLauncher):
+    """Dies when it has saved all results, as a driver may that is torn down."""
+
+    def run(self, batch: Batch) -> Iterator[Progress | Saved]:
+        yield from super().run(batch)
+        raise Crashed("the process was ended by SIGSEGV")
+
+
+@pytest.mark.parametrize("job", [Job.of("count", {"model": "one", "res": 224}), smoke()], ids=["count", "training"])
+def test_a_process_that_dies_after_its_result_has_not_failed(tmp_path: Path, job: Job) -> None:
+    store, target = Store(tmp_path), ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS)
+    runner = Runner(store=store, launcher=DyingLauncher(), target=target, observer=ProgressObserver())
+    runner.measure([job])
+    assert [(result.job, result.error) for result in runner.measured] == [(job, None)]
