@@ -308,7 +308,7 @@ def test_the_result_of_a_training_that_is_gone_or_damaged_is_written_again(store
     assert left_in(store) == {}
     assert list(store.results(TRAIN)) == [result]
     assert path.read_text() == text
-    again = f"{path}: was gone while its weights are there; written again from its copy .{path.name}"
+    again = f"{path}: was gone while its weights are there; written again from its copy {path.name}.copy"
     assert store.damaged[-1] == again
     assert len(store.damaged) == (1 if how == "gone" else 2)
 
@@ -318,7 +318,7 @@ def test_no_result_comes_back_without_its_weights_or_after_it_was_removed(store:
     store.path_of(result).unlink()
     store.weights_of(result).unlink()
     assert list(store.results(TRAIN)) == []
-    copy = store.root / TRAIN.key / f".{result.id}.json"
+    copy = store.root / TRAIN.key / f"{result.id}.json.copy"
     assert left_in(store) == {copy: "copy of a result that is gone"}
     again = trained(store)
     store.remove(again)
@@ -328,4 +328,4 @@ def test_no_result_comes_back_without_its_weights_or_after_it_was_removed(store:
 def test_a_copy_is_no_result(harness: Command, store: Store) -> None:
     trained(store)
     assert len(harness("runs", "list").stdout.splitlines()) == 1
-    assert len(list(store.all_results())) == 1
+    assert len(list(store.all_results())) == len(list(store.root.rglob("*.json"))) == 1

@@ -25,7 +25,9 @@ SHARDS = ".parts-"
 PROCESS_FILES = ".processes-"
 
 _JOB_FOLDER = re.compile(r".+-[0-9a-f]{10}")
-_OF_A_RUN = re.compile(r"\.?(?P<run>\d{8}T\d{12}Z-[0-9a-f]{8})\.(?P<what>json|predictions\.npz|weights\.safetensors)")
+_OF_A_RUN = re.compile(
+    r"(?P<run>\d{8}T\d{12}Z-[0-9a-f]{8})\.(?P<what>json\.copy|predictions\.npz|weights\.safetensors)"
+)
 _DAMAGED = re.compile(r".+\.json\.damaged|checkpoint-\d{9}\.damaged")
 _LOGS = {"training.csv", "tensorboard"}
 _HALF_WRITTEN = "half-written"
@@ -168,11 +170,11 @@ def _reason_of_file(path: Path, names: AbstractSet[str]) -> str:
     of_run = _OF_A_RUN.fullmatch(path.name)
     if of_run is None or f"{of_run['run']}.json" in names:
         return ""
-    has_copy, has_weights = (of % of_run["run"] in names for of in (".%s.json", "%s.weights.safetensors"))
+    has_copy, has_weights = (of % of_run["run"] in names for of in ("%s.json.copy", "%s.weights.safetensors"))
     orphans = {
         "predictions.npz": "predictions without a result",
         "weights.safetensors": "" if has_copy else "weights without a result",
-        "json": "" if has_weights else "copy of a result that is gone",
+        "json.copy": "" if has_weights else "copy of a result that is gone",
     }
     return orphans[of_run["what"]]
 

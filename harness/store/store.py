@@ -15,6 +15,9 @@ from harness.plan.job import Job
 from harness.store.record import text_of
 from harness.store.result import Result, UnusableResultError, from_json, to_json
 
+# What follows the name of a result in the name of its copy.
+COPY = ".copy"
+
 # Ids shown in a message.
 SHOWN_IDS = 3
 
@@ -210,14 +213,14 @@ class Store:
     def _files_in(self, folder: Path, *, gone: bool = False) -> list[Path]:
         """Return the files of results in the folder of a job, newest first; also those `gone` that have a copy."""
         try:
-            everything = {name for name in os.listdir(folder) if name.endswith(".json")}  # noqa: PTH208
+            everything = os.listdir(folder)  # noqa: PTH208
         except FileNotFoundError:
             return []
         except OSError as error:
             self._report(f"{folder}: cannot be read ({error.strerror or error}); what is in it is not used")
             return []
-        names = {name.removeprefix(".") if gone else name for name in everything}
-        return [folder / name for name in sorted(names, reverse=True) if not name.startswith(".")]
+        names = {name.removesuffix(COPY) if gone else name for name in everything if not name.startswith(".")}
+        return [folder / name for name in sorted(names, reverse=True) if name.endswith(".json")]
 
     def _report(self, sentence: str) -> None:
         if sentence not in self.damaged:
@@ -270,8 +273,8 @@ class Store:
 
 
 def _copy_of(path: Path) -> Path:
-    """Return the file of the copy of a training's result: hidden, so that nothing takes it for a result."""
-    return path.with_name(f".{path.name}")
+    """Return the file of the copy of a training's result, with an ending by which nothing takes it for a result."""
+    return path.with_name(path.name + COPY)
 
 
 def read(path: Path) -> Result:
