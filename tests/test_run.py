@@ -1,6 +1,9 @@
 """Missing jobs are measured once, each result is saved before the next job starts, and none is lost."""
 
 import errno
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -8,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -18,7 +23,7 @@ from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, make_plan
 from harness.run.claims import Claims
-from harness.run.launch.local import Crashed, LocalLauncher, _call, exit_message
+from harness.run.launch.local import Crashed, LocalLauncher, _call, _received, exit_message
 from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
@@ -399,3 +404,28 @@ def test_what_timm_published_of_gpus_in_half_precision_is_left_to_gpus(machine: 
     words = "published for a GPU, in {}; needs --device cuda"
     assert blocked == ({words.format("float16"), words.format("bfloat16")} if machine is LAPTOP else {""})
     assert {planned.blocked for planned in fitted.cells if "-fp32-" in planned.cell.column.label} == {""}
+
+
+def send_later(pipe: Connection) -> None:
+    time.sleep(2)
+    pipe.send("late")
+
+
+def test_a_process_whose_fork_server_was_killed_is_heard_to_its_end() -> None:
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=send_later, args=(theirs,))
+    process.start()
+    theirs.close()
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    assert list(_received(ours, process)) == ["late"]
+
+
+def test_a_process_that_was_killed_ends_what_is_heard_though_another_holds_its_pipe() -> None:
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)  # held open here
+    process = context.Process(target=send_later, args=(theirs,))
+    process.start()
+    process.kill()
+    assert list(_received(ours, process)) == []
+    theirs.close()

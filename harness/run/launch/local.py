@@ -1,6 +1,5 @@
 """`Batch` -> messages: child processes on this machine, forked from one that has imported torch and timm."""
 
-import contextlib
 import errno
 import importlib
 import multiprocessing
@@ -8,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
@@ -22,6 +22,9 @@ from harness.run.messages import Batch, CheckReport, Inputs, Inventory, Progress
 
 # Seconds that a stopped process has to end; a training first writes its checkpoint.
 PATIENCE, PATIENCE_WITH_TRAINING = 5, 120
+
+# Seconds between two looks whether a process is there that sends nothing.
+LOOK_SECONDS = 1.0
 
 WORKER = "harness.jobs.worker"
 
@@ -122,23 +125,58 @@ class LocalLauncher:
         self.running.append(process)
         theirs.close()
         try:
-            with contextlib.suppress(EOFError):
-                # Processes that it started may outlive it, and hold the other end of the pipe open.
-                while ours in wait([ours, process.sentinel]):
-                    message = ours.recv()
-                    if isinstance(message, HarnessError):
-                        raise message
-                    yield message
-            process.join(PATIENCE_WITH_TRAINING)
+            yield from _received(ours, process)
+            _await_end(process.pid, PATIENCE_WITH_TRAINING)
         finally:
             self.running.remove(process)
-            for end in (process.terminate, process.kill):
-                if process.is_alive():
-                    end()
-                    process.join(patience)
+            for end in (signal.SIGTERM, signal.SIGKILL):
+                if process.pid is not None and _is_running(process.pid):
+                    os.kill(process.pid, end)
+                _await_end(process.pid, patience)
+            process.join(0)
             ours.close()
         if process.exitcode != 0:
             raise (Killed if (process.exitcode or 0) < 0 else Crashed)(exit_message(process.exitcode))
+
+
+def _received(pipe: Connection, process: BaseProcess) -> Iterator[Any]:
+    """Yield what a process sends until it has ended.
+
+    Processes that it started may outlive it and hold the other end of the pipe open.  The end of the fork server, which
+    would tell of the end of the process, looks like it.
+    """
+    watched: list[Any] = [pipe, process.sentinel]
+    while pipe in (ready := wait(watched, LOOK_SECONDS)) or _is_running(process.pid):
+        if pipe in ready:
+            try:
+                message = pipe.recv()
+            except EOFError:
+                return
+            if isinstance(message, HarnessError):
+                raise message
+            yield message
+        elif ready:
+            watched = [pipe]
+
+
+def _is_running(pid: int | None) -> bool:
+    """Whether a process is there that has not ended; the server that would tell of its end may be gone."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:  # a system without /proc
+        return True
+    return state != "Z"
+
+
+def _await_end(pid: int | None, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while _is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def place_sockets() -> None:
@@ -176,8 +214,9 @@ def _call(function: str, *arguments: Any) -> None:  # noqa: ANN401 -- those of t
     try:
         getattr(importlib.import_module(WORKER), function)(*arguments)
     except (ImportError, MemoryError, OSError, RuntimeError) as error:
-        if isinstance(arguments[-1], Connection) and _is_shortage(error):
-            arguments[-1].send(HarnessError(_SHORTAGE.format(str(error) or type(error).__name__)))
+        pipe = next((last for last in arguments[-1:] if isinstance(last, Connection)), None)
+        if pipe is not None and _is_shortage(error):
+            pipe.send(HarnessError(_SHORTAGE.format(str(error) or type(error).__name__)))
         elif WORKER not in sys.modules:  # not installed, or too little memory
             sys.exit(f"error: torch, torchvision and timm cannot be loaded ({error})")
         else:
