@@ -16,6 +16,7 @@ import click
 from harness import atomic
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
+from harness.plan.plan import Options
 from harness.report import render_markdown
 from harness.report.export import FIELDS
 from harness.specs import Catalog
@@ -24,6 +25,7 @@ from harness.store.store import Store
 DOCS = Path(__file__).parent
 REFERENCE = DOCS.parent / "runs" / "reference"
 CPU_RESULTS = REFERENCE / "cpu-xeon-2-cores-2026-11-21"
+PROXY_RESULTS = REFERENCE / "proxy-digits-cpu-2026-11-30"
 
 _BLOCK = re.compile(r"(?<=<!-- generated: )(?P<name>[^>]+)(?P<open> -->\n).*?(?=<!-- /generated -->)", re.DOTALL)
 
@@ -37,10 +39,10 @@ def commands() -> Iterator[tuple[str, click.Command]]:
             yield name, command
 
 
-def reference_results(table: str, runs: Path) -> str:
+def reference_results(table: str, runs: Path, options: Options | None = None) -> str:
     """Return a table of stored results as `harness report --format markdown` prints it."""
     specs = Catalog().find([table])
-    (diff,) = judged_tables(specs, None, Store(runs), None).diffs
+    (diff,) = judged_tables(specs, options, Store(runs), None).diffs
     return render_markdown(diff)
 
 
@@ -83,6 +85,7 @@ def blocks() -> Mapping[str, Callable[[], str]]:
     """Return what makes each generated part, by the name in its marker."""
     return {
         "table5": lambda: reference_results("table5", CPU_RESULTS),
+        "table8-proxy": lambda: reference_results("table8", PROXY_RESULTS, Options(train=True, scale="proxy")),
         "export-columns": export_columns,
         "variables": variables,
         **{f"options of {name}": partial(option_list, command) for name, command in commands()},
