@@ -29,7 +29,7 @@ Command = Callable[..., Completed]
 
 def clean_environment(folder: Path, **variables: str) -> dict[str, str]:
     """Return an environment without settings of the harness, with one thread and an exclusive lock of its own."""
-    unset = ("HARNESS_", "_HARNESS_", "NO_COLOR", "COLUMNS", "GITHUB_")
+    unset = ("HARNESS_", "_HARNESS_", "NO_COLOR", "COLUMNS", "GITHUB_", "PYTHONIOENCODING")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
     return {**kept, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", **variables}
 

@@ -1,5 +1,6 @@
 """Images -> batches of pixels: each image is read once, and preprocessed once in each way."""
 
+import contextlib
 import pickle
 import re
 import shutil
@@ -32,6 +33,8 @@ _NO_SHARED_MEMORY = (
     "processes that load images could not use shared memory ({}; /dev/shm has {}), so images went through pipes, which "
     "is slower: give a container more of --shm-size, or use fewer --workers"
 )
+MIB = 2**20
+PLENTY = 1024 * MIB  # of shared memory, more than the batches of all loader processes at once
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- where the C library has it
 
 
@@ -109,7 +112,7 @@ class _Parcel:
         self.limit = ""
         if not LIMITS:
             try:
-                self._content = bytes(ForkingPickler.dumps(batch))
+                self._content = _pickled_with_shared_memory(batch)
             except (OSError, RuntimeError) as error:
                 self.limit = _shared_memory_limit(error)
                 LIMITS[self.limit] = None
@@ -129,13 +132,26 @@ class _Parcel:
         return pin_memory(self.unpack(self))  # type: ignore[no-untyped-call]
 
 
+def _pickled_with_shared_memory(batch: object) -> bytes:
+    """Pickle a batch whose pixels are in shared memory.
+
+    Raises `OSError` or `RuntimeError` where there is not enough of it; with torch 2.4 the process would be killed.
+    """
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+        # Half, because other processes share batches at the same time.
+        if free < PLENTY and (size := len(pickle.dumps(batch, protocol=pickle.HIGHEST_PROTOCOL))) > free / 2:
+            raise RuntimeError(f"a batch has {size / MIB:,.1f} MiB, and {free / MIB:,.1f} MiB are free")
+    return bytes(ForkingPickler.dumps(batch))
+
+
 def _shared_memory_limit(error: Exception) -> str:
     """Return the sentence for a batch that could not be shared, and remove the file that torch then leaves behind."""
     name = re.search(r" for file </(\w+)>", str(error))
     if name:
         (_SHARED_MEMORY / name[1]).unlink(missing_ok=True)
     try:
-        size = f"{shutil.disk_usage(_SHARED_MEMORY).total / 2**20:,.0f} MiB in all"
+        size = f"{shutil.disk_usage(_SHARED_MEMORY).total / MIB:,.0f} MiB in all"
     except OSError:
         size = "no folder"
     return _NO_SHARED_MEMORY.format(str(error).replace(name[0] if name else "", ""), size)

@@ -39,10 +39,6 @@ class Crashed(Exception):  # noqa: N818 -- reads as what happened
     """A child process died and left jobs without a result; the text says how."""
 
 
-class Killed(Crashed, HarnessError):  # noqa: N818 -- as above
-    """The system ended a child process; where that left no result, it is for the user to see to."""
-
-
 class LocalLauncher:
     """Starts each batch in a fresh process of a fork server that has torch and timm imported already.
 
@@ -133,10 +129,10 @@ class LocalLauncher:
                 if process.pid is not None and _is_running(process.pid):
                     os.kill(process.pid, end)
                 _await_end(process.pid, patience)
-            process.join(0)
+            process.join(PATIENCE)  # the server tells how it ended
             ours.close()
         if process.exitcode != 0:
-            raise (Killed if (process.exitcode or 0) < 0 else Crashed)(exit_message(process.exitcode))
+            raise Crashed(exit_message(process.exitcode))
 
 
 def _received(pipe: Connection, process: BaseProcess) -> Iterator[Any]:
