@@ -156,7 +156,7 @@ def with_shared_memory(options: str) -> list[str]:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("size=1m", " MiB, and 1.0 MiB are free; /dev/shm has 1 MiB in all)"),
+        ("size=1m", " MiB are free; /dev/shm has 1 MiB in all)"),
         ("size=100m,ro", "Read-only file system"),
     ],
 )
