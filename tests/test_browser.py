@@ -152,6 +152,7 @@ def accessible_with_each_verdict_open(page: Page) -> None:
     assert set(VERDICTS.values()) == set(Verdict)
     for verdict in Verdict:
         button = page.locator(f"td[data-verdict='{verdict}']:not(.idle) > button").first
+        page.keyboard.press("Escape")  # the reason of the cell before may lie over this one
         button.click()
         expect(button).to_have_attribute("aria-expanded", "true")
         accessible(page)

@@ -140,7 +140,8 @@ def test_the_manual_documents_every_column() -> None:
         assert f"| `{name}` | {field.type} | {field.holds} |" in PAGE
 
 
-VISIBLE = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"], include_characters="\n"))
+# Beyond are tags and selectors of variants, which no font shows.
+VISIBLE = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"], include_characters="\n", max_codepoint=0xDFFFF))
 
 
 @given(VISIBLE, st.floats(allow_nan=False, allow_infinity=False))
