@@ -433,13 +433,16 @@ def test_a_result_that_may_not_be_read_and_a_folder_that_may_not_be_entered_are_
 # Whatever is wrong with a file, each command names it; tests/fuzz tries that at random.
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a real result of each kind."""
-    root = tmp_path_factory.mktemp("damaged")
+def with_real_results(root: Path) -> Path:
     for kind in KINDS:
         shutil.copytree(file_of(kind).parent, root / "runs" / file_of(kind).parent.name)
     return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a real result of each kind."""
+    return with_real_results(tmp_path_factory.mktemp("damaged"))
 
 
 def stored(folder: Path, kind: str) -> Path:

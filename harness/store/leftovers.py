@@ -56,11 +56,11 @@ def find_leftovers(root: Path) -> tuple[list[Leftover], list[str]]:
         if leftovers.keys() & {folder, *folder.parents}:
             continue  # it goes as a whole
         with contextlib.suppress(OSError), atomic.vacant(folder) as is_vacant:
-            found = {leftover.path: leftover for leftover in _leftovers_in(folder)}
+            left = {leftover.path: leftover for leftover in _leftovers_in(folder)}
             if is_vacant:
-                leftovers |= found
-                kept += _unfinished(folder, found.keys())
-            elif found:
+                leftovers |= left
+                kept += _unfinished(folder, left.keys())
+            elif left:
                 kept.append(f"{folder}: a process writes there; what it has not finished is left as it is")
     return list(leftovers.values()), kept
 

@@ -15,7 +15,7 @@ from harness.store.result import from_json, to_json
 from tests.commands import run_harness
 from tests.fuzz.mutations import damage
 from tests.fuzz.profiles import profile
-from tests.test_possible import KINDS, file_of
+from tests.test_possible import KINDS, file_of, with_real_results
 
 COMMANDS = [
     ("report", "table5", "--roofline"),
@@ -45,10 +45,7 @@ def test_damaged_text_is_refused_or_holds_a_result_that_is_possible(kind: str, d
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a real result of each kind."""
-    root = tmp_path_factory.mktemp("damaged")
-    for kind in KINDS:
-        shutil.copytree(file_of(kind).parent, root / "runs" / file_of(kind).parent.name)
-    return root
+    return with_real_results(tmp_path_factory.mktemp("damaged"))
 
 
 @given(command=st.sampled_from(COMMANDS), kind=st.sampled_from(KINDS), draw=DRAW)
