@@ -17,7 +17,7 @@ from harness import atomic
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
 from harness.plan.plan import Options
-from harness.report import render_markdown
+from harness.report import render_markdown, render_terminal
 from harness.report.export import FIELDS
 from harness.specs import Catalog
 from harness.store.store import Store
@@ -44,6 +44,13 @@ def reference_results(table: str, runs: Path, options: Options | None = None) ->
     specs = Catalog().find([table])
     (diff,) = judged_tables(specs, options, Store(runs), None).diffs
     return render_markdown(diff)
+
+
+def first_table() -> str:
+    """Return the table of some models as a terminal of 90 columns shows it, in a block of code."""
+    options = Options(rows=("resnet18", "deit_ti", "deit_s", "efficientnet_b0"))
+    (diff,) = judged_tables(Catalog().find(["table5"]), options, Store(CPU_RESULTS), None).diffs
+    return f"```text\n{render_terminal(diff, width=90, color=False)}```"
 
 
 def option_list(command: click.Command) -> str:
@@ -84,6 +91,7 @@ def export_columns() -> str:
 def blocks() -> Mapping[str, Callable[[], str]]:
     """Return what makes each generated part, by the name in its marker."""
     return {
+        "first table": first_table,
         "table5": lambda: reference_results("table5", CPU_RESULTS),
         "table8-proxy": lambda: reference_results("table8", PROXY_RESULTS, Options(train=True, scale="proxy")),
         "export-columns": export_columns,
@@ -100,7 +108,7 @@ def renew(page: str) -> str:
 
 def main() -> int:
     """Write the generated parts of every page; the exit code is 0."""
-    for path in sorted(DOCS.glob("*.md")):
+    for path in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))):
         before = path.read_text(encoding="utf-8")
         after = renew(before)
         if after != before:
