@@ -88,6 +88,16 @@ def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False, 
     return "\n".join(lines).rstrip() + "\n"
 
 
+def render_sheets_markdown(sheets: Sequence[Sheet]) -> str:
+    """Render tables one below the other, each with its title and summary."""
+    lines: list[str] = []
+    for shown in sheets:
+        lines += [f"### {markdown(shown.title)}", ""]
+        lines += [f"- {markdown(sentence)}" for sentence in shown.summary]
+        lines += [*([""] if shown.summary else []), *sheet_table(shown)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: Sequence[int] = (0,)) -> list[str]:
     """Return a table and an empty line; numbers are aligned to the right, `text_columns` to the left."""
     rule = "|".join("---" if number in text_columns else "--:" for number in range(len(heading)))

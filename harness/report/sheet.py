@@ -139,9 +139,8 @@ def table_sheet(diff: Diff, *, everything: bool = False, tolerances: bool = Fals
         rows_kept = [row for row in rows if _any(tried, [row], columns) or not _can_be_measured(diff, row)]
         left_out = _left_out(columns, kept, rows, rows_kept)
         rows, columns = rows_kept, kept
-    shown = [
-        _column(diff, rows, column, anything=bool(tried) or everything, tolerances=tolerances) for column in columns
-    ]
+    anything = bool(tried) or everything
+    shown = [column_of(diff, rows, column, anything=anything, tolerances=tolerances) for column in columns]
     groups = {row.key: heading for heading, members in formatting.row_groups(rows) for row in members}
     return Sheet(
         title=formatting.title(diff),
@@ -280,13 +279,22 @@ def _left_out(columns: list[Column], kept: list[Column], rows: list[Row], rows_k
 
 # What a column shows of a cell.
 
-_Entries = Callable[[JudgedCell], tuple[Entry, ...]]
+Entries = Callable[[JudgedCell], tuple[Entry, ...]]
 
 
-def _column(
-    diff: Diff, rows: Sequence[Row], column: Column, *, anything: bool, tolerances: bool
-) -> tuple[SheetColumn, _Entries]:
-    """Return a column's heading and parts, and what makes the entries of its cells."""
+def column_of(  # noqa: PLR0913
+    diff: Diff,
+    rows: Sequence[Row],
+    column: Column,
+    *,
+    anything: bool = True,
+    tolerances: bool = False,
+    published: bool = True,
+) -> tuple[SheetColumn, Entries]:
+    """Return a column's heading and parts, and what makes the entries of its cells.
+
+    Of a table in which not `anything` was measured they are the published values; `published` has those beside ours.
+    """
     cells = [diff.judged_cells[row.key, column.key] for row in rows]
     unit, words = formatting.remaining_unit(column.label, column.unit), any(cell.filled.cell.text for cell in cells)
     if _is_setting(diff, column) or not anything:
@@ -302,7 +310,7 @@ def _column(
     wanted = [
         (MEASURED, True),
         (BATCH, len(batches) > 1),
-        (PUBLISHED, any(text.published for text in texts)),
+        (PUBLISHED, published and any(text.published for text in texts)),
         (DIFFERENCE, any(text.difference for text in texts)),
         (TOLERANCE, tolerances),
         (VERDICT, True),

@@ -1,6 +1,6 @@
 """`Diff` -> the table as a terminal shows it: summary first, then the table, reasons and warnings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 from rich import box
@@ -40,6 +40,19 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
         _hanging(console, "note:", diff.spec.note, "dim")
     for warning in formatting.warnings(diff) if verbose else formatting.merged_warnings(diff, hint=", -v shows all"):
         _hanging(console, "warning:", warning, "yellow")
+    return _text(console)
+
+
+def render_sheets(sheets: Sequence[Sheet], *, width: int, color: bool) -> str:
+    """Render tables one below the other, each with its title and summary."""
+    console = plain_console(width, color=color)
+    for number, shown in enumerate(sheets):
+        if number:
+            console.print()
+        console.print(_shown(shown.title, style="bold"))
+        for sentence in shown.summary:
+            console.print(_shown(sentence))
+        _print_sheet(console, shown, headed=False)
     return _text(console)
 
 
