@@ -226,7 +226,8 @@ warning: ViT<tiny>: warm-up not steady after 9 iterations
 
 NOTHING_AT_112 = """\
 Table 12  Every verdict
-None of 16 values is measured; what was published is shown.
+None of 16 values is measured.
+This is what was published.
 
                                                 bf16 speed,
             by    #param., M   speed, im/s             im/s        top-1, %

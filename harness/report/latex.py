@@ -84,6 +84,7 @@ def render_latex(diffs: Sequence[Diff], published: str | None = None, *, everyth
         text
         for diff in diffs
         for number, sheet in enumerate(table_sheets(diff, everything=everything))
+        if sheet.columns
         for text in _floats(diff, sheet, published, again=number > 0)
     ]
     return "\n".join([BEGIN, *tables, END])
