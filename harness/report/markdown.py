@@ -84,8 +84,8 @@ def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False, 
         ]
         lines += collapsed("why cells are not plain matches", reasons)
         lines += collapsed("what each crop and head gives", _explanations(diff)) if explain else []
-        lines += collapsed("footnotes", notes)
-        lines += collapsed("warnings", [f"- {markdown(warning)}" for warning in formatting.merged_warnings(diff)])
+        warnings = [f"- warning: {markdown(warning)}" for warning in formatting.merged_warnings(diff)]
+        lines += collapsed("footnotes and warnings", [*notes, *warnings])
     return "\n".join(lines).rstrip() + "\n"
 
 
