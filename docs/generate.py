@@ -14,6 +14,7 @@ from textwrap import fill
 import click
 
 from harness import atomic
+from harness.cli.command import Command, by_group
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
 from harness.plan.plan import Options
@@ -47,8 +48,12 @@ def reference_results(table: str, runs: Path, options: Options | None = None) ->
 
 
 def option_list(command: click.Command) -> str:
-    """Return the options of a command with their help and defaults, one line each."""
-    return "".join(f"- {_entry(option)}\n" for option in command.params if isinstance(option, click.Option))
+    """Return the options of a command by group, with their help and defaults, one line each, and its examples."""
+    groups = by_group([option for option in command.params if isinstance(option, click.Option)])
+    lists = [f"{heading}:\n\n" + "".join(f"- {_entry(option)}\n" for option in options) for heading, options in groups]
+    examples = command.examples if isinstance(command, Command) else {}
+    commands = "\n".join(f"# {does}\n{text}" for text, does in examples.items())
+    return "\n".join([*lists, f"Examples:\n\n```sh\n{commands}\n```"])
 
 
 def _entry(option: click.Option) -> str:

@@ -96,7 +96,8 @@ def keep(runs: Path, spec: Path, *, value: float) -> None:
 def test_help_names_every_command(tmp_path: Path) -> None:
     ran = run_harness(tmp_path, "--help")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert tuple(re.findall(r"^  ([a-z]+)  ", ran.stdout.partition("Commands:")[2], re.MULTILINE)) == COMMANDS
+    sections = ran.stdout.partition("\nTables:")[2].partition("\nExamples:")[0]
+    assert tuple(sorted(re.findall(r"^  ([a-z]+)  ", sections, re.MULTILINE))) == COMMANDS
 
 
 def test_without_a_command_the_help_is_shown_and_the_usage_is_wrong(tmp_path: Path) -> None:
@@ -247,8 +248,8 @@ def test_the_shell_completes_kinds_of_jobs() -> None:
 
 @pytest.mark.parametrize("command", [[], ["runs"]], ids=["harness", "runs"])
 def test_no_line_of_the_help_is_cut_off(tmp_path: Path, command: list[str]) -> None:
-    commands = run_harness(tmp_path, *command, "--help").stdout.partition("Commands:")[2]
-    assert "\n" in commands
+    commands = run_harness(tmp_path, *command, "--help").stdout.partition("-h, --help")[2].partition("Examples:")[0]
+    assert commands.count("\n") > len(command)
     assert "..." not in commands
 
 
@@ -458,7 +459,6 @@ def test_a_mistake_is_answered_in_one_sentence(tmp_path: Path, mine: Path, argum
         ("report table5 --format xml", ["--format", "xml", "terminal", "markdown", "csv", "json"]),
         ("plan table5 --protocol old", ["--protocol", "old", "paper", "modern"]),
         ("plan table5 --repeats many", ["--repeats", "many"]),
-        ("report", ["Missing argument", "TABLE"]),
     ],
 )
 def test_a_mistake_that_click_finds_is_answered_in_one_line(tmp_path: Path, arguments: str, parts: list[str]) -> None:

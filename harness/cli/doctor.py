@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli import options
+from harness.cli.command import PLACE, Command
 from harness.cli.console import ExitCode, echo
 from harness.errors import did_you_mean, name_few
 from harness.machine import describe, gpus, software, torch_build
@@ -24,12 +25,21 @@ print(json.dumps(torch.cuda.get_arch_list() or (torch._C._cuda_getArchFlags() or
 """
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness doctor": "Show versions and devices, and whether this build of torch runs on them.",
+        "harness doctor --data imagenet=/data/imagenet": "Read every image, and name what is wrong.",
+        "harness doctor --weights DIR": "Show which weights of the tables a folder has.",
+    },
+)
 @options.data
 @options.weights
 @options.device
 @options.runs
-@options.option("--peaks", is_flag=True, help="Measure peak throughput and bandwidth of the device, and store them.")
+@options.option(
+    "--peaks", group=PLACE, is_flag=True, help="Measure peak throughput and bandwidth of the device, and store them."
+)
 def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, *, peaks: bool) -> int:
     """Show versions, devices, and problems of data or weights."""
     if weights is not None or data:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from harness.cli import options
+from harness.cli.command import Command, argument
 from harness.cli.completion import complete_tables
 from harness.cli.console import align, echo
 from harness.plan.job import Job
@@ -21,8 +22,22 @@ from harness.store.result import Result
 from harness.store.store import Store
 
 
-@click.command("list")
-@click.argument("table", required=False, shell_complete=complete_tables)
+@click.command(
+    "list",
+    cls=Command,
+    examples={
+        "harness list": "List every table, with what its jobs are.",
+        "harness list table5": "List its rows and columns, by the keys that --rows and --columns take.",
+    },
+)
+@argument(
+    "table",
+    required=False,
+    metavar="[TABLE]",
+    shell_complete=complete_tables,
+    describes="table5 or 5, icml:table6, or the path of a spec file  [default: list the tables]",
+    needs="the name of a table",
+)
 @options.edition
 def list_tables(table: str | None, edition: str) -> None:
     """List the tables, or the rows and columns of one."""
@@ -33,7 +48,13 @@ def list_tables(table: str | None, edition: str) -> None:
         echo(_list_spec(spec))
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness plan table5": "Show which jobs fill table 5, which of them are measured, and what blocks the others.",
+        "harness plan table2 --train --data imagenet=/data/imagenet": "Show its trainings, and their cost.",
+    },
+)
 @options.tables
 @options.selection
 @options.throughput

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.command import OUTPUT, RESULTS, TRAINING, Command
 from harness.cli.console import ExitCode, echo, note, warn
 from harness.cli.listing import TrainingClock, training_cost
 from harness.errors import HarnessError, did_you_mean
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 # once, without rich, numpy, pandas or matplotlib.
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness reproduce table5 --throughput-only --rows 'resnet18,deit_ti'": (
+            "Measure the throughput of two models, which takes a minute and needs no weights and no images."
+        ),
+        "harness reproduce table5 --data imagenet=/data/imagenet": "Fill the whole table; timm's hub has the weights.",
+        "harness reproduce table8 --train --scale proxy": "Train every row of the ablation at a small scale.",
+        "harness reproduce table5 --launcher slurm --partition gpu --gpus 1": "Measure on the nodes of a cluster.",
+    },
+)
 @options.tables
 @options.selection
 @options.throughput
@@ -36,10 +47,10 @@ if TYPE_CHECKING:
 @options.cluster
 @options.edition
 @options.runs
-@options.option("--yes", is_flag=True, help="Train at full scale without asking.")
-@options.option("--rerun", is_flag=True, help="Measure again even where results exist.")
-@options.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@options.option("-v", "--verbose", is_flag=True, help="Show the reason of every verdict.")
+@options.option("--yes", group=TRAINING, is_flag=True, help="Train at full scale without asking.")
+@options.option("--rerun", group=RESULTS, is_flag=True, help="Measure again even where results exist.")
+@options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
+@options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the reason of every verdict.")
 def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
     """Run what is missing, then print the tables."""
     catalog, requested = Catalog(edition=edition), options.make_options(params)

@@ -13,6 +13,7 @@ import click
 
 from harness import atomic
 from harness.cli import filters, options
+from harness.cli.command import FILTER, GATE, OUTPUT, Command, Group, argument
 from harness.cli.console import align, echo, terminal_width
 from harness.cli.options import open_store
 from harness.errors import HarnessError
@@ -30,13 +31,38 @@ HEADS = tuple(name.removeprefix("top1_") for name in KINDS["evaluate"].metrics i
 EXPORT_SUFFIXES = (".csv", ".parquet")
 
 
-@click.command()
-@click.argument("first", metavar="RUN")
-@click.argument("second", metavar="RUN")
-@options.option("--head", type=click.Choice(HEADS), help="Head whose predictions to compare  [default: the main one]")
-@options.option("--images", type=options.count(0), default=10, help="Differing images to list at most.")
+@click.command(
+    cls=Command,
+    examples={
+        "harness compare 20261121T200344 20261122T091012": "Compare the predictions of two evaluations.",
+        "harness compare a.json b.json --head distil --images 50": "Compare one head of two files, and list 50 images.",
+    },
+)
+@argument(
+    "first",
+    metavar="RUN",
+    describes="The id of a run or its beginning, as `harness runs list` shows it, or the file of a result.",
+    needs="the ids of two runs",
+    remedy="`harness runs list` shows the runs",
+)
+@argument(
+    "second",
+    metavar="RUN",
+    describes="The same, of the run to compare with.",
+    needs="a second run",
+    remedy="`harness runs list` shows the runs",
+)
 @options.option(
-    "--format", "form", type=click.Choice(("terminal", "json")), default="terminal", help="Format of the comparison."
+    "--head", group=GATE, type=click.Choice(HEADS), help="Head whose predictions to compare  [default: the main one]"
+)
+@options.option("--images", group=OUTPUT, type=options.count(0), default=10, help="Differing images to list at most.")
+@options.option(
+    "--format",
+    "form",
+    group=OUTPUT,
+    type=click.Choice(("terminal", "json")),
+    default="terminal",
+    help="Format of the comparison.",
 )
 @options.runs
 def compare(  # noqa: PLR0913 -- one parameter an option
@@ -65,7 +91,13 @@ def compare(  # noqa: PLR0913 -- one parameter an option
     echo(text, end="")
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    examples={
+        "harness runs list --kind throughput --since 7d": "List the throughput runs of the last week.",
+        "harness runs show 20261121T200344": "Show everything that is stored of a run.",
+    },
+)
 @click.pass_context
 def runs(context: click.Context) -> None:
     """List, show, prune and export stored runs."""
@@ -74,10 +106,16 @@ def runs(context: click.Context) -> None:
     context.default_map = dict.fromkeys(runs.commands, settings.get("compare", {}))
 
 
-@runs.command("list")
+@runs.command(
+    "list",
+    examples={
+        "harness runs list --limit 20": "List the newest 20 runs.",
+        "harness runs list --model 'deit_*' --failed": "List the failed runs of some models, with their errors.",
+    },
+)
 @options.runs
 @filters.options
-@options.option("--limit", type=options.count(1), help="Runs to list at most  [default: all]")
+@options.option("--limit", group=FILTER, type=options.count(1), help="Runs to list at most  [default: all]")
 def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """List runs, newest first: id, age, outcome, job and machine."""
     store, run_filter, now = open_store(runs), filters.RunFilter(**params), datetime.now(tz=UTC)
@@ -87,8 +125,14 @@ def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa:
     echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
 
 
-@runs.command()
-@click.argument("run")
+@runs.command(examples={"harness runs show 20261121T200344": "Show everything that is stored of a run."})
+@argument(
+    "run",
+    metavar="RUN",
+    describes="The id of a run or its beginning, as `harness runs list` shows it, or the file of a result.",
+    needs="the id of a run",
+    remedy="`harness runs list` shows the runs",
+)
 @options.runs
 def show(run: str, runs: Path) -> None:
     """Show everything that is stored of a run."""
@@ -96,11 +140,16 @@ def show(run: str, runs: Path) -> None:
     echo("\n".join(_describe(result, path, terminal_width())))
 
 
-@runs.command()
+@runs.command(
+    examples={
+        "harness runs prune --dry-run": "Show what would be removed.",
+        "harness runs prune --failed --before 30d --yes": "Remove failed runs that are older than 30 days.",
+    },
+)
 @options.runs
 @filters.options
-@options.option("--dry-run", is_flag=True, help="Only list what would be removed.")
-@options.option("--yes", is_flag=True, help="Remove without asking.")
+@options.option("--dry-run", group=OUTPUT, is_flag=True, help="Only list what would be removed.")
+@options.option("--yes", group=OUTPUT, is_flag=True, help="Remove without asking.")
 def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """Remove failed and superseded runs, and what killed processes left.
 
@@ -136,17 +185,25 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
         echo("nothing was removed")
 
 
-@runs.command()
+@runs.command(
+    examples={
+        "harness runs export -o runs.csv": "Write a line for each metric of each run.",
+        "harness runs export --mlflow -o mlruns": "Add the runs to a store of MLflow.",
+    },
+)
 @options.runs
 @filters.options
 @options.option(
     "-o",
     "--output",
+    group=OUTPUT,
     type=options.PATH,
     required=True,
     help="A .csv or .parquet file; for MLflow a folder, or a .db file.",
 )
-@options.option("--mlflow", is_flag=True, help="Add the runs to MLflow's store at -o, those that it does not have.")
+@options.option(
+    "--mlflow", group=OUTPUT, is_flag=True, help="Add the runs to MLflow's store at -o, those that it does not have."
+)
 def export(runs: Path, output: Path, *, mlflow: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """Write runs as CSV, Parquet or runs of MLflow.
 
