@@ -28,6 +28,7 @@ from rich.cells import cell_len
 from harness.cli.main import cli, stoppable
 from harness.machine import describe, gpus
 from harness.plan.plan import make_plan
+from harness.run.launch.local import LOADING
 from harness.run.launch.slurm import SlurmRecord
 from harness.specs import Catalog, load
 from harness.specs.catalog import shipped_specs
@@ -714,7 +715,7 @@ def read_until(process: subprocess.Popen[str], beginning: str) -> str:
 def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Path, mine: Path) -> None:
     first = measure(tmp_path)
     assert first.returncode == 0
-    assert [line.partition(":")[0] for line in first.stderr.splitlines()] == [
+    assert [line.partition(":")[0] for line in first.told.splitlines()] == [
         "[1/4] count test_vit at 160",
         "[2/4] count test_resnet at 160",
         "[3/4] throughput test_vit at 160",
@@ -741,8 +742,8 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
     mended = measure(tmp_path)
     assert mended.returncode == 0
     path_shown = damaged.relative_to(tmp_path)
-    lines = mended.stderr.splitlines()
-    assert lines[0] == "[1/1] count test_vit at 160: done"
+    lines = mended.told.splitlines()
+    assert lines[0] == "[1/1] count test_vit at 160: params 0.3712 M, macs 0.03764 GMAC"
     assert re.fullmatch(
         re.escape(f"warning: {path_shown}: is not complete JSON (")
         + r".*"
@@ -762,7 +763,7 @@ def test_an_unknown_model_is_refused_before_anything_is_measured(tmp_path: Path,
     assert (ran.returncode, ran.stdout) == (2, "")
     assert re.fullmatch(
         r"error: mine\.toml: row 'resnet': timm \S+ knows no model 'test_resnett'; did you mean 'test_resnet'\?\n",
-        ran.stderr,
+        ran.told,
     )
     assert results(tmp_path) == []
 
@@ -788,7 +789,10 @@ def test_a_model_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> No
     ran = measure(tmp_path, "--columns", "params")
     reason = "'test_vit' has patches of 16 pixels, which do not divide 50; choose a multiple"
     assert ran.returncode == 3
-    assert ran.stderr == f"[1/2] count test_vit at 50: failed: {reason}\n[2/2] count test_resnet at 160: done\n"
+    assert ran.told == (
+        f"[1/2] count test_vit at 50: failed: {reason}\n"
+        "[2/2] count test_resnet at 160: params 0.4697 M, macs 0.1025 GMAC\n"
+    )
     lines = ran.stdout.splitlines()
     assert [line.split() for line in lines[3:5]] == [["ViT", "!", "0.4"], ["ResNet", "0.47", "✓", "0.5", "−0.03"]]
     assert lines[5:] == [
@@ -810,7 +814,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert first == "[1/4] count test_vit at 160: done\n"
+    assert first == f"{LOADING}\n[1/4] count test_vit at 160: params 0.3712 M, macs 0.03764 GMAC\n"
     *others, last = stderr.splitlines(keepends=True)
     assert last == GO_ON
     assert [line for line in others if not line.startswith("[")] == []
@@ -844,7 +848,7 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(tmp_path: Path, mine
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, GO_ON)
+    assert (process.returncode, stderr) == (130, f"{LOADING}\n{GO_ON}")
     assert stdout.splitlines()[-2:] == ["4 missing.", "jobs: 0 measured, 0 known already.  runs/"]
 
 
@@ -865,7 +869,7 @@ def test_a_killed_run_leaves_no_process_behind_and_the_next_one_goes_on(tmp_path
     assert list((tmp_path / "runs").glob("*/.*")) == []
     after = measure(tmp_path)
     assert after.returncode == 0
-    assert [line.partition(":")[0] for line in after.stderr.splitlines()] == [
+    assert [line.partition(":")[0] for line in after.told.splitlines()] == [
         "[1/2] throughput test_vit at 160",
         "[2/2] throughput test_resnet at 160",
     ]

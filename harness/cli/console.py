@@ -7,7 +7,8 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TextIO
@@ -113,6 +114,20 @@ def echo(text: str = "", *, styled: bool = False, end: str = "\n") -> None:
 def note(text: str) -> None:
     """Print a line to stderr."""
     print(cleaning.one_line(text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def meanwhile(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show on stderr what is waited for until the block ends, where stderr is a terminal, which then forgets it."""
+    shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if shown:
+        # A line that is broken in two could not be taken back.
+        print(f"{cleaning.one_line(text)[: terminal_width() - 2]}…", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def warn(*warnings: str) -> None:

@@ -148,7 +148,7 @@ def _write_site(  # noqa: PLR0913
     cls=Command,
     examples={
         "harness figure figure1": "Draw throughput and accuracy over the published points.",
-        "harness figure table5 --style slides -o table5.svg": "Draw the chart of a table for slides.",
+        "harness figure table5 --chart runs --style slides -o table5.svg": "Draw throughputs for slides.",
     },
 )
 @argument(

@@ -268,16 +268,7 @@ def _read_evaluation(store: Store, run: str) -> "Evaluation":
 def _outcome(result: Result) -> str:
     from harness.cli.progress import outcome_line
 
-    if result.error is not None or {"top1", "throughput"} & result.metrics.keys():
-        return " ".join(outcome_line(result).split())  # an error may have several lines
-    first_two = [f"{name} {_value(metric)}" for name, metric in result.metrics.items()][:2]
-    return ", ".join(first_two) or outcome_line(result)
-
-
-def _value(metric: Measurement) -> str:
-    value = metric.value if isinstance(metric.value, str) else f"{metric.value:.6g}"
-    has_interval = metric.low is not None and metric.high is not None
-    return f"{value} {metric.unit}".rstrip() + (f" [{metric.low:.6g}, {metric.high:.6g}]" if has_interval else "")
+    return " ".join(outcome_line(result).split())  # an error may have several lines
 
 
 def _age(age: timedelta) -> str:
@@ -322,8 +313,10 @@ def _describe(result: Result, path: Path, width: int) -> Iterator[str]:
 
 
 def _with_samples(metric: Measurement) -> str:
+    from harness.cli.progress import value_text
+
     samples = ", ".join(f"{sample:.4g}" for sample in metric.samples)
-    return _value(metric) + (f", samples in {metric.sample_unit}: {samples}" if samples else "")
+    return value_text(metric) + (f", samples in {metric.sample_unit}: {samples}" if samples else "")
 
 
 def _lines(fields: Mapping[str, Any], width: int, indent: str) -> Iterator[str]:
