@@ -159,18 +159,77 @@ def test_plan_counts_the_distinct_jobs_of_a_table(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
     assert f"\ncount: {len(models)} distinct jobs, 0 measured already\n" in ran.stdout
     assert f"\nthroughput: {len(models)} distinct jobs, 0 measured already\n" in ran.stdout
-    assert ran.stdout.count("  count ") == len(models)
+    listed = ran.stdout.partition("\nthroughput: ")[0].splitlines()
+    assert sum(bool(re.match(r"  \w+ at \d+  ", line)) for line in listed) == len(models)
     assert not (tmp_path / "runs").exists()
+
+
+WIDE = [
+    ("list",),
+    ("list", "table5"),
+    ("list", "timm-speed"),
+    ("list", "--edition", "icml"),
+    ("plan", "table5", "--device", "cpu"),
+    ("plan", "timm-speed", "--device", "cpu"),
+    ("plan", "table3", "--train", "--scale", "proxy", "--rows", "class_distil", "--device", "cpu"),
+    ("plan", "table4", "--device", "cpu", "--data", "imagenet=x"),
+    ("runs", "list"),
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+@pytest.mark.parametrize("command", WIDE, ids=" ".join)
+def test_no_line_of_a_list_is_wider_than_the_window_and_no_word_is_lost(
+    tmp_path: Path, mine: Path, command: tuple[str, ...], width: int
+) -> None:
+    if command[0] == "runs":
+        keep(tmp_path / "runs", mine, value=100.0)
+    whole = run_harness(tmp_path, *command)
+    ran = run_harness(tmp_path, *command, COLUMNS=str(width))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line for line in ran.stdout.splitlines() if len(line) > width] == []
+    if command[0] == "plan":
+        # Words that are wider than their column are broken, and blocks of columns interleave their lines.
+        assert sorted("".join(ran.stdout.split())) == sorted("".join(whole.stdout.split()))
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_names_of_tables_and_models_are_whole_in_a_narrow_window(tmp_path: Path, width: int) -> None:
+    listed = run_harness(tmp_path, "list", COLUMNS=str(width)).stdout.splitlines()
+    names = [line.split()[0] for line in listed[1:] if not line.startswith(" ")]
+    assert sorted(names) == sorted(path.stem for path in shipped_specs().glob("*.toml"))
+    planned = run_harness(tmp_path, "plan", "table5", "--device", "cpu", COLUMNS=str(width)).stdout
+    assert [name for name in models_of("table5") if not re.search(rf"^  {name}( |$)", planned, re.MULTILINE)] == []
+
+
+def models_of(table: str) -> set[str]:
+    data = tomllib.loads((shipped_specs() / f"{table}.toml").read_text(encoding="utf-8"))
+    return {row["set"]["model"] for row in data["row"].values()}
+
+
+def test_in_a_narrow_window_runs_are_a_table_of_short_ids_under_their_machine(tmp_path: Path, mine: Path) -> None:
+    keep(tmp_path / "runs", mine, value=100.0)
+    ran = run_harness(tmp_path, "runs", "list", COLUMNS="80")
+    title, heading, *lines = ran.stdout.splitlines()
+    assert title == f"measured on {replace(describe('cpu'), threads=1).label}"
+    assert heading.split() == ["run", "age", "outcome", "job"]
+    ids = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert len(set(ids)) == len(ids) == 4
+    for run in ids:  # each is enough to find the run
+        assert run_harness(tmp_path, "runs", "show", run).returncode == 0
 
 
 def test_plan_shows_which_jobs_are_measured_already(tmp_path: Path, mine: Path) -> None:
     keep(tmp_path / "runs", mine, value=100.0)
     ran = run_harness(tmp_path, "plan", "mine.toml", "--device", "cpu")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.splitlines()[1:4] == [
+    assert ran.stdout.splitlines()[1:7] == [
         "",
         "count: 2 distinct jobs, 2 measured already",
-        "  count test_vit at 160  measured in 2 s  fills mine ViT: #param.",
+        "  fill #param. of mine",
+        "  job                 state            rows",
+        "  test_vit at 160     measured in 2 s  ViT",
+        "  test_resnet at 160  measured in 2 s  ResNet",
     ]
 
 
@@ -275,7 +334,7 @@ def test_without_results_a_report_names_what_is_missing(tmp_path: Path, mine: Pa
         "ViT              –  0.4                  –  1000\n"
         "ResNet           –  0.5                  –\n"
         "– missing\n"
-        "– missing: #param., speed of ViT, ResNet: not measured yet; run `harness reproduce` with these options\n"
+        "– missing: #param., speed of ViT, ResNet: not measured yet; `harness reproduce mine.toml` measures it\n"
         "4 missing.\n"
     )
     assert not (tmp_path / "runs").exists()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from textwrap import TextWrapper, wrap
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +14,7 @@ import click
 from harness import atomic
 from harness.cli import filters, options
 from harness.cli.command import FILTER, GATE, OUTPUT, Command, Group, argument
-from harness.cli.console import align, echo, terminal_width
+from harness.cli.console import UNBROKEN, align, break_lines, echo, terminal_width
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.specs.kinds import KINDS
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 HEADS = tuple(name.removeprefix("top1_") for name in KINDS["evaluate"].metrics if name.startswith("top1_"))
 
 EXPORT_SUFFIXES = (".csv", ".parquet")
+
+# Characters of an id down to the second, and columns of a window that has no room for the age of a run.
+TO_THE_SECOND = len("20261121T200344")
+NARROW = 70
 
 
 @click.command(
@@ -119,10 +123,9 @@ def runs(context: click.Context) -> None:
 def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """List runs, newest first: id, age, outcome, job and machine."""
     store, run_filter, now = open_store(runs), filters.RunFilter(**params), datetime.now(tz=UTC)
-    newest = islice(filter(run_filter.matches, store.all_results()), limit)
-    rows = [(run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in newest]
+    newest = list(islice(filter(run_filter.matches, store.all_results()), limit))
     none = f"no runs in {runs}/" if run_filter == filters.RunFilter() else f"no such runs in {runs}/"
-    echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
+    echo("\n".join(_table(newest, now, terminal_width(UNBROKEN)) if newest else [none]))
 
 
 @runs.command(examples={"harness runs show 20261121T200344": "Show everything that is stored of a run."})
@@ -280,16 +283,35 @@ def _age(age: timedelta) -> str:
     return f"{minutes / 60:.0f} h ago" if minutes < 36 * 60 else f"{minutes / 60 / 24:.0f} d ago"
 
 
-def _fit(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
-    """Return a line for each row where all fit; else id and age on one line and each other cell on its own."""
-    lines = align(rows)
-    if max(map(len, lines)) <= width:
-        yield from lines
-        return
-    for run, age, *others in rows:
-        yield f"{run}  {age}"
-        for other in others:
-            yield from wrap(other, width, initial_indent="  ", subsequent_indent="    ")
+def _table(runs: Sequence[Result], now: datetime, width: int) -> list[str]:
+    """Return runs as lines under a heading.
+
+    Where they do not fit, what all have is said once, the ids are cut to what tells them apart, and cells are broken.
+    """
+    labels = {run.machine.label for run in runs}
+    rows = [
+        ("run", "age", "outcome", "job", "machine"),
+        *((run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in runs),
+    ]
+    if max(map(len, align(rows))) <= width:
+        return align(rows)
+    rows = [(cut, *rest) for cut, (_, *rest) in zip(["run", *_short([run.id for run in runs])], rows, strict=True)]
+    if width < NARROW:  # the ids begin with the time
+        rows = [(run, *rest) for run, _, *rest in rows]
+    title = [f"measured on {labels.pop()}"] if len(labels) == 1 else []
+    rows = [row[:-1] for row in rows] if title else rows
+    # The name of the model, in the job, stays whole as long as anything else can be broken.
+    broken = [column for name in ("machine", "job", "outcome") if name in rows[0] for column in [rows[0].index(name)]]
+    return [*break_lines(title, width), *align(rows, width, broken=broken)]
+
+
+def _short(ids: Sequence[str]) -> list[str]:
+    """Return beginnings of ids, down to the second where that tells them apart."""
+    length = next(
+        (length for length in range(TO_THE_SECOND, len(ids[0])) if len({run[:length] for run in ids}) == len(ids)),
+        len(ids[0]),
+    )
+    return [run[:length] for run in ids]
 
 
 def _describe(result: Result, path: Path, width: int) -> Iterator[str]:
