@@ -14,6 +14,7 @@ from textwrap import fill
 import click
 
 from harness import atomic
+from harness.cli.command import Command, by_group
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
 from harness.plan.plan import Options
@@ -54,15 +55,20 @@ def first_table() -> str:
 
 
 def option_list(command: click.Command) -> str:
-    """Return the options of a command with their help and defaults, one line each."""
-    return "".join(f"- {_entry(option)}\n" for option in command.params if isinstance(option, click.Option))
+    """Return the options of a command by group, with their help and defaults, one line each, and its examples."""
+    groups = by_group([option for option in command.params if isinstance(option, click.Option)])
+    lists = [f"{heading}:\n\n" + "".join(f"- {_entry(option)}\n" for option in options) for heading, options in groups]
+    examples = command.examples if isinstance(command, Command) else {}
+    commands = "\n".join(f"# {does}\n{text}" for text, does in examples.items())
+    return "\n".join([*lists, f"Examples:\n\n```sh\n{commands}\n```"])
 
 
 def _entry(option: click.Option) -> str:
     # Not click's own text, whose form changes from version to version.
     short_first = sorted(option.opts, key=len)
     names = f"{', '.join(short_first)} {_value(option)}".strip()
-    default = f" [default: {option.default}]" if option.show_default and not option.is_flag else ""
+    value = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
+    default = f" [default: {value}]" if option.show_default and not option.is_flag else ""
     return f"`{names}`: {option.help or ''}{default}".replace("  [", " [").replace(":  ", ": ").rstrip(": ")
 
 

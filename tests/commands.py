@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from harness.cli import main
+from harness.run.launch.local import LOADING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,13 @@ class Completed:
     returncode: int
     stdout: str
     stderr: str
+
+    @property
+    def told(self) -> str:
+        """What is on stderr after the line that torch is being imported, without which no job runs."""
+        first, _, rest = self.stderr.partition("\n")
+        assert first == LOADING
+        return rest
 
 
 Command = Callable[..., Completed]

@@ -51,7 +51,7 @@ def labels_of(images: Path) -> dict[str, tuple[int, set[int]]]:
 def test_the_first_accuracy_of_a_new_user_is_labelled_as_a_sample(tmp_path: Path, images: Path, weights: Path) -> None:
     arguments = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
     run = harness(tmp_path, *arguments)
-    assert (run.returncode, run.stderr.count("\n")) == (0, 1)
+    assert (run.returncode, run.told.count("\n")) == (0, 1)
     assert "measured on 40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in run.stdout
     assert "0 of 2 values judged; 2 not comparable." in run.stdout
     (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")
@@ -241,7 +241,7 @@ def test_what_is_left_out_is_a_line_of_the_run_and_labels_in_another_numbering_e
     (flat / "val.txt").write_text("".join(f"{name} {(label + 1) % 1000}\n" for name, (label, _) in truth.items()))
     refused = harness(tmp_path, *arguments)
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"error: --data imagenet={flat}: ")
+    assert refused.told.startswith(f"error: --data imagenet={flat}: ")
     assert " labels are not among the ReaL labels of their images (1 in 10 is usual): classes are " in refused.stderr
     (flat / "val.txt").write_text("".join(f"{name} {label}\n" for name, (label, _) in truth.items()))
     run = harness(tmp_path, *arguments)
@@ -307,8 +307,8 @@ def test_data_is_written_as_name_and_path(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     run = harness(tmp_path, *EVALUATE, "--data", f"imagenet={tmp_path}/gone")
     assert run.returncode == 2
-    assert run.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
-    assert run.stderr.count("\n") == 1
+    assert run.told.startswith(f"error: --data imagenet={tmp_path}/gone: ")
+    assert run.told.count("\n") == 1
     assert not list((tmp_path).glob("runs/*/*.json"))
 
 
@@ -322,4 +322,4 @@ def test_data_can_be_given_in_the_settings_file_or_a_variable(tmp_path: Path, or
         )
         (tmp_path / "harness.toml").write_text(text, encoding="utf-8")
         run = harness(tmp_path, *EVALUATE)
-    assert run.stderr.startswith(f"error: --data imagenet={tmp_path}/gone: ")
+    assert run.told.startswith(f"error: --data imagenet={tmp_path}/gone: ")

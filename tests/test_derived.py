@@ -347,7 +347,7 @@ def test_a_ratio_of_speeds_is_judged_on_any_machine_and_their_difference_on_the_
             {"value": 120.0},
             None,
             "missing",
-            "value of Slow: not measured yet; run `harness reproduce` with these options",
+            "value of Slow: not measured yet; `harness reproduce FILE` measures it",
         ),
         ({"value": 120.0}, {"value": 1.0, "error": "out of memory"}, "failed", "value of Slow: out of memory"),
         (

@@ -194,7 +194,9 @@ def test_runs_are_listed_newest_first_with_their_outcome(harness: Command, store
         store.save(replace(result, id=new_id(now - age), started=now - age))
     ran = harness("runs", "list")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert [re.split(r"  +", line) for line in ran.stdout.splitlines()] == [
+    heading, *lines = ran.stdout.splitlines()
+    assert heading.split() == ["run", "age", "outcome", "job", "machine"]
+    assert [re.split(r"  +", line) for line in lines] == [
         [run, *described]
         for run, described in zip(
             ids(store),
@@ -220,7 +222,9 @@ def test_only_the_newest_runs_are_listed_where_a_limit_is_given(harness: Command
     for limit, listed in (("1", [3]), ("2", [3, 2]), ("9", [3, 2, 1])):
         ran = harness("runs", "list", "--limit", limit)
         assert (ran.returncode, ran.stderr) == (0, "")
-        assert [line.split()[0] for line in ran.stdout.splitlines()] == [run_of(SPEED, number).id for number in listed]
+        assert [line.split()[0] for line in ran.stdout.splitlines()[1:]] == [
+            run_of(SPEED, number).id for number in listed
+        ]
     ran = harness("runs", "list", "--limit", "0")
     assert ran == Completed(
         returncode=2, stdout="", stderr="error: Invalid value for '--limit': '0' is not a whole number of at least 1\n"
@@ -247,9 +251,11 @@ def test_the_folder_of_harness_toml_and_of_the_environment_holds_for_runs_too(ha
     for number, name in enumerate(("of_file", "of_variable")):
         Store(tmp_path / name).save(run_of(SPEED, number))
     (tmp_path / "harness.toml").write_text('runs = "of_file"\ndevice = "cpu"\n')
-    assert harness("runs", "list").stdout.startswith("20261121T120000000000Z-00000000  ")
+    listed = "\n20261121T120000000000Z-00000000  "
+    assert listed in harness("runs", "list").stdout
     assert harness("runs", "show", "2026").stdout.startswith("run       20261121T120000000000Z-00000000\n")
-    assert harness("runs", "list", HARNESS_RUNS="of_variable").stdout.startswith("20261121T120100000000Z-00000001  ")
+    listed = "\n20261121T120100000000Z-00000001  "
+    assert listed in harness("runs", "list", HARNESS_RUNS="of_variable").stdout
 
 
 # runs show

@@ -160,7 +160,7 @@ def test_the_index_page_says_what_is_missing_and_why_the_most_frequent_reason_fi
     front = tree(rendered(diff)["index.html"])
     text = page_text(front).partition("What is missing, and why")[2]
     assert text.startswith(
-        " – missing 3 cells : not measured yet; run `harness reproduce` with these options Table 12 (3) "
+        " – missing 3 cells : not measured yet; `harness reproduce FILE` measures it Table 12 (3) "
         "– missing 2 cells : needs --data imagenet=PATH Table 12 (2) "
         "– missing 1 cell : no public weights; needs --train Table 12 (1)"
     )

@@ -327,5 +327,5 @@ def test_no_result_comes_back_without_its_weights_or_after_it_was_removed(store:
 
 def test_a_copy_is_no_result(harness: Command, store: Store) -> None:
     trained(store)
-    assert len(harness("runs", "list").stdout.splitlines()) == 1
+    assert len(harness("runs", "list").stdout.splitlines()) == 2
     assert len(list(store.all_results())) == len(list(store.root.rglob("*.json"))) == 1

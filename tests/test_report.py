@@ -216,8 +216,7 @@ Left out for want of room: by.
 ✻ explained: top-1 of ViT<tiny>: matches timm (72.13), not the paper (72.2)
 · not comparable: bf16 speed of CNN|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 – missing: top-1 of CNN|small, CNN[big]: needs --data imagenet=PATH
-– missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; run `harness reproduce` with these
-           options
+– missing: bf16 speed of CNN[big], ViT<tiny>, ViT⚗↑384: not measured yet; `harness reproduce FILE` measures it
 – missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 ! failed: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
 [B1] Counted without the <head>.
@@ -241,7 +240,7 @@ Transformers
 ViT<tiny>   Cid        5           99.9[w]                          72.2
 ViT⚗↑384              86           85.9                 300         85.2[w]
 
-– missing: #param., speed, bf16 speed of 4 rows: not measured yet; run `harness reproduce` with these options
+– missing: #param., speed, bf16 speed of 4 rows: not measured yet; `harness reproduce FILE` measures it
 – missing: top-1 of CNN|small, CNN[big], ViT<tiny>: needs --data imagenet=PATH
 – missing: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 """
@@ -388,7 +387,7 @@ ViT⚗↑384                     300               –                     85.2[
 - ✻ **explained**: top-1 of ViT&lt;tiny>: matches timm (72.13), not the paper (72.2)
 - · **not comparable**: bf16 speed of CNN\|small: measured on Tesla V100-SXM2-16GB 16 GiB, published for A100 40GB
 - – **missing**: top-1 of CNN\|small, CNN\[big\]: needs --data imagenet=PATH
-- – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; run `harness reproduce` with these options
+- – **missing**: bf16 speed of CNN\[big\], ViT&lt;tiny>, ViT⚗↑384: not measured yet; `harness reproduce FILE` measures it
 - – **missing**: top-1 of ViT⚗↑384: no public weights: never released; needs --train (≈ 1,413 V100-hours)
 - ! **failed**: speed of ViT⚗↑384: out of memory at batch 1 under 16GiB; give more with --memory
 

@@ -219,12 +219,12 @@ def test_a_throughput_of_another_batch_size_is_named_with_the_option_that_shows_
         store, next(j for j in make_plan(plan.specs, Options(batch=8)).jobs if j["model"] == "a" and j.exclusive), 1
     )
     assert reason_of(plan, store, LAPTOP) == (
-        f"measured, but not with these options: batch = 8 (run {at_8.id}); `harness report` shows it with --batch 8"
+        f"measured, but with other settings: batch = 8 (run {at_8.id}); `harness report` shows it with --batch 8"
     )
     assert shown(plan, store, LAPTOP, batch=8) == at_8.id
     usual = save(store, job, 2)
     assert reason_of(plan, store, LAPTOP, batch=4) == (
-        f"measured, but not with these options: batch = auto, memory = 16GiB (run {usual.id}); "
+        f"measured, but with other settings: batch = auto, memory = 16GiB (run {usual.id}); "
         "`harness report` shows it without --batch"
     )
 
@@ -233,7 +233,7 @@ def test_a_throughput_of_another_machine_is_named_with_the_option_that_shows_it(
     save(store, job_of(plan, "throughput", "b"), 0)
     there = save(store, job_of(plan, "throughput", "a"), 1, machine=H200)
     assert reason_of(plan, store, LAPTOP) == (
-        f"measured, but not on this machine: on NVIDIA H200 140 GiB (run {there.id}); "
+        f"measured, but on another machine: on NVIDIA H200 140 GiB (run {there.id}); "
         "`harness report` shows it with --machine 'NVIDIA H200 140 GiB'"
     )
     assert shown(plan, store, LAPTOP, machine="NVIDIA H200 140 GiB") == there.id
@@ -245,7 +245,7 @@ def test_a_throughput_of_another_machine_and_protocol_needs_both_options(plan: P
     modern = make_plan(plan.specs, Options(protocol="modern"))
     there = save(store, job_of(modern, "throughput", "a"), 1, machine=H200)
     assert reason_of(plan, store, LAPTOP) == (
-        "measured, but not with these options: protocol = modern, memory = all, on NVIDIA H200 140 GiB "
+        "measured, but with other settings: protocol = modern, memory = all, on NVIDIA H200 140 GiB "
         f"(run {there.id}); "
         "`harness report` shows it with --protocol modern --memory all --machine 'NVIDIA H200 140 GiB'"
     )
@@ -283,7 +283,7 @@ def test_failures_and_other_models_were_not_measured(plan: Plan, store: Store) -
     save(store, Job.of(job.kind, {**dict(at_8.settings), "res": 384}), 2)
     copied = save(store, at_8, 3)
     store.path_of(copied).rename(store.root / at_8.key / "a-copy.json")
-    assert reason_of(plan, store, LAPTOP) == "not measured yet; run `harness reproduce` with these options"
+    assert reason_of(plan, store, LAPTOP) == "not measured yet; `harness reproduce FILE` measures it"
 
 
 def test_a_machine_on_which_nothing_was_measured_is_refused(plan: Plan, store: Store) -> None:

@@ -1,5 +1,6 @@
 """Verdicts: what is not comparable is never judged, and every verdict has its reason."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, dependencies, make_plan
 from harness.specs import Catalog, Spec, load
+from harness.specs.catalog import shipped_specs
 from harness.specs.checked import Scalar
 from harness.store.result import Measurement, Result
 from tests.fakes import LAPTOP, V100, images_of, result_of, with_facts, with_trainings
@@ -246,8 +248,36 @@ def test_what_was_not_measured_says_how_to_measure_it(tmp_path: Path) -> None:
     found = finding(tmp_path, "params", values="paper = { params = 12 }")
     assert (found.verdict, found.reason) == (
         "missing",
-        "not measured yet; run `harness reproduce` with these options",
+        "not measured yet; `harness reproduce FILE` measures it",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "options", "command"),
+    [
+        ("table5", "throughput", Options(), "harness reproduce table5"),
+        ("table5", "throughput", Options(batch=8), "harness reproduce table5 --batch 8"),
+        ("table5", "throughput", Options(protocol="modern"), "harness reproduce table5 --protocol modern --memory all"),
+        (
+            "table5",
+            "top1",
+            Options(data=frozenset({"imagenet"})),
+            "harness reproduce table5 --data imagenet=PATH",
+        ),
+        ("table8", "pretrained", Options(train=True, scale="proxy"), "harness reproduce table8 --train --scale proxy"),
+        ("mine.toml", "throughput", Options(), "harness reproduce mine.toml"),
+    ],
+)
+def test_what_to_type_names_the_table_and_the_options_that_decide_which_result_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, column: str, options: Options, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(shipped_specs() / "table5.toml", tmp_path / "mine.toml")
+    (spec,) = Catalog().find([name])
+    row = spec.rows[0].key if name == "table8" else "deit_s"
+    plan = make_plan([spec], replace(options, rows=(row,), columns=(column,)))
+    (cell,) = compare(fill(plan.specs[0], plan, {})).judged_cells.values()
+    assert (cell.verdict, cell.reason) == (Verdict.MISSING, f"not measured yet; `{command}` measures it")
 
 
 def test_a_metric_that_the_job_does_not_give_is_missing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from harness.cli import options
+from harness.cli.command import OUTPUT, Command
 from harness.cli.console import ExitCode, echo
 from harness.errors import HarnessError
 from harness.plan.job import Job
@@ -51,9 +52,11 @@ def cluster_target(settings: "Settings", runs: Path) -> "ExecutionTarget":
     return replace(here, machine=node[0], software=node[1]) if node else here
 
 
-@click.command()
+@click.command(
+    cls=Command, examples={"harness status -v": "Show every job that was submitted for runs/, finished or not."}
+)
 @options.runs
-@options.option("-v", "--verbose", is_flag=True, help="Show finished jobs as well.")
+@options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show finished jobs as well.")
 def status(runs: Path, *, verbose: bool) -> int:
     """Show the state of the jobs on the cluster.
 
@@ -95,7 +98,7 @@ def _job_line(job: Job, task: "TaskStatus", ledger: "Ledger") -> str:
     return line + (f"\n{'':<21}log {task.log}" if state in (State.FAILED, State.LOST) else "")
 
 
-@click.command()
+@click.command(cls=Command, examples={"harness cancel": "Cancel what was submitted for runs/; what is done is kept."})
 @options.runs
 def cancel(runs: Path) -> int:
     """Cancel the unfinished cluster jobs of a runs folder."""

@@ -7,15 +7,25 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
+from itertools import zip_longest
+from math import ceil
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, TextIO
 
 from harness import atomic, cleaning
 from harness.errors import HarnessError
 
 PIPE_WIDTH = 200
+
+# For what scripts read line by line.
+UNBROKEN = 1_000_000
+
+# The least width of a cell that is broken within words.
+NARROWEST_CELL = 8
 
 # What a table can be laid out in: COLUMNS may say anything.
 NARROWEST, WIDEST = 20, 1000
@@ -115,6 +125,20 @@ def note(text: str) -> None:
     print(cleaning.one_line(text), file=sys.stderr, flush=True)
 
 
+@contextmanager
+def meanwhile(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show on stderr what is waited for until the block ends, where stderr is a terminal, which then forgets it."""
+    shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if shown:
+        # A line that is broken in two could not be taken back.
+        print(f"{cleaning.one_line(text)[: terminal_width() - 2]}…", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def warn(*warnings: str) -> None:
     """Print warnings to stderr."""
     for warning in warnings:
@@ -127,16 +151,69 @@ def print_error(text: str) -> None:
         note(f"error: {line}")
 
 
-def terminal_width() -> int:
-    """Return the width of the terminal; a pipe gets long lines, unless COLUMNS is set."""
+def terminal_width(pipe: int = PIPE_WIDTH) -> int:
+    """Return the width of the terminal; a pipe gets long lines, of so many columns, unless COLUMNS is set."""
     known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-    return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST) if known else PIPE_WIDTH
+    return min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST) if known else pipe
 
 
-def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a line for each row, with columns of equal width."""
+def align(
+    rows: Sequence[Sequence[str]], width: int = UNBROKEN, *, broken: Sequence[int] = (), indent: int = 0
+) -> list[str]:
+    """Return rows as lines, with columns of equal width.
+
+    Where they do not fit in `width` columns, the cells of the `broken` columns are broken between words and, from the
+    last of these to the first, within words if need be.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    words = [
+        max((len(word) for cell in column for word in cell.split()), default=0) for column in zip(*rows, strict=True)
+    ]
+    excess = max(0, indent + sum(widths) + 2 * (len(widths) - 1) - width)
+    spare = {column: widths[column] - words[column] for column in broken}
+    share = min(1.0, excess / (sum(spare.values()) or 1))
+    for column, columns in spare.items():
+        widths[column] -= ceil(share * columns)
+        excess -= ceil(share * columns)
+    for column in reversed(broken):
+        cut = max(0, min(excess, widths[column] - NARROWEST_CELL))
+        widths[column] -= cut
+        excess -= cut
+    lines = []
+    for row in rows:
+        cells = [
+            wrap(cell, widths[column], break_on_hyphens=False) if column in broken else [cell]
+            for column, cell in enumerate(row)
+        ]
+        lines += [
+            f"{'':{indent}}{'  '.join(map(str.ljust, parts, widths))}".rstrip()
+            for parts in zip_longest(*cells, fillvalue="")
+        ]
+    return lines
+
+
+def break_lines(lines: Iterable[str], width: int) -> list[str]:
+    """Break lines that do not fit in `width` columns: where two blanks are, else between words.
+
+    What is continued is indented further.
+    """
+    broken = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        current = ""
+        for part in line.lstrip().split("  "):
+            if current and len(current) + 2 + len(part) <= width:
+                current += f"  {part}"
+                continue
+            if current:
+                broken.append(current)
+            first, rest = f"{indent}    " if current else indent, f"{indent}    "
+            *whole, current = wrap(
+                part, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+            ) or [""]
+            broken += whole
+        broken.append(current)
+    return broken
 
 
 def use_color() -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from harness.cli import options
-from harness.cli.console import ExitCode, echo
+from harness.cli.command import PLACE, Command
+from harness.cli.console import ExitCode, echo, meanwhile
 from harness.errors import did_you_mean, name_few
 from harness.machine import describe, gpus, software, torch_build
 from harness.plan.plan import make_plan
@@ -24,27 +25,35 @@ print(json.dumps(torch.cuda.get_arch_list() or (torch._C._cuda_getArchFlags() or
 """
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness doctor": "Show versions and devices, and whether this build of torch runs on them.",
+        "harness doctor --data imagenet=/data/imagenet": "Read every image, and name what is wrong.",
+        "harness doctor --weights DIR": "Show which weights of the tables a folder has.",
+    },
+)
 @options.data
 @options.weights
 @options.device
 @options.runs
-@options.option("--peaks", is_flag=True, help="Measure peak throughput and bandwidth of the device, and store them.")
+@options.option(
+    "--peaks", group=PLACE, is_flag=True, help="Measure peak throughput and bandwidth of the device, and store them."
+)
 def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, *, peaks: bool) -> int:
     """Show versions, devices, and problems of data or weights."""
     if weights is not None or data:
         sound = [_check_weights(weights)] if weights is not None else []
         sound += [_check_images(name, path) for name, path in data.items()]  # every one, also after a bad one
         return ExitCode.OK if all(sound) else ExitCode.SOME_FAILED
-    lines, healthy = _describe_environment()
-    echo("\n".join(lines))
+    healthy = _describe_environment()
     if peaks:
         return _measure_peaks(device, runs)
     return ExitCode.OK if healthy else ExitCode.SOME_FAILED
 
 
-def _describe_environment() -> tuple[list[str], bool]:
-    """Return a line for each version and device, and whether all of them work together."""
+def _describe_environment() -> bool:
+    """Print a line for each version and device; whether all of them work together."""
     here = describe("auto")
     lines = [f"device    {here.device}: {here.label}"]
     if here.device != "cpu":
@@ -52,18 +61,21 @@ def _describe_environment() -> tuple[list[str], bool]:
     lines += [f"{name.ljust(9)} {value}" for name, value in software(here).items()]
     torch, cuda = torch_build()
     lines.append(f"build     torch {torch}, " + (f"CUDA {cuda}" if cuda else "CPU only"))
-    architectures = _torch_architectures()
+    echo("\n".join(lines))
+    with meanwhile("importing torch"):
+        architectures = _torch_architectures()
     if architectures is None:
-        return [*lines, "problem   torch cannot be imported: run `python -c 'import torch'` to see why"], False
-    lines.append(f"compiled  for {' '.join(architectures) or 'no GPU'}")
-    healthy = True
+        echo("problem   torch cannot be imported: run `python -c 'import torch'` to see why")
+        return False
+    lines, healthy = [f"compiled  for {' '.join(architectures) or 'no GPU'}"], True
     for gpu in gpus():
         supported, advice = can_run(gpu.architecture, architectures)
         healthy = healthy and supported
         lines.append(f"cuda:{gpu.index}    {gpu.name}, {gpu.architecture}, driver {gpu.driver}: {advice}")
     if not gpus():
         lines.append("cuda      no NVIDIA driver answers; throughput is measured on the CPU")
-    return lines, healthy
+    echo("\n".join(lines))
+    return healthy
 
 
 def _torch_architectures() -> list[str] | None:
@@ -104,15 +116,17 @@ def _version(name: str) -> tuple[int, int]:
 
 def _check_weights(folder: Path) -> bool:
     """Print which weights of the shipped tables a folder has; whether those can be loaded."""
+    from harness.cli.progress import counting
     from harness.run.launch import LocalLauncher
     from harness.run.messages import Inputs
 
     inputs, launcher = Inputs(weights=folder), LocalLauncher()
     jobs = {job.weights_name: job for job in make_plan(Catalog().find(["all"])).all_jobs if job.weights_name}
-    inventory = launcher.inspect(inputs, tuple(jobs.values()))
-    absent = [name for name, reason in inventory.missing.items() if "no weights of" in reason]
-    problems = {name: reason for name, reason in inventory.missing.items() if name not in absent}
-    problems |= launcher.unfit_weights(inputs, tuple(jobs[name] for name in inventory.weights))
+    with counting(f"reading the weights in {folder}"):
+        inventory = launcher.inspect(inputs, tuple(jobs.values()))
+        absent = [name for name, reason in inventory.missing.items() if "no weights of" in reason]
+        problems = {name: reason for name, reason in inventory.missing.items() if name not in absent}
+        problems |= launcher.unfit_weights(inputs, tuple(jobs[name] for name in inventory.weights))
     sound = {name: digest for name, digest in inventory.weights.items() if name not in problems}
     lines = [f"weights   {len(sound)} of {len(jobs)} that the tables name: {folder}"]
     lines += [f"found     {name}, SHA-256 {str(digest)[:12]}…" for name, digest in sound.items()]
@@ -134,7 +148,7 @@ def _check_images(data: str, path: str) -> bool:
     from harness.run.messages import CheckReport, Inputs
 
     report = CheckReport()
-    with counting(f"checking {data}") as show:
+    with counting(f"reading the images of {data}") as show:
         for report in LocalLauncher().check(Inputs(data={data: path}), data):
             show(report.done, report.total)
     known = options.known_data_sets(make_plan(Catalog().find(["all"])))

@@ -12,6 +12,7 @@ from harness.cli.progress import make_observer
 from harness.machine import usable_cores
 from harness.plan.plan import Plan
 from harness.run.cluster import Controller
+from harness.run.forecast import Forecast
 from harness.run.launch import LocalLauncher
 from harness.run.launch.slurm import Settings, Slurm
 from harness.run.messages import Inputs
@@ -89,14 +90,19 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
         workers=cores if workers is None else workers,
         skip_unreadable=params["skip_unreadable"],
     )
-    observer = make_observer(quiet=params["quiet"], named=job_namer(plan))
-    runner = Runner(store=Store(runs), launcher=LocalLauncher(), target=target, observer=observer, inputs=inputs)
-    return runner, cluster
+    store, parallel = Store(runs), len(target.workers)
+    # Nothing here tells how long the queue of a cluster is.
+    forecast = Forecast.of(plan, store, target.machine, parallel=parallel) if cluster is None else None
+    observer = make_observer(quiet=params["quiet"], named=job_namer(plan), forecast=forecast)
+    launcher = LocalLauncher(announce=observer.waits)
+    return Runner(store=store, launcher=launcher, target=target, observer=observer, inputs=inputs), cluster
 
 
 @contextmanager
 def local_runner(store: Store, device: str, *, quiet: bool) -> Iterator[Runner]:
     """Prepare a store, and yield a runner on this machine for jobs that need no inputs."""
     store.prepare()
-    with make_observer(quiet=quiet) as observer:
-        yield Runner(store=store, launcher=LocalLauncher(), target=resolve_target(device), observer=observer)
+    target = resolve_target(device)
+    with make_observer(quiet=quiet, forecast=Forecast(store=store, machine=target.machine)) as observer:
+        launcher = LocalLauncher(announce=observer.waits)
+        yield Runner(store=store, launcher=launcher, target=target, observer=observer)

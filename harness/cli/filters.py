@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 
-import click
-
+from harness.cli.command import FILTER
 from harness.cli.completion import complete_kinds
-from harness.cli.options import GLOBS, KIND_LIST, ParsedType, stack
+from harness.cli.options import GLOBS, KIND_LIST, ParsedType, option, stack
 from harness.errors import HarnessError
 from harness.store.result import Result
 
@@ -62,14 +62,16 @@ def _matches_any(text: str, patterns: Iterable[str]) -> bool:
 
 TIME = ParsedType("age|date", parse_time)
 
+_option = partial(option, group=FILTER)
+
 # Without variables and harness.toml: what `prune` removes is written on its own command line.
 options = stack(
-    click.option(
+    _option(
         "--kind", "kinds", type=KIND_LIST, default="", shell_complete=complete_kinds, help="Only these kinds of jobs."
     ),
-    click.option("--model", "models", type=GLOBS, default="", help="Only these models."),
-    click.option("--machine", "machines", type=GLOBS, default="", help="Only these machines."),
-    click.option("--since", type=TIME, help="Only runs started since then, as 7d."),
-    click.option("--before", type=TIME, help="Only runs started before then, as 30d."),
-    click.option("--failed", is_flag=True, help="Only runs that failed."),
+    _option("--model", "models", type=GLOBS, default="", help="Only these models."),
+    _option("--machine", "machines", type=GLOBS, default="", help="Only these machines."),
+    _option("--since", type=TIME, help="Only runs started since then, as 7d."),
+    _option("--before", type=TIME, help="Only runs started before then, as 30d."),
+    _option("--failed", is_flag=True, help="Only runs that failed."),
 )

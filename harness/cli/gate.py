@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.command import GATE, OUTPUT, Command
 from harness.cli.console import ExitCode, check_output, echo, print_error, warn, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError, did_you_mean
@@ -40,36 +41,51 @@ def _parse_verdicts(text: str) -> frozenset["Verdict"]:
     return frozenset(known[word] for word in words if word != NONE)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness check table5": "Fail where a result deviates from the paper.",
+        "harness check table5 --baseline baseline.json --fail-on none --junit check.xml": (
+            "Fail where a result is worse than a baseline by more than chance, and write JUnit XML for CI."
+        ),
+    },
+)
 @options.tables
 @options.selection
 @options.throughput
 @options.machine
 @options.edition
 @options.runs
-@options.option("--baseline", type=options.PATH, help="Compare the results with this baseline as well.")
+@options.option("--baseline", group=GATE, type=options.PATH, help="Compare the results with this baseline as well.")
 @options.option(
     "--baseline-runs",
+    group=GATE,
     type=options.PATH,
     help="Folder with the runs of the baseline, for their predictions  [default: that of --runs]",
 )
 @options.option(
     "--fail-on",
+    group=GATE,
     default="deviates",
     type=options.ParsedType("verdict,...", _parse_verdicts),
     help="Verdicts against the paper that fail the check; none for none.",
 )
-@options.option("--allow-missing", is_flag=True, help="Pass cells that the baseline has and the results do not have.")
+@options.option(
+    "--allow-missing", group=GATE, is_flag=True, help="Pass cells that the baseline has and the results do not have."
+)
 @options.option(
     "--newest",
+    group=GATE,
     type=options.count(3, 10),
     default=3,
     help="Runs of each throughput to judge by: the newest clean ones since the baseline.",
 )
-@options.option("--junit", type=options.PATH, help="Write JUnit XML to this file as well.")
-@options.option("--github", is_flag=True, help="Print GitHub annotations as well, and write the job summary.")
-@options.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@options.option("-v", "--verbose", is_flag=True, help="Show the outcome of every cell.")
+@options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well.")
+@options.option(
+    "--github", group=OUTPUT, is_flag=True, help="Print GitHub annotations as well, and write the job summary."
+)
+@options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text.")
+@options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the outcome of every cell.")
 def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
     """Fail on deviations or regressions.
 
@@ -159,21 +175,30 @@ def _append_job_summary(text: str) -> None:
         raise HarnessError(f"GITHUB_STEP_SUMMARY={path}: {error.strerror}") from error
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness baseline table5 -o baseline.json": "Write what runs/ has of table 5.",
+        "harness baseline table5 --throughput-only --calibrate -o baseline.json": (
+            "First measure each throughput five times, so that the noise between runs is known."
+        ),
+    },
+)
 @options.tables
 @options.selection
 @options.throughput
 @options.edition
 @options.device
 @options.runs
-@options.option("-o", "--output", type=options.PATH, required=True, help="File to write.")
+@options.option("-o", "--output", metavar="FILE", group=OUTPUT, type=options.PATH, required=True, help="File to write.")
 @options.option(
     "--calibrate",
+    group=GATE,
     is_flag=True,
     help="First measure each throughput until it has --rounds clean runs, for the noise between runs.",
 )
-@options.option("--rounds", type=options.count(3, 10), default=ROUNDS, help="Runs for --calibrate.")
-@options.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@options.option("--rounds", group=GATE, type=options.count(3, 10), default=ROUNDS, help="Runs for --calibrate.")
+@options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
 def baseline(
     tables: tuple[str, ...],
     edition: str,

@@ -16,8 +16,9 @@ from click.core import ParameterSource
 from harness import __version__
 from harness.cleaning import printable
 from harness.cli import cluster, doctor, gate, listing, options, report, reproduce, runs
+from harness.cli.command import Group
 from harness.cli.console import ExitCode, check_output, open_streams, print_error
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError
 from harness.machine.user import ensure_user_name
 
 # Failures of the system that can meet any file, and how the user can mend them; other errors of files are bugs.
@@ -30,27 +31,16 @@ _OF_THE_SYSTEM = {
 }
 
 
-class _Commands(click.Group):
-    """Suggests the nearest command, and refuses what is no text before anything else looks at it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        for argument in args:
-            options.check_text(argument)
-        return super().parse_args(ctx, args)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"unknown command '{args[0]}'{did_you_mean(args[0], self.commands)}", ctx=None)
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
-    cls=_Commands,
-    invoke_without_command=True,
+    cls=Group,
     subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    examples={
+        "harness reproduce table5 --throughput-only --rows 'resnet18,deit_ti'": (
+            "Measure the throughput of two models, which takes a minute and needs no weights and no images."
+        ),
+        "harness report table5": "Print what was measured so far next to what was published.",
+    },
     epilog="""\b
 Completion of commands, options, tables, rows and columns:
   bash  eval "$(_HARNESS_COMPLETE=bash_source harness)"    in ~/.bashrc
@@ -60,21 +50,14 @@ Completion of commands, options, tables, rows and columns:
 @click.version_option(__version__, "-V", "--version", prog_name="harness")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Reproduce the tables of the DeiT paper and judge every cell.
-
-    Start with `harness reproduce table5 --throughput-only --rows 'resnet18,deit_ti'`.
-    """
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help(), err=True)
-        context.exit(ExitCode.USAGE)
+    """Reproduce the tables of the DeiT paper and judge every cell."""
     context.default_map = options.load_settings(cli.commands)
 
 
-for command in (
-    *(listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.figure, doctor.doctor),
-    *(gate.check, gate.baseline, runs.compare, runs.runs, cluster.status, cluster.cancel),
-):
-    cli.add_command(command)
+cli.add_section("Tables", listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.figure)
+cli.add_section("Regressions, in CI", gate.check, gate.baseline)
+cli.add_section("Stored results", runs.runs, runs.compare)
+cli.add_section("Machines", doctor.doctor, cluster.status, cluster.cancel)
 
 
 def main() -> NoReturn:

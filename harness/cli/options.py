@@ -12,6 +12,19 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from harness.cli.command import (
+    CELLS,
+    CLUSTER,
+    INPUTS,
+    OTHER,
+    PLACE,
+    RESULTS,
+    THROUGHPUT,
+    TRAINING,
+    Argument,
+    Option,
+    check_text,
+)
 from harness.cli.completion import complete_columns, complete_kinds, complete_rows, complete_tables
 from harness.cli.console import warn
 from harness.errors import HarnessError, abridged, did_you_mean
@@ -47,20 +60,6 @@ class ParsedType(click.ParamType):  # type: ignore[type-arg]  # generic only in 
             return self._parse(str(value))
         except HarnessError as error:
             self.fail(str(error), param, ctx)
-
-
-def check_text(text: str) -> str:
-    """Return a text that can be the name of a file or an argument of a program.
-
-    Raises `HarnessError` for any other.
-    """
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        raise HarnessError(f"'{text}' is no text; write it in the encoding of the terminal") from None
-    if "\0" in text:
-        raise HarnessError(f"'{text}' has a NUL character in it; leave it out")
-    return text
 
 
 class _PathType(click.Path):
@@ -178,9 +177,9 @@ def stack(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
-    """Make an option, with its default in the help."""
-    return click.option(*names, show_default=bool(settings.get("default")), **settings)
+def option(*names: str, group: str = OTHER, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
+    """Make an option, which the help shows in a group and with its default."""
+    return click.option(*names, cls=Option, group=group, show_default=bool(settings.get("default")), **settings)
 
 
 def _option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401 -- passed on to click
@@ -203,75 +202,120 @@ def _to_dictionary(
     return values
 
 
-tables = click.argument("tables", nargs=-1, required=True, metavar="TABLE...", shell_complete=complete_tables)
+tables = click.argument(
+    "tables",
+    cls=Argument,
+    nargs=-1,
+    required=True,
+    metavar="TABLE...",
+    shell_complete=complete_tables,
+    describes="table5 or 5, icml:table6, all, or the path of a spec file; `harness list` shows the names.",
+    needs="the name of a table",
+    remedy="`harness list` shows the tables",
+)
 
 edition = _option(
     "--edition",
+    group=CELLS,
     type=click.Choice(EDITIONS),
     default="arxiv",
     help="Edition for table numbers and published values; ICML's table 6 is arXiv's table 7.",
 )
 
-runs = _option("--runs", type=PATH, default=Path("runs"), help="Folder of the results.")
+runs = _option("--runs", group=RESULTS, type=PATH, default=Path("runs"), help="Folder of the results.")
 
 several_runs = _option(
     "--runs",
+    group=RESULTS,
     type=PATH,
     multiple=True,
-    default=(Path("runs"),),
+    default=("runs",),
     help="Folder of the results; with --by several, each with an option of its own.",
 )
 
-device = _option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
+device = _option("--device", group=PLACE, default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
 
 machine = _option(
     "--machine",
+    group=RESULTS,
     metavar="NAME",
     help="Show the throughputs of the machine with this in its name  [default: this one, else that of the newest]",
 )
 
 jobs = _option(
     "--jobs",
+    group=TRAINING,
     type=count(1),
     help="Trainings in parallel  [default: 1 at full scale, else one per GPU or core]",
 )
 
 selection = stack(
-    _option("--rows", type=GLOBS, default="", shell_complete=complete_rows, help="Only these rows."),
-    _option("--columns", type=GLOBS, default="", shell_complete=complete_columns, help="Only these columns."),
-    _option("--only", type=KIND_LIST, default="", shell_complete=complete_kinds, help="Only these kinds of jobs."),
-    _option("--throughput-only", is_flag=True, help="Same as --only throughput: needs no weights and no dataset."),
+    _option("--rows", group=CELLS, type=GLOBS, default="", shell_complete=complete_rows, help="Only these rows."),
+    _option(
+        "--columns", group=CELLS, type=GLOBS, default="", shell_complete=complete_columns, help="Only these columns."
+    ),
+    _option(
+        "--only",
+        group=CELLS,
+        type=KIND_LIST,
+        default="",
+        shell_complete=complete_kinds,
+        help="Only these kinds of jobs.",
+    ),
+    _option(
+        "--throughput-only",
+        group=CELLS,
+        is_flag=True,
+        help="Same as --only throughput: needs no weights and no dataset.",
+    ),
 )
 
 throughput = stack(
-    _option("--protocol", type=click.Choice(PROTOCOLS), help="Throughput protocol  [default: as in the spec]"),
+    _option(
+        "--protocol",
+        group=THROUGHPUT,
+        type=click.Choice(PROTOCOLS),
+        help="Throughput protocol  [default: as in the spec]",
+    ),
     _option(
         "--memory",
+        group=THROUGHPUT,
         type=ParsedType("amount", _check_memory),
         metavar="16GiB",
         help="Memory cap for the largest batch size.",
     ),
     _option(
-        "--batch", type=ParsedType("batch", _parse_batch), metavar="auto|largest|N", help="Batch size for throughput."
+        "--batch",
+        group=THROUGHPUT,
+        type=ParsedType("batch", _parse_batch),
+        metavar="auto|largest|N",
+        help="Batch size for throughput.",
     ),
-    _option("--repeats", type=count(2), help="Timed iterations  [default: as in the spec, 30]"),
+    _option("--repeats", group=THROUGHPUT, type=count(2), help="Timed iterations  [default: as in the spec, 30]"),
 )
 
 
 def _make_training(train: str, retrain: str) -> Callable[[F], F]:
     """Return the options of training with the help of two: some commands train, others show what was trained."""
     return stack(
-        _option("--train", is_flag=True, help=train),
+        _option("--train", group=TRAINING, is_flag=True, help=train),
         _option(
             "--scale",
+            group=TRAINING,
             type=click.Choice(SCALES),
             default="full",
             help="full: as published; proxy: a small stand-in that really trains; smoke: one or two epochs.",
         ),
-        _option("--seeds", type=count(1), help="Seeds of each training  [default: 1, or as the scale sets]"),
-        _option("--retrain", is_flag=True, help=retrain),
+        _option(
+            "--seeds", group=TRAINING, type=count(1), help="Seeds of each training  [default: 1, or as the scale sets]"
+        ),
+        _option("--retrain", group=TRAINING, is_flag=True, help=retrain),
         _pair_option(
-            "--set", "changes", type=ParsedType("name=value", _parse_change), help="Override a setting of every recipe."
+            "--set",
+            "changes",
+            group=TRAINING,
+            type=ParsedType("name=value", _parse_change),
+            help="Override a setting of every recipe.",
         ),
     )
 
@@ -285,46 +329,52 @@ show_training = _make_training(
 cluster = stack(
     _option(
         "--launcher",
+        group=PLACE,
         type=click.Choice(("local", "slurm")),
         default="local",
         help="Measure on this machine, or on the nodes of a Slurm cluster.",
     ),
-    _option("--detach", is_flag=True, help="Slurm: return when the jobs are submitted."),
-    _option("--partition", metavar="NAME", help="Slurm: partition  [default: the cluster's]"),
-    _option("--account", metavar="NAME", help="Slurm: account."),
-    _option("--qos", metavar="NAME", help="Slurm: quality of service."),
-    _option("--constraint", metavar="FEATURE", help="Slurm: features that a node must have."),
-    _option("--container", metavar="IMAGE", help="Slurm: container image, where the cluster has pyxis."),
+    _option("--detach", group=CLUSTER, is_flag=True, help="Return when the jobs are submitted."),
+    _option("--partition", group=CLUSTER, metavar="NAME", help="Partition  [default: the cluster's]"),
+    _option("--account", group=CLUSTER, metavar="NAME", help="Account."),
+    _option("--qos", group=CLUSTER, metavar="NAME", help="Quality of service."),
+    _option("--constraint", group=CLUSTER, metavar="FEATURE", help="Features that a node must have."),
+    _option("--container", group=CLUSTER, metavar="IMAGE", help="Container image, where the cluster has pyxis."),
     _option(
         "--hours",
+        group=CLUSTER,
         type=ParsedType("X", _parse_hours),
-        help="Slurm: time limit of a job; a training continues in the next  [default: as estimated]",
+        help="Time limit of a job; a training continues in the next  [default: as estimated]",
     ),
-    _option("--gpus", type=count(0), help="Slurm: GPUs per node  [default: 1 with --device cuda]"),
-    _option("--nodes", type=count(1), default=1, help="Slurm: nodes of a training."),
-    _option("--cpus", type=count(1), help="Slurm: CPU cores of a job  [default: 8 per GPU, else 1]"),
+    _option("--gpus", group=CLUSTER, type=count(0), help="GPUs per node  [default: 1 with --device cuda]"),
+    _option("--nodes", group=CLUSTER, type=count(1), default=1, help="Nodes of a training."),
+    _option("--cpus", group=CLUSTER, type=count(1), help="CPU cores of a job  [default: 8 per GPU, else 1]"),
     _option(
         "--job-memory",
+        group=CLUSTER,
         type=ParsedType("amount", _parse_amount),
         metavar="32GiB",
-        help="Slurm: memory per node  [default: 64GiB per GPU, else 3GiB]",
+        help="Memory per node  [default: 64GiB per GPU, else 3GiB]",
     ),
-    _option("--setup", multiple=True, metavar="COMMAND", help="Slurm: shell command to run before a job."),
+    _option("--setup", group=CLUSTER, multiple=True, metavar="COMMAND", help="Shell command to run before a job."),
     _pair_option(
         "--sbatch",
+        group=CLUSTER,
         type=ParsedType("name=value", partial(_split_pair, "NAME=VALUE, as reservation=deit")),
-        help="Slurm: another option of sbatch.",
+        help="Another option of sbatch.",
     ),
 )
 
 data = _pair_option(
     "--data",
+    group=INPUTS,
     type=ParsedType("name=path", partial(_split_pair, "NAME=PATH, as imagenet=/data/imagenet")),
     help="Where a dataset is: a folder, a tar, or wds/…, hfds/…, tfds/…, torch/….",
 )
 
 weights = _option(
     "--weights",
+    group=INPUTS,
     callback=_check_folder,
     type=PATH,
     metavar="DIR",
@@ -332,13 +382,23 @@ weights = _option(
 )
 
 loading = stack(
-    _option("--workers", type=count(0), help="Data-loading processes  [default: one per core]"),
-    _option("--skip-unreadable", is_flag=True, help="Count unreadable images as wrong predictions."),
+    _option("--workers", group=INPUTS, type=count(0), help="Data-loading processes  [default: one per core]"),
+    _option("--skip-unreadable", group=INPUTS, is_flag=True, help="Count unreadable images as wrong predictions."),
 )
 
 explaining = stack(
-    _option("--explain", is_flag=True, help="Include alternative crops; show the accuracy of each crop and head."),
-    _option("--allow-nearest", is_flag=True, help="Use the nearest public weights where the paper's are not public."),
+    _option(
+        "--explain",
+        group=INPUTS,
+        is_flag=True,
+        help="Include alternative crops; show the accuracy of each crop and head.",
+    ),
+    _option(
+        "--allow-nearest",
+        group=INPUTS,
+        is_flag=True,
+        help="Use the nearest public weights where the paper's are not public.",
+    ),
 )
 
 

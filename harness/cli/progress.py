@@ -1,22 +1,30 @@
 """Progress: live lines on a terminal, plain lines elsewhere, nothing with -q."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from rich.console import Console, Group
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from harness.cleaning import one_line
 from harness.cli.console import note
 from harness.plan.job import Job
+from harness.run.forecast import Forecast
 from harness.run.messages import Progress
 from harness.run.observer import ProgressObserver
-from harness.store.result import Result
+from harness.store.result import Measurement, Result
 
 MINUTE = 60.0
+
+# Columns of the bar, and those that are too few for one.
+WIDEST_BAR, NARROWEST_BAR = 40, 8
+
+# Redrawing must not disturb what is measured.
+REDRAWN_A_SECOND = 2
 
 JobNamer = Callable[[Job], str]
 
@@ -33,34 +41,74 @@ def outcome_line(result: Result) -> str:
     throughput = result.metrics.get("throughput")
     if throughput and not isinstance(throughput.value, str):
         return f"{throughput.value:.1f} im/s at batch {result.facts.get('batch')}, {result.seconds:.0f} s"
-    return "done"
+    first_two = [f"{name} {value_text(metric, digits=4)}" for name, metric in result.metrics.items()][:2]
+    return ", ".join(first_two) or "done"
+
+
+def value_text(metric: Measurement, *, digits: int = 6) -> str:
+    """Return a metric with its unit and interval, in so many significant digits."""
+    value = metric.value if isinstance(metric.value, str) else f"{metric.value:.{digits}g}"
+    has_interval = metric.low is not None and metric.high is not None
+    interval = f" [{metric.low:.{digits}g}, {metric.high:.{digits}g}]" if has_interval else ""
+    return f"{value} {metric.unit}".rstrip() + interval
+
+
+def fit(job: Job, name: str, text: str, width: int) -> str:
+    """Return the name of a job and a text about it in a line of `width` columns.
+
+    Settings behind the model's name are cut first, then the text; the model's name never is.
+    """
+    named = [str(job[part]) for part in _NAMING if job.get(part) and str(job[part]) in name]
+    kept = max((name.index(part) + len(part) for part in named), default=0)
+    room = width - cell_len(text) - 2
+    if cell_len(name) > room and (room := max(room, cell_len(name[:kept]) + 1)) < cell_len(name):
+        name = name[:kept] if room <= cell_len(name[:kept]) + 1 else f"{set_cell_size(name, room - 1).rstrip()}…"
+    room = width - cell_len(name) - 2
+    if cell_len(text) > room:
+        text = f"{set_cell_size(text, room - 1).rstrip()}…" if room > 1 else ""
+    return f"{name}: {text}" if text else name
+
+
+# The settings that a job's name has and that tell it from others.
+_NAMING = ("model", "first", "second")
 
 
 class LogObserver(ProgressObserver):
     """Prints a line for each finished job to stderr: for logs and pipes."""
 
-    def __init__(self, named: JobNamer = str) -> None:
-        self._named = named
+    def __init__(self, named: JobNamer = str, forecast: Forecast | None = None) -> None:
+        self._named, self._forecast = named, forecast
         self._finished = self._total = 0
         self._printed = time.monotonic()
 
-    def progress(self, progress: Progress) -> None:
-        """Print once a minute how far long work is: a log shall show that it continues."""
-        if time.monotonic() - self._printed >= MINUTE and progress.total:
-            self._printed = time.monotonic()
-            work = progress.overview or f"{self._named(progress.job)}: {progress.phase}"
-            note(f"{work}: {progress.done}/{progress.total}")
+    def plans(self, jobs: Sequence[Job]) -> None:
+        """Count the jobs."""
+        self._finished, self._total = 0, len(jobs)
+        if self._forecast:
+            self._forecast.plans(jobs)
 
     def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- printed when it has finished
         """Remember how many jobs there are."""
         self._total = total
+        if self._forecast:
+            self._forecast.starts(job)
+
+    def progress(self, progress: Progress) -> None:
+        """Print once a minute how far long work is: a log shall show that it continues."""
+        if self._forecast:
+            self._forecast.progress(progress)
+        if time.monotonic() - self._printed >= MINUTE and progress.total:
+            self._printed = time.monotonic()
+            work = progress.overview or f"{self._named(progress.job)}: {progress.phase}"
+            note(f"{work}: {progress.done}/{progress.total}{_time_left(self._forecast)}")
 
     def finished(self, result: Result) -> None:
         """Print the outcome of the job."""
+        if self._forecast:
+            self._forecast.finished(result)
         # In the order in which they finish: several may run in parallel.
         self._finished += 1
-        name = self._named(result.job)
-        note(f"[{self._finished}/{self._total}] {name}: {outcome_line(result)}")
+        note(f"{_number(self._finished, self._total)} {self._named(result.job)}: {outcome_line(result)}")
 
     def waits(self, why: str) -> None:
         """Print the reason."""
@@ -68,15 +116,19 @@ class LogObserver(ProgressObserver):
 
 
 class LiveObserver(ProgressObserver):
-    """Shows a line that changes for each job in parallel: job, phase, rate, time left.  They disappear at the end."""
+    """Keeps a line for each finished job, above those that change: one for each running job, and a bar.
 
-    def __init__(self, console: Console, named: JobNamer = str) -> None:
-        self._console, self._named = console, named
-        self._live = Live(console=console, transient=True, refresh_per_second=4)
-        self._jobs: dict[str, str] = {}
-        self._lines: dict[str, Text] = {}
-        self._spent: list[float] = []
-        self._left = 0
+    The changing lines disappear at the end.
+    """
+
+    def __init__(self, console: Console, named: JobNamer = str, forecast: Forecast | None = None) -> None:
+        self._console, self._named, self._forecast = console, named, forecast
+        self._lines: dict[str, tuple[Job, str, str]] = {}
+        self._finished = self._total = 0
+        self._waiting = ""
+        self._live = Live(
+            console=console, transient=True, refresh_per_second=REDRAWN_A_SECOND, get_renderable=self._display
+        )
 
     def __enter__(self) -> Self:
         """Start the display."""
@@ -87,48 +139,66 @@ class LiveObserver(ProgressObserver):
         """End the display."""
         self._live.stop()
 
-    def starts(self, job: Job, number: int, total: int) -> None:
+    def plans(self, jobs: Sequence[Job]) -> None:
+        """Show the bar."""
+        self._finished, self._total = 0, len(jobs)
+        if self._forecast:
+            self._forecast.plans(jobs)
+
+    def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- the bar counts what has finished
         """Show the job."""
-        self._jobs[_slot(job)] = f"[{number}/{total}] {self._named(job)}"
-        self._left = total - number
-        self._show("starting", job)
+        self._total = total
+        if self._forecast:
+            self._forecast.starts(job)
+        self._show(job, self._named(job), "starting")
 
     def progress(self, progress: Progress) -> None:
         """Show how far the job is."""
+        if self._forecast:
+            self._forecast.progress(progress)
         parts = [progress.phase]
         if progress.total:
             parts.append(f"{progress.done}/{progress.total}")
         if progress.rate:
             parts.append(f"{progress.rate:.1f} im/s")
             if progress.total > progress.done:
-                parts.append(_time_left((progress.total - progress.done) / progress.rate))
-        self._show(", ".join(filter(None, parts)), progress.job, progress.overview)
+                parts.append(_duration_left((progress.total - progress.done) / progress.rate))
+        name = progress.overview or self._named(progress.job)
+        self._show(progress.job, name, ", ".join(filter(None, parts)))
 
     def finished(self, result: Result) -> None:
-        """Keep a line above for a failure; count the time for the estimate."""
-        if result.job.kind == "train":
-            self._lines.pop(_slot(result.job), None)
-        if result.job.exclusive:
-            self._spent.append(result.seconds)
-        if result.error is not None:
-            self._console.print(Text(one_line(f"{self._named(result.job)}: {outcome_line(result)}"), style="red"))
+        """Keep a line with the outcome."""
+        if self._forecast:
+            self._forecast.finished(result)
+        self._finished += 1
+        self._lines.pop(_slot(result.job), None)
+        name = f"{_number(self._finished, self._total)} {self._named(result.job)}"
+        line = fit(result.job, one_line(name), one_line(outcome_line(result)), self._console.width)
+        self._console.print(Text(line, style="red" if result.error is not None else ""))
 
     def waits(self, why: str) -> None:
         """Show the reason."""
-        self._live.update(Text(one_line(why), no_wrap=True, overflow="ellipsis"))
+        self._waiting = one_line(why)
+        self._live.refresh()
 
-    def _show(self, text: str, job: Job, overview: str = "") -> None:
-        rest = ""
-        if self._spent and self._left:
-            seconds = self._left * sum(self._spent) / len(self._spent)
-            rest = f", {_time_left(seconds)}"
-        slot = _slot(job)
-        name = overview or self._jobs.get(slot, self._named(job))
-        # In a narrow window the name is cut, not what changes.
-        room = max(self._console.width - len(text) - len(rest) - 2, self._console.width // 4)
-        name = name if len(name) <= room else f"{name[: room - 1]}…"
-        self._lines[slot] = Text(one_line(f"{name}: {text}{rest}"), no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(*self._lines.values()))
+    def _show(self, job: Job, name: str, text: str) -> None:
+        self._waiting = ""
+        self._lines[_slot(job)] = (job, one_line(name), one_line(text))
+
+    def _display(self) -> RenderableType:
+        """Return the lines that change.  They are drawn by another thread."""
+        lines = [fit(*line, self._console.width) for line in list(self._lines.values())]
+        texts = [Text(line) for line in ([self._waiting] if self._waiting else lines)]
+        return Group(*texts, *([self._bar()] if self._total else []))
+
+    def _bar(self) -> Text:
+        text = f"{self._finished} of {self._total} job{'' if self._total == 1 else 's'}{_time_left(self._forecast)}"
+        share = self._forecast.share if self._forecast else None
+        width = min(WIDEST_BAR, self._console.width - len(text) - 2)
+        if width < NARROWEST_BAR:
+            return Text(text)
+        filled = round(width * (self._finished / self._total if share is None else share))
+        return Text.assemble(("━" * filled, "green"), ("·" * (width - filled), "dim"), f"  {text}")
 
 
 def _slot(job: Job) -> str:
@@ -136,23 +206,46 @@ def _slot(job: Job) -> str:
     return job.key if job.kind == "train" else ""
 
 
+def _number(number: int, total: int) -> str:
+    return f"[{number:>{len(str(total))}}/{total}]"
+
+
 @contextmanager
 def counting(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is, on a terminal only."""
-    with Live(console=_console() or Console(quiet=True), transient=True, refresh_per_second=4) as live:
+    """Show how far something is: on a terminal a line that changes, elsewhere one at the start and one a minute."""
+    console, printed = _console(), time.monotonic()
+
+    def in_a_log(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= MINUTE:
+            printed = time.monotonic()
+            note(f"{title}: {done}/{total}")
+
+    if console is None:
+        note(title)
+        yield in_a_log
+        return
+    with Live(Text(title), console=console, transient=True, refresh_per_second=REDRAWN_A_SECOND) as live:
         yield lambda done, total: live.update(Text(f"{title}: {done}/{total}" if total else title))
 
 
-def _time_left(seconds: float) -> str:
-    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {seconds:.0f} s left"
+def _time_left(forecast: Forecast | None) -> str:
+    seconds = forecast.seconds_left if forecast else None
+    return "" if seconds is None else f", {_duration_left(seconds)}"
 
 
-def make_observer(*, quiet: bool, named: JobNamer = str) -> ProgressObserver:
+def _duration_left(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 120 * 60 else f"about {seconds / 3600:.0f} h left"
+
+
+def make_observer(*, quiet: bool, named: JobNamer = str, forecast: Forecast | None = None) -> ProgressObserver:
     """Choose how to show progress: on stderr, so that stdout holds the answer alone; `named` names a job."""
     console = _console()
     if quiet:
         return ProgressObserver()
-    return LogObserver(named) if console is None else LiveObserver(console, named)
+    return LogObserver(named, forecast) if console is None else LiveObserver(console, named, forecast)
 
 
 def _console() -> Console | None:

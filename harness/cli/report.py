@@ -8,6 +8,7 @@ import click
 
 from harness.cli import options
 from harness.cli.beside import BY, WITHOUT, report_sides
+from harness.cli.command import OUTPUT, RESULTS, Command, argument
 from harness.cli.completion import complete_tables
 from harness.cli.console import echo, note, terminal_width, use_color, write_file
 from harness.cli.options import open_store
@@ -24,7 +25,14 @@ if TYPE_CHECKING:
 FILE_WIDTH = 100
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness report table5": "Print table 5 from the results in runs/.",
+        "harness report table5 --runs DIR --format markdown -o table5.md": "The same for a pull request.",
+        "harness report all --format html -o site": "Write a site, which begins with site/index.html.",
+    },
+)
 @options.tables
 @options.selection
 @options.throughput
@@ -36,30 +44,43 @@ FILE_WIDTH = 100
 @options.several_runs
 @options.option(
     "--by",
+    group=RESULTS,
     type=click.Choice(BY),
     help="Put the results of each machine, of each version of torch and timm, or of each protocol beside each other.",
 )
 @options.option(
     "--format",
     "form",
+    group=OUTPUT,
     type=click.Choice(("terminal", "markdown", "csv", "json", "latex", "pytest-benchmark", "html")),
     default="terminal",
     help="Format of the tables.",
 )
-@options.option("-o", "--output", type=options.PATH, help="File to write, for html a folder  [default: print]")
+@options.option(
+    "-o",
+    "--output",
+    group=OUTPUT,
+    type=options.PATH,
+    help="File to write, for html a folder  [default: print]",
+)
 @options.option(
     "--diff",
     "published",
+    group=OUTPUT,
     type=click.Choice(("beside", "below")),
     is_flag=False,
     flag_value="below",
     help="In LaTeX, set the published value in grey next to or below ours  [without a value: below]",
 )
 @options.option(
-    "--all-columns", "everything", is_flag=True, help="Show also columns and rows of which nothing was measured."
+    "--all-columns",
+    "everything",
+    group=OUTPUT,
+    is_flag=True,
+    help="Show also columns and rows of which nothing was measured.",
 )
-@options.option("--roofline", is_flag=True, help="Show each throughput as a share of the machine's peak.")
-@options.option("-v", "--verbose", is_flag=True, help="Show the reason of every verdict.")
+@options.option("--roofline", group=OUTPUT, is_flag=True, help="Show each throughput as a share of the machine's peak.")
+@options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the reason of every verdict.")
 def report(
     tables: tuple[str, ...],
     edition: str,
@@ -180,8 +201,21 @@ def _write_site(  # noqa: PLR0913
     echo(f"{folder / 'index.html'}")
 
 
-@click.command()
-@click.argument("name", shell_complete=complete_tables)
+@click.command(
+    cls=Command,
+    examples={
+        "harness figure figure1": "Draw throughput and accuracy over the published points.",
+        "harness figure table5 --chart runs --style slides -o table5.svg": "Draw throughputs for slides.",
+    },
+)
+@argument(
+    "name",
+    metavar="NAME",
+    shell_complete=complete_tables,
+    describes="figure1, figure3, a table or the path of a spec file.",
+    needs="the name of a figure or a table",
+    remedy="`harness list` shows the names",
+)
 @options.throughput
 @options.machine
 @options.show_training
@@ -189,14 +223,25 @@ def _write_site(  # noqa: PLR0913
 @options.edition
 @options.runs
 @options.option(
-    "--chart", type=click.Choice(tuple(CHARTS)), help="Kind of chart  [default: the one that the table is drawn as]"
+    "--chart",
+    group=OUTPUT,
+    type=click.Choice(tuple(CHARTS)),
+    help="Kind of chart  [default: the one that the table is drawn as]",
 )
 @options.option(
-    "--points", type=click.Choice(POINTS), default="both", help="Measured over published values, or either."
+    "--points",
+    group=OUTPUT,
+    type=click.Choice(POINTS),
+    default="both",
+    help="Measured over published values, or either.",
 )
-@options.option("--style", type=click.Choice(STYLES), default="paper", help="Medium to draw for.")
+@options.option("--style", group=OUTPUT, type=click.Choice(STYLES), default="paper", help="Medium to draw for.")
 @options.option(
-    "-o", "--output", type=options.PATH, help="File to write, .png, .svg or .pdf  [default: figures/NAME.png]"
+    "-o",
+    "--output",
+    group=OUTPUT,
+    type=options.PATH,
+    help="File to write, .png, .svg or .pdf  [default: figures/NAME.png]",
 )
 def figure(name: str, edition: str, runs: Path, output: Path | None, **params: Any) -> None:  # noqa: ANN401
     """Draw a figure from the results there are.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
-from harness.cli.console import ExitCode, echo, note, warn
+from harness.cli.command import OUTPUT, RESULTS, TRAINING, Command
+from harness.cli.console import ExitCode, echo, meanwhile, note, warn
 from harness.cli.listing import TrainingClock, training_cost
 from harness.errors import HarnessError, did_you_mean
 from harness.plan.plan import Options, make_plan
@@ -22,7 +23,17 @@ if TYPE_CHECKING:
 # once, without rich, numpy, pandas or matplotlib.
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples={
+        "harness reproduce table5 --throughput-only --rows 'resnet18,deit_ti'": (
+            "Measure the throughput of two models, which takes a minute and needs no weights and no images."
+        ),
+        "harness reproduce table5 --data imagenet=/data/imagenet": "Fill the whole table; timm's hub has the weights.",
+        "harness reproduce table8 --train --scale proxy": "Train every row of the ablation at a small scale.",
+        "harness reproduce table5 --launcher slurm --partition gpu --gpus 1": "Measure on the nodes of a cluster.",
+    },
+)
 @options.tables
 @options.selection
 @options.throughput
@@ -36,25 +47,26 @@ if TYPE_CHECKING:
 @options.cluster
 @options.edition
 @options.runs
-@options.option("--yes", is_flag=True, help="Train at full scale without asking.")
-@options.option("--rerun", is_flag=True, help="Measure again even where results exist.")
-@options.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-@options.option("-v", "--verbose", is_flag=True, help="Show the reason of every verdict.")
+@options.option("--yes", group=TRAINING, is_flag=True, help="Train at full scale without asking.")
+@options.option("--rerun", group=RESULTS, is_flag=True, help="Measure again even where results exist.")
+@options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
+@options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the reason of every verdict.")
 def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
     """Run what is missing, then print the tables."""
-    catalog, requested = Catalog(edition=edition), options.make_options(params)
-    plan = make_plan(catalog.find(tables), requested)
-    known = options.known_data_sets(plan)
-    for name in requested.data:
-        if name not in known:  # nothing would ever read it
-            raise HarnessError(f"--data {name}=…: no table has a dataset '{name}'{did_you_mean(name, known)}")
+    with meanwhile(f"planning {' '.join(tables)}", quiet=params["quiet"]):
+        catalog, requested = Catalog(edition=edition), options.make_options(params)
+        plan = make_plan(catalog.find(tables), requested)
+        known = options.known_data_sets(plan)
+        for name in requested.data:
+            if name not in known:  # nothing would ever read it
+                raise HarnessError(f"--data {name}=…: no table has a dataset '{name}'{did_you_mean(name, known)}")
 
-    # Not before: a mistake in the options is answered at once.
-    from harness.cli.execution import execute, make_runner
-    from harness.cli.report import render_tables
-    from harness.judge.judged import judge_plan
+        # Not before: a mistake in the options is answered at once.
+        from harness.cli.execution import execute, make_runner
+        from harness.cli.report import render_tables
+        from harness.judge.judged import judge_plan
 
-    runner, cluster = make_runner(plan, runs, params)
+        runner, cluster = make_runner(plan, runs, params)
     if not params["yes"]:
         devices = max(1, cluster.gpus) * cluster.nodes if cluster else len(runner.target.all_devices)
         _confirm_training(TrainingClock(plan, runner.store, runner.target, devices), requested)

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from textwrap import TextWrapper, wrap
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness import atomic
 from harness.cli import filters, options
-from harness.cli.console import align, echo, terminal_width
+from harness.cli.command import FILTER, GATE, OUTPUT, Command, Group, argument
+from harness.cli.console import UNBROKEN, align, break_lines, echo, terminal_width
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.specs.kinds import KINDS
@@ -29,14 +30,43 @@ HEADS = tuple(name.removeprefix("top1_") for name in KINDS["evaluate"].metrics i
 
 EXPORT_SUFFIXES = (".csv", ".parquet")
 
+# Characters of an id down to the second, and columns of a window that has no room for the age of a run.
+TO_THE_SECOND = len("20261121T200344")
+NARROW = 70
 
-@click.command()
-@click.argument("first", metavar="RUN")
-@click.argument("second", metavar="RUN")
-@options.option("--head", type=click.Choice(HEADS), help="Head whose predictions to compare  [default: the main one]")
-@options.option("--images", type=options.count(0), default=10, help="Differing images to list at most.")
+
+@click.command(
+    cls=Command,
+    examples={
+        "harness compare 20261121T200344 20261122T091012": "Compare the predictions of two evaluations.",
+        "harness compare a.json b.json --head distil --images 50": "Compare one head of two files, and list 50 images.",
+    },
+)
+@argument(
+    "first",
+    metavar="RUN",
+    describes="The id of a run or its beginning, as `harness runs list` shows it, or the file of a result.",
+    needs="the ids of two runs",
+    remedy="`harness runs list` shows the runs",
+)
+@argument(
+    "second",
+    metavar="RUN",
+    describes="The same, of the run to compare with.",
+    needs="a second run",
+    remedy="`harness runs list` shows the runs",
+)
 @options.option(
-    "--format", "form", type=click.Choice(("terminal", "json")), default="terminal", help="Format of the comparison."
+    "--head", group=GATE, type=click.Choice(HEADS), help="Head whose predictions to compare  [default: the main one]"
+)
+@options.option("--images", group=OUTPUT, type=options.count(0), default=10, help="Differing images to list at most.")
+@options.option(
+    "--format",
+    "form",
+    group=OUTPUT,
+    type=click.Choice(("terminal", "json")),
+    default="terminal",
+    help="Format of the comparison.",
 )
 @options.runs
 def compare(  # noqa: PLR0913 -- one parameter an option
@@ -65,7 +95,13 @@ def compare(  # noqa: PLR0913 -- one parameter an option
     echo(text, end="")
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    examples={
+        "harness runs list --kind throughput --since 7d": "List the throughput runs of the last week.",
+        "harness runs show 20261121T200344": "Show everything that is stored of a run.",
+    },
+)
 @click.pass_context
 def runs(context: click.Context) -> None:
     """List, show, prune and export stored runs."""
@@ -74,21 +110,32 @@ def runs(context: click.Context) -> None:
     context.default_map = dict.fromkeys(runs.commands, settings.get("compare", {}))
 
 
-@runs.command("list")
+@runs.command(
+    "list",
+    examples={
+        "harness runs list --limit 20": "List the newest 20 runs.",
+        "harness runs list --model 'deit_*' --failed": "List the failed runs of some models, with their errors.",
+    },
+)
 @options.runs
 @filters.options
-@options.option("--limit", type=options.count(1), help="Runs to list at most  [default: all]")
+@options.option("--limit", group=FILTER, type=options.count(1), help="Runs to list at most  [default: all]")
 def list_runs(runs: Path, *, limit: int | None, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """List runs, newest first: id, age, outcome, job and machine."""
     store, run_filter, now = open_store(runs), filters.RunFilter(**params), datetime.now(tz=UTC)
-    newest = islice(filter(run_filter.matches, store.all_results()), limit)
-    rows = [(run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in newest]
+    newest = list(islice(filter(run_filter.matches, store.all_results()), limit))
     none = f"no runs in {runs}/" if run_filter == filters.RunFilter() else f"no such runs in {runs}/"
-    echo("\n".join(_fit(rows, terminal_width()) if rows else [none]))
+    echo("\n".join(_table(newest, now, terminal_width(UNBROKEN)) if newest else [none]))
 
 
-@runs.command()
-@click.argument("run")
+@runs.command(examples={"harness runs show 20261121T200344": "Show everything that is stored of a run."})
+@argument(
+    "run",
+    metavar="RUN",
+    describes="The id of a run or its beginning, as `harness runs list` shows it, or the file of a result.",
+    needs="the id of a run",
+    remedy="`harness runs list` shows the runs",
+)
 @options.runs
 def show(run: str, runs: Path) -> None:
     """Show everything that is stored of a run."""
@@ -96,11 +143,16 @@ def show(run: str, runs: Path) -> None:
     echo("\n".join(_describe(result, path, terminal_width())))
 
 
-@runs.command()
+@runs.command(
+    examples={
+        "harness runs prune --dry-run": "Show what would be removed.",
+        "harness runs prune --failed --before 30d --yes": "Remove failed runs that are older than 30 days.",
+    },
+)
 @options.runs
 @filters.options
-@options.option("--dry-run", is_flag=True, help="Only list what would be removed.")
-@options.option("--yes", is_flag=True, help="Remove without asking.")
+@options.option("--dry-run", group=OUTPUT, is_flag=True, help="Only list what would be removed.")
+@options.option("--yes", group=OUTPUT, is_flag=True, help="Remove without asking.")
 def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """Remove failed and superseded runs, and what killed processes left.
 
@@ -136,17 +188,25 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
         echo("nothing was removed")
 
 
-@runs.command()
+@runs.command(
+    examples={
+        "harness runs export -o runs.csv": "Write a line for each metric of each run.",
+        "harness runs export --mlflow -o mlruns": "Add the runs to a store of MLflow.",
+    },
+)
 @options.runs
 @filters.options
 @options.option(
     "-o",
     "--output",
+    group=OUTPUT,
     type=options.PATH,
     required=True,
     help="A .csv or .parquet file; for MLflow a folder, or a .db file.",
 )
-@options.option("--mlflow", is_flag=True, help="Add the runs to MLflow's store at -o, those that it does not have.")
+@options.option(
+    "--mlflow", group=OUTPUT, is_flag=True, help="Add the runs to MLflow's store at -o, those that it does not have."
+)
 def export(runs: Path, output: Path, *, mlflow: bool, **params: Any) -> None:  # noqa: ANN401 -- the filter
     """Write runs as CSV, Parquet or runs of MLflow.
 
@@ -211,16 +271,7 @@ def _read_evaluation(store: Store, run: str) -> "Evaluation":
 def _outcome(result: Result) -> str:
     from harness.cli.progress import outcome_line
 
-    if result.error is not None or {"top1", "throughput"} & result.metrics.keys():
-        return " ".join(outcome_line(result).split())  # an error may have several lines
-    first_two = [f"{name} {_value(metric)}" for name, metric in result.metrics.items()][:2]
-    return ", ".join(first_two) or outcome_line(result)
-
-
-def _value(metric: Measurement) -> str:
-    value = metric.value if isinstance(metric.value, str) else f"{metric.value:.6g}"
-    has_interval = metric.low is not None and metric.high is not None
-    return f"{value} {metric.unit}".rstrip() + (f" [{metric.low:.6g}, {metric.high:.6g}]" if has_interval else "")
+    return " ".join(outcome_line(result).split())  # an error may have several lines
 
 
 def _age(age: timedelta) -> str:
@@ -232,16 +283,35 @@ def _age(age: timedelta) -> str:
     return f"{minutes / 60:.0f} h ago" if minutes < 36 * 60 else f"{minutes / 60 / 24:.0f} d ago"
 
 
-def _fit(rows: Sequence[tuple[str, ...]], width: int) -> Iterator[str]:
-    """Return a line for each row where all fit; else id and age on one line and each other cell on its own."""
-    lines = align(rows)
-    if max(map(len, lines)) <= width:
-        yield from lines
-        return
-    for run, age, *others in rows:
-        yield f"{run}  {age}"
-        for other in others:
-            yield from wrap(other, width, initial_indent="  ", subsequent_indent="    ")
+def _table(runs: Sequence[Result], now: datetime, width: int) -> list[str]:
+    """Return runs as lines under a heading.
+
+    Where they do not fit, what all have is said once, the ids are cut to what tells them apart, and cells are broken.
+    """
+    labels = {run.machine.label for run in runs}
+    rows = [
+        ("run", "age", "outcome", "job", "machine"),
+        *((run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in runs),
+    ]
+    if max(map(len, align(rows))) <= width:
+        return align(rows)
+    rows = [(cut, *rest) for cut, (_, *rest) in zip(["run", *_short([run.id for run in runs])], rows, strict=True)]
+    if width < NARROW:  # the ids begin with the time
+        rows = [(run, *rest) for run, _, *rest in rows]
+    title = [f"measured on {labels.pop()}"] if len(labels) == 1 else []
+    rows = [row[:-1] for row in rows] if title else rows
+    # The name of the model, in the job, stays whole as long as anything else can be broken.
+    broken = [column for name in ("machine", "job", "outcome") if name in rows[0] for column in [rows[0].index(name)]]
+    return [*break_lines(title, width), *align(rows, width, broken=broken)]
+
+
+def _short(ids: Sequence[str]) -> list[str]:
+    """Return beginnings of ids, down to the second where that tells them apart."""
+    length = next(
+        (length for length in range(TO_THE_SECOND, len(ids[0])) if len({run[:length] for run in ids}) == len(ids)),
+        len(ids[0]),
+    )
+    return [run[:length] for run in ids]
 
 
 def _describe(result: Result, path: Path, width: int) -> Iterator[str]:
@@ -265,8 +335,10 @@ def _describe(result: Result, path: Path, width: int) -> Iterator[str]:
 
 
 def _with_samples(metric: Measurement) -> str:
+    from harness.cli.progress import value_text
+
     samples = ", ".join(f"{sample:.4g}" for sample in metric.samples)
-    return _value(metric) + (f", samples in {metric.sample_unit}: {samples}" if samples else "")
+    return value_text(metric) + (f", samples in {metric.sample_unit}: {samples}" if samples else "")
 
 
 def _lines(fields: Mapping[str, Any], width: int, indent: str) -> Iterator[str]:

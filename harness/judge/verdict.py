@@ -18,6 +18,8 @@ from harness.machine import same_software
 from harness.plan.job import Job
 from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
+from harness.specs.catalog import EDITIONS, shipped_specs
+from harness.specs.datasets import EMBEDDED
 from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
 from harness.store.result import Result
 from harness.store.select import is_noisy
@@ -185,7 +187,7 @@ def why_missing(filled: FilledCell) -> str:
     """Return why a cell has no result, and with which options one shows that was measured otherwise."""
     job, other = filled.planned.job, filled.elsewhere
     if filled.planned.blocked or job is None or other is None:
-        return filled.planned.blocked or "not measured yet; run `harness reproduce` with these options"
+        return filled.planned.blocked or f"not measured yet; `{_measuring_command(filled)}` measures it"
     if other.retired:
         run = f"run {other.result.id}"
         return f"measured, but by a method that was corrected since: {run}; `harness reproduce` measures it again"
@@ -199,9 +201,30 @@ def why_missing(filled: FilledCell) -> str:
     options += [f"without {' '.join(left_out)}"] if left_out else []
     how = [f"{name} = {value}" for name, value in differing.items()]
     how += [f"on {other.result.machine.label}"] if other.other_machine else []
-    where = "with these options" if differing else "on this machine"
+    where = "with other settings" if differing else "on another machine"
     shows = f"`harness report` shows it {' and '.join(options)}"
-    return f"measured, but not {where}: {', '.join(how)} (run {other.result.id}); {shows}"
+    return f"measured, but {where}: {', '.join(how)} (run {other.result.id}); {shows}"
+
+
+def _measuring_command(filled: FilledCell) -> str:
+    """Return what to type for the result of a cell, with the options that decide which result it is.
+
+    It is the same for all cells of a table that the same options fill, so that a report can say it once.
+    """
+    planned, job = filled.planned, filled.planned.job
+    edition, _, text = planned.table.partition(":")
+    path = Path(text)
+    shipped = edition == EDITIONS[0] and path.parent == shipped_specs()
+    words = ["harness reproduce", planned.spec if shipped else "FILE" if path.is_absolute() else quote(text)]
+    words += [f"--edition {edition}"] if edition != EDITIONS[0] else []
+    if planned.scale:
+        words += ["--train", *([f"--scale {planned.scale}"] if planned.scaled_down else [])]
+    elif job is not None:
+        usual = make_job(filled.cell, Options())
+        words += [f"--{name} {job[name]}" for name in OVERRIDES if job.get(name) != usual.get(name) and job.get(name)]
+        needs_images = job.kind != "train-speed" and job.get("data") not in ("", *EMBEDDED)
+        words += [f"--data {job['data']}=PATH"] if needs_images else []
+    return " ".join(words)
 
 
 def _judge_derived(filled: FilledCell, spec: Spec) -> JudgedCell:

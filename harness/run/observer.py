@@ -1,5 +1,6 @@
-"""What the runner tells: which job starts, how far it is, how it ended."""
+"""What the runner tells: which jobs there are, which one starts, how far it is, how it ended."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from harness.plan.job import Job
@@ -16,6 +17,9 @@ class ProgressObserver:
 
     def __exit__(self, *_: object) -> None:
         """End the display."""
+
+    def plans(self, jobs: Sequence[Job]) -> None:
+        """These jobs are going to be run, unless others run them meanwhile."""
 
     def starts(self, job: Job, number: int, total: int) -> None:
         """A job starts, the `number`th of `total`."""

@@ -92,6 +92,7 @@ class Runner:
         What another process of the same store is at is waited for, and reused.
         """
         trainings = [job for job in jobs if job.kind == "train"]
+        self.observer.plans(jobs)
         with Claims(self.store.root, self.observer.waits) as claims:
             self._train(trainings, len(jobs), claims, rerun=rerun)
             number = len(trainings)
@@ -199,6 +200,8 @@ class Runner:
                     time.sleep(LOOK_SECONDS)
                 claims.release([job for job in jobs if job.key not in pool.busy])
         except BaseException:
+            if pool.busy:
+                self.observer.waits("stopping; each training first writes a checkpoint")
             pool.stop()
             raise
 

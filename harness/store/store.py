@@ -105,6 +105,15 @@ class Store:
         """Return the newest result of a job that fulfils a condition."""
         return next((result for result in self.results(job) if condition(result)), None)
 
+    def related(self, prefix: str) -> Iterator[Result]:
+        """Yield the good results of the jobs whose keys begin so (`Job.key_prefix`); other files stay unread."""
+        for folder in self.root.glob(f"{prefix}*"):
+            for path in folder.glob("[!.]*.json"):
+                with contextlib.suppress(StoreError):
+                    result = read(path)
+                    if result.error is None:
+                        yield result
+
     def variants(self, jobs: Collection[Job], names: Collection[str]) -> dict[Job, list[Result]]:
         """Return for each job the good results of others that differ from it in the settings of these names alone.
 

@@ -198,6 +198,7 @@ class Controller:
 
     def follow(self, jobs: Sequence[Job], plan: Plan) -> None:
         """Wait until each job has a result, or will have none."""
+        self.runner.observer.plans(jobs)
         left = {job.key: job for job in jobs}
         positions = {job.key: position for position, job in enumerate(jobs, 1)}
         queried, retried = self.now() - POLL_SLURM, self.now()

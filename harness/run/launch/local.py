@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,6 +28,8 @@ LOOK_SECONDS = 1.0
 
 WORKER = "harness.jobs.worker"
 
+LOADING = "importing torch and timm, which can take ten seconds"
+
 # Bytes that the path of a socket may have (on macOS), less the two names that multiprocessing adds to the folder.
 SOCKET_BYTES = 103 - len("/pymp-12345678/listener-12345678")
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 -- a folder with a random name is made in them
@@ -42,10 +44,12 @@ class Crashed(Exception):  # noqa: N818 -- reads as what happened
 class LocalLauncher:
     """Starts each batch in a fresh process of a fork server that has torch and timm imported already.
 
-    A fresh Python per job would cost the import of both, three to six seconds, each time.
+    A fresh Python per job would cost the import of both, three to six seconds, each time.  `announce` is called before
+    the first import, for which somebody waits.
     """
 
-    def __init__(self, *, preload: bool = True) -> None:
+    def __init__(self, *, preload: bool = True, announce: Callable[[str], None] = lambda _: None) -> None:
+        self._announce: Callable[[str], None] | None = announce
         # Windows has no fork server; a fresh Python is slower but measures the same.
         server = preload and "forkserver" in multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if server else "spawn")
@@ -65,6 +69,9 @@ class LocalLauncher:
         would print a traceback.  Raises `HarnessError` where it has no place for its socket.
         """
         place_sockets()
+        if self._announce is not None:  # once: each process after the first is a copy
+            self._announce(LOADING)
+            self._announce = None
         if self._context.get_start_method() == "forkserver":
             resource_tracker.ensure_running()  # the server would start it, which lifts the block
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
