@@ -288,7 +288,7 @@ def cell(data: Any, column: str) -> Any:  # noqa: ANN401 -- what JSON holds
 SPEED_RUN, COUNT_RUN = run_id(0), run_id(10)
 
 EDITS: list[tuple[Callable[[Any], object], str]] = [
-    (lambda d: d.pop("schema"), "is no baseline"),
+    (lambda d: d.pop("schema"), "is not a baseline"),
     (lambda d: d.pop("runs"), "runs is missing; it must be a table"),
     (lambda d: d.update(nosie=1), "unknown key 'nosie'; did you mean 'noise'?"),
     (lambda d: d.update(runs=[]), "runs must be a table, not a list"),
@@ -383,8 +383,8 @@ ANEW = "write the file anew with `harness baseline`"
     ("text", "sentence"),
     [
         ('{"schema": 2}', f": has schema 2, this version reads 1; update the harness, or {ANEW}"),
-        ("[]", f": is no baseline; {ANEW}"),
-        ('{"schema": 1, "noise": NaN}', f": holds NaN, which is no number; {ANEW}"),
+        ("[]", f": is not a baseline; {ANEW}"),
+        ('{"schema": 1, "noise": NaN}', f": holds NaN, which is not a number; {ANEW}"),
         ('{"schema": 1, "noise": 1e999}', f": holds 1e999, which is too large; {ANEW}"),
         ('{"schema": ' + "1" * 5000 + "}", f": holds {'1' * 20}…, which is too large; {ANEW}"),
         ('{"schema": 1, "schema": 1}', f": has 'schema' twice in one place; {ANEW}"),

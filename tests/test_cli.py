@@ -636,7 +636,8 @@ def _read(terminal: int) -> Iterator[bytes]:
 
 def test_a_terminal_gets_colours_and_its_own_width(tmp_path: Path, mine: Path) -> None:
     (tmp_path / "runs").mkdir()
-    shown = in_a_terminal(tmp_path, "report", "mine.toml")
+    meanwhile, shown = in_a_terminal(tmp_path, "report", "mine.toml").rsplit("\r", 1)
+    assert meanwhile == f"reading runs/…\r{'':14}"
     assert shown.startswith("\x1b[1mmine  Two tiny models\x1b[0m\n")
     bare = re.sub(r"\x1b\[[\d;]*m", "", shown)
     assert max(map(cell_len, bare.splitlines())) <= 90
@@ -834,7 +835,7 @@ def test_explanations_are_refused_in_a_format_without_a_place_for_them(tmp_path:
     assert (ran.returncode, ran.stdout, ran.stderr) == (
         2,
         "",
-        "error: --explain has no place in a line a cell; add --format json, or leave it out\n",
+        "error: --explain: CSV has one line a cell and no place for explanations; add --format json, or leave it out\n",
     )
 
 

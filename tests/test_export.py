@@ -402,9 +402,9 @@ def test_an_export_takes_a_filter_too(harness: Harness, store: Store) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("--since yesterday", "'yesterday' is no time; write an age as 36h or 7d, or a date as 2026-11-21"),
-        ("--before 7", "'7' is no time; write an age as 36h or 7d, or a date as 2026-11-21"),
-        ("--since 99999999999d", "'99999999999d' is no time; write an age as 36h or 7d, or a date as 2026-11-21"),
+        ("--since yesterday", "'yesterday' is not a time; write an age as 36h or 7d, or a date as 2026-11-21"),
+        ("--before 7", "'7' is not a time; write an age as 36h or 7d, or a date as 2026-11-21"),
+        ("--since 99999999999d", "'99999999999d' is not a time; write an age as 36h or 7d, or a date as 2026-11-21"),
         ("--kind thruput", "unknown kind of job 'thruput'; did you mean 'throughput'?"),
     ],
 )

@@ -454,7 +454,7 @@ def test_a_cell_that_is_gone_fails_unless_that_is_allowed(old: Store, new: Store
     (found,) = judged(old, new, spec, allow_missing=allowed)
     assert found.outcome is (Outcome.NOT_JUDGED if allowed else Outcome.MISSING)
     assert sentence(found) == (
-        "mine, #param. of Tiny: not measured, though the baseline has it; `harness reproduce` measures it"
+        "mine, #param. of Tiny: not measured, though the baseline has it; `harness reproduce FILE` measures it"
     )
 
 

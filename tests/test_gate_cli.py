@@ -69,7 +69,7 @@ def test_nothing_to_compare_exits_with_4(harness: Command, stores: object) -> No
     assert ran == Completed(
         returncode=4,
         stdout="",
-        stderr="error: nothing of mine.toml is measured in empty/; `harness reproduce` measures it\n",
+        stderr="error: nothing of mine.toml is measured in empty/; `harness reproduce mine.toml` measures it\n",
     )
 
 
@@ -162,7 +162,10 @@ def test_without_a_path_of_the_job_summary_there_is_a_warning(harness: Command, 
     ("arguments", "sentence"),
     [
         (("--json", "--github"), "--github and --json both print to stdout; take one, or --junit for a file"),
-        (("--fail-on", "deviate"), "Invalid value for '--fail-on': 'deviate' is no verdict; did you mean 'deviates'?"),
+        (
+            ("--fail-on", "deviate"),
+            "Invalid value for '--fail-on': 'deviate' is not a verdict; did you mean 'deviates'?",
+        ),
         (("--newest", "2"), "Invalid value for '--newest': '2' is not a whole number from 3 to 10"),
         (("--baseline", "gone"), "--baseline gone: No such file or directory; `harness baseline` writes one"),
         (
@@ -229,7 +232,7 @@ def test_noisy_runs_are_not_reported_as_missing(harness: Command, tmp_path: Path
         returncode=4,
         stdout="",
         stderr="error: 1 throughput runs are in main/, and something else used the machine during each; "
-        "--calibrate measures again, or `harness reproduce --rerun` when the machine is idle\n",
+        "--calibrate measures again, or `harness reproduce mine.toml --rerun` when the machine is idle\n",
     )
 
 

@@ -402,7 +402,7 @@ def test_a_dry_run_and_a_run_with_nobody_there_remove_nothing(harness: Command, 
     assert harness("runs", "prune") == Completed(
         returncode=2,
         stdout=PRUNED,
-        stderr="error: nobody is there to ask whether these may go; give --yes, or --dry-run to look only\n",
+        stderr="error: stdin is not a terminal, so nobody can confirm; add --yes to remove, or --dry-run to list\n",
     )
     assert sorted(store.root.rglob("*")) == before
 

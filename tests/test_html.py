@@ -451,7 +451,7 @@ def test_a_site_takes_the_place_of_an_earlier_one_and_leaves_other_files_alone(t
     [
         (
             lambda site: (site.mkdir(), (site / "thesis.tex").write_text("")),
-            "-o site: holds files that are no site of this program; name a new or an empty folder",
+            "-o site: holds files that are not a site of this program; name a new or an empty folder",
         ),
         (lambda site: site.write_text(""), "-o site: is a file, not a folder; name a folder for the site"),
         (
@@ -459,7 +459,7 @@ def test_a_site_takes_the_place_of_an_earlier_one_and_leaves_other_files_alone(t
                 site.mkdir(),
                 (site / "harness-site.json").write_text(json.dumps({"schema": 1, "files": ["../mine.toml"]})),
             ),
-            "-o site: holds files that are no site of this program; name a new or an empty folder",
+            "-o site: holds files that are not a site of this program; name a new or an empty folder",
         ),
         (
             lambda site: (site.mkdir(), (site / "harness-site.json").write_text('{"schema": 9, "files": []}')),

@@ -233,13 +233,13 @@ def test_the_facts_of_a_whole_dataset_show_that_it_is_one(tmp_path: Path) -> Non
         (
             ["n99999999/a.JPEG", "n01440764/b.JPEG"],
             (
-                "1 of 2 folders are no class of ImageNet (n99999999); a class folder is called one of the 1,000 "
+                "1 of 2 folders are not classes of ImageNet (n99999999); a class folder is called one of the 1,000 "
                 "WordNet ids, as n01440764"
             ),
         ),
         (
             ["1000/a.JPEG", "7/b.JPEG"],
-            "1 of 2 folders are no class of ImageNet (1000); a class folder is called a number from 0 to 999",
+            "1 of 2 folders are not classes of ImageNet (1000); a class folder is called a number from 0 to 999",
         ),
         (["7/a.JPEG", "007/b.JPEG"], "several folders are the same class (007, 7)"),
         (
@@ -373,8 +373,8 @@ def test_a_file_with_fewer_lines_than_images_is_an_error(tmp_path: Path) -> None
         ("val.txt", b"\xff\xfea\x00", "is not text in UTF-8"),
         ("LOC_val_solution.csv", b"\xff\xfea\x00", "is not text in UTF-8"),
         ("imagenet_2012_validation_synset_labels.txt", b"cat\n", "'cat' is none of ImageNet's 1,000 WordNet ids"),
-        ("ILSVRC2012_validation_ground_truth.txt", b"1\n1001\n", "1001 is no class of meta.mat"),  # an inner synset
-        ("ILSVRC2012_validation_ground_truth.txt", b"n01440764\n", "n01440764 is no class of meta.mat"),
+        ("ILSVRC2012_validation_ground_truth.txt", b"1\n1001\n", "1001 is not a class of meta.mat"),  # an inner synset
+        ("ILSVRC2012_validation_ground_truth.txt", b"n01440764\n", "n01440764 is not a class of meta.mat"),
     ],
 )
 def test_a_file_of_labels_with_a_line_that_is_none_is_an_error(

@@ -156,8 +156,8 @@ def test_both_splits_number_the_classes_alike(tmp_path: Path) -> None:
 def test_a_thousand_class_folders_numbered_from_one_are_refused_with_the_reason(tmp_path: Path) -> None:
     write_pictures(tmp_path, [f"{number}/a.jpeg" for number in range(1, 1001)])
     assert refusal("imagenet-v2", tmp_path) == (
-        f"--data imagenet-v2={tmp_path}: 1 of 1000 folders are no class of ImageNet (1000); a class folder is called a "
-        "number from 0 to 999; these begin at 1, so each is one too high"
+        f"--data imagenet-v2={tmp_path}: 1 of 1000 folders are not classes of ImageNet (1000); a class folder is "
+        "called a number from 0 to 999; these begin at 1, so each is one too high"
     )
 
 
@@ -313,4 +313,6 @@ def test_a_number_of_5000_digits_in_a_list_of_labels_is_a_sentence(file: str, tm
 
 
 def test_a_folder_whose_name_is_a_number_only_to_some_is_no_class(tmp_path: Path) -> None:
-    assert "1 of 1 folders are no class of ImageNet (²)" in refusal("imagenet", write_pictures(tmp_path, ["²/a.JPEG"]))
+    assert "1 of 1 folders are not classes of ImageNet (²)" in refusal(
+        "imagenet", write_pictures(tmp_path, ["²/a.JPEG"])
+    )

@@ -80,7 +80,7 @@ def test_what_an_encoding_lacks_is_spelled_in_others(folder: Path, variables: di
 )
 def test_an_answer_that_cannot_be_printed_is_an_error(folder: Path, redirection: str, reason: str) -> None:
     ran = shell(folder, redirection, "list")
-    sentence = f"error: stdout: {reason}, so the answer could not be printed; write it to another place\n"
+    sentence = f"error: stdout: {reason}, so the output could not be written; redirect it elsewhere\n"
     assert ran == Completed(returncode=2, stdout="", stderr=sentence)
 
 
@@ -95,7 +95,7 @@ def test_a_regression_is_told_by_the_exit_code_whoever_can_read_it(folder: Path,
 def test_a_check_that_nobody_could_read_does_not_pass(folder: Path, redirection: str) -> None:
     ran = shell(folder, redirection, *PASSES)
     assert ran.returncode == 2
-    assert re.fullmatch("(error: stdout: .*, so the answer could not be printed; .*\n)?", ran.stderr)
+    assert re.fullmatch("(error: stdout: .*, so the output could not be written; .*\n)?", ran.stderr)
 
 
 def test_a_regression_whose_file_cannot_be_written_stays_one(folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_without_stdin_nobody_is_asked(folder: Path) -> None:
     save_accuracy(Store(folder / "twice"), mine(folder), 9, images(right=722))
     ran = shell(folder, "<&-", "runs", "prune", "--runs", "twice")
     assert ran.returncode == 2
-    assert ran.stderr.startswith("error: nobody is there to ask")
+    assert ran.stderr.startswith("error: stdin is not a terminal")
 
 
 def test_no_file_gets_the_number_of_a_closed_stream() -> None:

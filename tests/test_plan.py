@@ -361,7 +361,7 @@ def test_a_row_that_one_of_two_tables_has_is_enough(mine: Spec, table5: Spec) ->
 @pytest.mark.parametrize(
     ("row", "column", "reason"),
     [
-        ("one", "name", "published for the reader; nothing to measure"),
+        ("one", "name", "published only; nothing to measure"),
         ("one", "params", ""),
         ("one", "top1", "needs --data imagenet=PATH"),
         ("one", "trained", "needs --train"),
@@ -370,7 +370,7 @@ def test_a_row_that_one_of_two_tables_has_is_enough(mine: Spec, table5: Spec) ->
         ("one_again", "top1", "the spec does not set weights of row 'one_again'"),
         ("three", "speed", "the spec does not set res of row 'three'"),
         ("three", "top1", "the spec does not set weights and res of row 'three'"),
-        ("empty", "speed", "published for the reader; nothing to measure"),
+        ("empty", "speed", "published only; nothing to measure"),
         ("empty", "top1", "the spec does not set model and weights and res of row 'empty'"),
     ],
 )

@@ -174,7 +174,7 @@ def test_it(harness_throughput):
         ),
         (
             'harness_throughput("resnet18", step="training")',
-            "the setting 'step' is of the timm protocol alone; give protocol='timm'",
+            "the setting 'step' is of the timm protocol only; give protocol='timm'",
         ),
         (
             "[harness_throughput.of_step(lambda: None, batch=1) for _ in range(2)]",

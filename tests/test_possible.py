@@ -231,8 +231,8 @@ def test_an_id_of_another_time_than_the_start_is_damage() -> None:
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
-        ("NaN", "holds NaN, which is no number"),
-        ("-Infinity", "holds -Infinity, which is no number"),
+        ("NaN", "holds NaN, which is not a number"),
+        ("-Infinity", "holds -Infinity, which is not a number"),
         ("1e999", "holds 1e999, which is too large"),
         ("1" * 20, f"holds {'1' * 20}, which is too large"),
         ("-" + "9" * 5000, f"holds -{'9' * 19}…, which is too large"),

@@ -321,7 +321,7 @@ def test_what_another_run_is_at_is_waited_for_and_said(tmp_path: Path, plan: Pla
     theirs.release([other])
     thread.join()
     assert notes.lines == [
-        f"another harness is at {other} in {store.root}/; waiting for it",
+        f"another harness process runs {other} in {store.root}/; waiting for it",
         f"1/2 {first}",
         f"{first}: done",
     ]
@@ -359,7 +359,7 @@ def test_a_process_that_dies_while_it_looks_at_the_inputs_is_said_in_a_sentence(
     with pytest.raises(HarnessError) as died:
         ask(LocalLauncher())
     assert str(died.value) == (
-        "data, weights and models cannot be looked at: the process was ended by SIGKILL; the system may have run out "
+        "data, weights and models cannot be inspected: the process was ended by SIGKILL; the system may have run out "
         "of memory; give it more memory or run the command again"
     )
 

@@ -260,7 +260,10 @@ def test_what_an_older_method_measured_is_named(plan: Plan, store: Store, kind: 
     cell = diff.judged_cells["a", "params" if kind == "count" else "throughput"]
     assert (cell.verdict, cell.reason) == (
         Verdict.MISSING,
-        f"measured, but by a method that was corrected since: run {older.id}; `harness reproduce` measures it again",
+        (
+            f"measured, but by a method that was corrected since: run {older.id}; "
+            "`harness reproduce FILE` measures it again"
+        ),
     )
 
 

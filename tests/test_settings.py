@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
             "Invalid value for '--runs': it is empty; name a file or a folder, '.' for the working folder",
         ),
         (("--runs", "a\0b"), "'a\\u0000b' has a NUL character in it; leave it out"),
-        (("--runs", "\ud800"), "'\\ud800' is no text; write it in the encoding of the terminal"),
+        (("--runs", "\ud800"), "'\\ud800' is not valid text; write it in the encoding of the terminal"),
         (("--runs", "x" * 300), "x" * 300 + ": File name too long; name another"),
         (("--train", "--set", f"epochs={DIGITS}"), "Invalid value for '--set': epochs must be an integer, not '"),
         (

@@ -385,10 +385,10 @@ label = "B"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("step = 'training'", "step is a setting of the timm protocol alone; set protocol = 'timm' with it"),
+        ("step = 'training'", "step is a setting of the timm protocol only; set protocol = 'timm' with it"),
         (
             "protocol = 'modern', precision = 'float32'",
-            "precision is a setting of the timm protocol alone; set protocol = 'timm' with it",
+            "precision is a setting of the timm protocol only; set protocol = 'timm' with it",
         ),
         (
             "protocol = 'timm', precision = 'tf32'",

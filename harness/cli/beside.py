@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli.console import echo, terminal_width, use_color, write_file
+from harness.cli.console import echo, meanwhile, terminal_width, use_color, write_file
 from harness.plan.plan import Options
 from harness.specs import Spec
 from harness.store.store import Store
@@ -30,7 +30,8 @@ def report_sides(  # noqa: PLR0913
         sides_sheets,
     )
 
-    tables = side_by_side(specs, options, stores, by=by)
+    with meanwhile(f"reading {', '.join(f'{store.root}/' for store in stores)}"):
+        tables = side_by_side(specs, options, stores, by=by)
     sheets = [sheet for table in tables for sheet in sides_sheets(table)]
     width, color = (FILE_WIDTH, False) if output is not None else (terminal_width(), use_color())
     text = {

@@ -28,7 +28,7 @@ def check_text(text: str) -> str:
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
-        raise HarnessError(f"'{text}' is no text; write it in the encoding of the terminal") from None
+        raise HarnessError(f"'{text}' is not valid text; write it in the encoding of the terminal") from None
     if "\0" in text:
         raise HarnessError(f"'{text}' has a NUL character in it; leave it out")
     return text

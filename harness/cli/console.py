@@ -112,7 +112,7 @@ def check_output(*, reader_may_leave: bool) -> None:
     failure = _outputs["stdout"].failure if "stdout" in _outputs else None
     if failure is not None and not (reader_may_leave and failure.errno == errno.EPIPE):
         reason = os.strerror(failure.errno) if failure.errno not in (None, errno.EBADF) else failure.strerror
-        raise HarnessError(f"stdout: {reason}, so the answer could not be printed; write it to another place")
+        raise HarnessError(f"stdout: {reason}, so the output could not be written; redirect it elsewhere")
 
 
 def echo(text: str = "", *, styled: bool = False, end: str = "\n") -> None:
@@ -129,14 +129,15 @@ def note(text: str) -> None:
 def meanwhile(text: str, *, quiet: bool = False) -> Iterator[None]:
     """Show on stderr what is waited for until the block ends, where stderr is a terminal, which then forgets it."""
     shown = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    # A line that is broken in two could not be taken back.
+    line = f"{cleaning.one_line(text)[: shutil.get_terminal_size().columns - 2]}…"
     if shown:
-        # A line that is broken in two could not be taken back.
-        print(f"{cleaning.one_line(text)[: terminal_width() - 2]}…", end="", file=sys.stderr, flush=True)
+        print(line, end="", file=sys.stderr, flush=True)
     try:
         yield
     finally:
         if shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{'':{len(line)}}\r", end="", file=sys.stderr, flush=True)
 
 
 def warn(*warnings: str) -> None:

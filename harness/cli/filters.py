@@ -52,7 +52,7 @@ def parse_time(text: str, now: datetime | None = None) -> datetime:
             return (now or datetime.now(tz=UTC)) - timedelta(**{_UNITS[age["unit"]]: int(age["number"])})
         time = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
-        raise HarnessError(f"'{text}' is no time; write an age as 36h or 7d, or a date as 2026-11-21") from None
+        raise HarnessError(f"'{text}' is not a time; write an age as 36h or 7d, or a date as 2026-11-21") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 

@@ -10,7 +10,7 @@ import click
 
 from harness.cli import options
 from harness.cli.command import GATE, OUTPUT, Command
-from harness.cli.console import ExitCode, check_output, echo, print_error, warn, write_file
+from harness.cli.console import ExitCode, check_output, echo, meanwhile, print_error, warn, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe
@@ -37,7 +37,7 @@ def _parse_verdicts(text: str) -> frozenset["Verdict"]:
     for word in words:
         if word not in (*known, NONE):
             hint = did_you_mean(word, known) or f"; they are {', '.join(known)}"
-            raise HarnessError(f"'{word}' is no verdict{hint}")
+            raise HarnessError(f"'{word}' is not a verdict{hint}")
     return frozenset(known[word] for word in words if word != NONE)
 
 
@@ -104,7 +104,9 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     reference = None if baseline is None else _read_baseline(baseline, specs)
     store = open_store(runs)
     before = open_store(baseline_runs, "--baseline-runs") if baseline_runs else store
-    judged = judged_tables(specs, options.make_options(params), store, describe("auto"), newest_failures=True)
+    requested = options.make_options(params)
+    with meanwhile(f"reading {runs}/"):
+        judged = judged_tables(specs, requested, store, describe("auto"), newest_failures=True)
     gated = [cell for diff in judged.diffs for cell in against_paper(diff, params["fail_on"])]
     if reference is None:
         gate = Gate(cells=tuple(gated))
@@ -225,11 +227,12 @@ def baseline(
     made = make_baseline(judged.tables, judged.selection)
     if not made.cells:
         noisy = sum(is_noisy(result) for results in judged.selection.throughputs.values() for result in results)
-        reason = f"nothing of {', '.join(tables)} is measured in {runs}/; `harness reproduce` measures it"
+        command = f"harness reproduce {' '.join(tables)}"
+        reason = f"nothing of {', '.join(tables)} is measured in {runs}/; `{command}` measures it"
         if noisy:
             reason = (
                 f"{noisy} throughput runs are in {runs}/, and something else used the machine during each; "
-                "--calibrate measures again, or `harness reproduce --rerun` when the machine is idle"
+                f"--calibrate measures again, or `{command} --rerun` when the machine is idle"
             )
         print_error(reason)
         return ExitCode.NOTHING_TO_COMPARE

@@ -18,6 +18,7 @@ from harness.plan.job import Job
 from harness.plan.plan import Plan, PlannedCell, make_plan
 from harness.run.target import ExecutionTarget, resolve_target
 from harness.specs import Catalog, Cell, Spec
+from harness.specs.catalog import name_to_type
 from harness.specs.kinds import KINDS
 from harness.store.result import Result
 from harness.store.store import Store
@@ -101,6 +102,9 @@ class TrainingClock:
         hours = timed.metrics.get("hours") if timed else None
         return None if hours is None else float(hours.value) / self.devices
 
+    def _trains(self, spec: Spec) -> bool:
+        return any(job.kind == "train" for cell in self.plan.cells_in(spec).values() for job in cell.jobs)
+
     def find(self, job: Job) -> Result | None:
         """Return the result that makes it unnecessary to run a job on the target."""
         return self.store.find(job, self.target.machine, self.target.software)
@@ -113,16 +117,18 @@ class TrainingClock:
         parts = [f"≈ {sum(known):,.0f} h of steps on {self.target.machine.label}{shared}"] if known else []
         if len(known) < len(hours):
             count = f"{len(hours) - len(known)} of {len(hours)} trainings"
+            tables = [name_to_type(spec.path) for spec in self.plan.specs if self._trains(spec)]
             parts.append(
-                f"how long {count} would take on {self.target.machine.label} is not known: `harness reproduce` with "
-                "the same options and --only train-speed times their steps, about a minute each"
+                f"how long {count} would take on {self.target.machine.label} is not known: "
+                f"`harness reproduce {' '.join(tables)} --train --only train-speed` times their steps, "
+                "about a minute each"
             )
         return "; ".join(parts)
 
 
 def _list_specs(specs: Iterable[Spec], width: int) -> str:
     """Return a heading and a row for each table."""
-    rows = [("table", "paper", "rows × columns", "jobs", "title")]
+    rows: list[tuple[str, ...]] = [("table", "paper", "rows × columns", "jobs", "title")]
     for spec in specs:
         cells = (cell for cell in spec.cells.values() if cell.settings or cell.references)
         needs = ", ".join(_origins(cells)) or "nothing to measure"

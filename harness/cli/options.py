@@ -415,7 +415,7 @@ def make_options(params: Mapping[str, Any]) -> Options:
     scale = params.get("scale") or "full"
     for name, value in (("scale", scale != "full"), ("seeds", params.get("seeds")), ("set", params.get("changes"))):
         if value and not train:
-            raise HarnessError(f"--{name} is about training; add --train")
+            raise HarnessError(f"--{name} changes trainings alone; add --train")
     same = {field.name: params[field.name] for field in fields(Options) if params.get(field.name)}
     data = frozenset(params.get("data") or ())
     return Options(**{**same, "only": frozenset(only) or None, "data": data, "train": train, "scale": scale})

@@ -10,7 +10,7 @@ from harness.cli import options
 from harness.cli.beside import BY, WITHOUT, report_sides
 from harness.cli.command import OUTPUT, RESULTS, Command, argument
 from harness.cli.completion import complete_tables
-from harness.cli.console import echo, note, terminal_width, use_color, write_file
+from harness.cli.console import echo, meanwhile, note, terminal_width, use_color, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart
@@ -96,7 +96,9 @@ def report(
     form, published, explain = params["form"], params["published"], params["explain"]
     everything = params["everything"]
     if explain and form == "csv":
-        raise HarnessError("--explain has no place in a line a cell; add --format json, or leave it out")
+        raise HarnessError(
+            "--explain: CSV has one line a cell and no place for explanations; add --format json, or leave it out"
+        )
     if published and form != "latex":
         raise HarnessError(f"--diff: is for --format latex; --format {form} has the published values in any case")
     catalog, requested = Catalog(edition=edition), options.make_options(params)
@@ -116,7 +118,8 @@ def report(
         _write_site(catalog, tables, requested, store, output, roofline=params["roofline"])
         return
     specs = catalog.find(tables)
-    diffs = judged_tables(specs, requested, store, describe("auto")).diffs
+    with meanwhile(f"reading {runs[0]}/"):
+        diffs = judged_tables(specs, requested, store, describe("auto")).diffs
     peaks, to_file = store if params["roofline"] else None, output is not None
     renderers = {
         "terminal": lambda: render_tables(
@@ -254,8 +257,10 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **params: A
     (spec,) = Catalog(edition=edition).find([name])
     chart = select_chart(spec, params["chart"])
     path = output or Path("figures") / f"{spec.name}{'-' if params['chart'] else ''}{params['chart'] or ''}.png"
-    (table,) = judged_tables([spec], options.make_options(params), open_store(runs), describe("auto")).tables
-    draw(table, path, chart=chart, points=params["points"], style=params["style"])
+    requested, store = options.make_options(params), open_store(runs)
+    with meanwhile(f"drawing {path}"):
+        (table,) = judged_tables([spec], requested, store, describe("auto")).tables
+        draw(table, path, chart=chart, points=params["points"], style=params["style"])
     echo(f"{path}")
     if params["points"] != "published" and not any(filled.measurement for filled in table.cells.values()):
         note(f"note: no measured points in {runs}/: published values only")

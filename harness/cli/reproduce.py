@@ -78,7 +78,7 @@ def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) 
 
     diffs = judge_plan(outcome.plan, outcome.results, outcome.elsewhere)
     echo(render_tables(diffs, verbose=params["verbose"], explain=requested.explain), styled=True, end="")
-    figures = [] if outcome.interrupted else _draw_figures(catalog, outcome, requested)
+    figures = [] if outcome.interrupted else _draw_figures(catalog, outcome, requested, quiet=params["quiet"])
     _print_summary(outcome, figures)
     if outcome.interrupted and cluster is not None:
         note("the jobs on the cluster go on; `harness cancel` ends them")
@@ -105,7 +105,7 @@ def _confirm_training(clock: TrainingClock, requested: Options) -> None:
     click.confirm(f"{cost}. Begin?", abort=True, err=True)
 
 
-def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Options) -> list[Path]:
+def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Options, *, quiet: bool) -> list[Path]:
     """Draw the figures that go with the tables, with the same settings, where something was measured."""
     from harness.judge.judged import judged_tables
 
@@ -119,7 +119,8 @@ def _draw_figures(catalog: Catalog, outcome: "ExecutionOutcome", requested: Opti
 
             path = Path("figures") / f"{name}.png"
             try:
-                draw(table, path)
+                with meanwhile(f"drawing {path}", quiet=quiet):
+                    draw(table, path)
             except HarnessError as error:  # what was measured is worth more than its figure
                 warn(f"{error}; `harness figure {name} -o FILE` draws it")
             else:

@@ -178,7 +178,7 @@ def prune(runs: Path, *, dry_run: bool, yes: bool, **params: Any) -> None:  # no
     elif dry_run:
         echo(f"would remove {total}")
     elif not yes and not sys.stdin.isatty():
-        raise HarnessError("nobody is there to ask whether these may go; give --yes, or --dry-run to look only")
+        raise HarnessError("stdin is not a terminal, so nobody can confirm; add --yes to remove, or --dry-run to list")
     elif yes or click.confirm(f"remove {total}?"):
         for run in removable:
             store.remove(run)
@@ -289,7 +289,7 @@ def _table(runs: Sequence[Result], now: datetime, width: int) -> list[str]:
     Where they do not fit, what all have is said once, the ids are cut to what tells them apart, and cells are broken.
     """
     labels = {run.machine.label for run in runs}
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("run", "age", "outcome", "job", "machine"),
         *((run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in runs),
     ]

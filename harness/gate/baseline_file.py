@@ -112,7 +112,7 @@ class _BaselineReader(RecordReader):
             hint = "settle the merge conflict, or " if conflict else ""
             raise HarnessError(f"{self._path}:{error.lineno}: is not JSON ({error.msg}); {hint}{ANEW}") from None
         if not isinstance(data, dict) or "schema" not in data:
-            self._refuse("is no baseline")
+            self._refuse("is not a baseline")
         if data["schema"] != SCHEMA:
             schema = f"has schema {shown(data['schema'])}, this version reads {SCHEMA}"
             self._refuse(f"{schema}; update the harness, or", joined=" ")

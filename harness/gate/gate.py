@@ -22,7 +22,7 @@ from harness.gate.noise import LEAST_PROCESSES, DriftReference, Noise, noise_of,
 from harness.gate.paired import PairedTest, paired_test
 from harness.judge.chain import unknown_origin
 from harness.judge.table import EXACT, FilledCell, fingerprint_of
-from harness.judge.verdict import Diff, Verdict, why_missing
+from harness.judge.verdict import Diff, Verdict, measuring_command, why_missing
 from harness.plan.job import Job
 from harness.specs import Cell
 from harness.stats import Interval
@@ -348,7 +348,7 @@ def _why_missing(filled: FilledCell) -> str:
     """Return why a cell of the baseline has no value now; empty if it has one."""
     result = filled.result
     if result is None and not filled.planned.blocked and filled.elsewhere is None:
-        return "not measured, though the baseline has it; `harness reproduce` measures it"
+        return f"not measured, though the baseline has it; `{measuring_command(filled)}` measures it"
     if result is None:
         return why_missing(filled)
     if result.error is not None:

@@ -18,7 +18,7 @@ from harness.machine import same_software
 from harness.plan.job import Job
 from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
-from harness.specs.catalog import EDITIONS, shipped_specs
+from harness.specs.catalog import EDITIONS, name_to_type
 from harness.specs.datasets import EMBEDDED
 from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
 from harness.store.result import Result
@@ -187,10 +187,11 @@ def why_missing(filled: FilledCell) -> str:
     """Return why a cell has no result, and with which options one shows that was measured otherwise."""
     job, other = filled.planned.job, filled.elsewhere
     if filled.planned.blocked or job is None or other is None:
-        return filled.planned.blocked or f"not measured yet; `{_measuring_command(filled)}` measures it"
+        return filled.planned.blocked or f"not measured yet; `{measuring_command(filled)}` measures it"
     if other.retired:
         run = f"run {other.result.id}"
-        return f"measured, but by a method that was corrected since: {run}; `harness reproduce` measures it again"
+        command = measuring_command(filled)
+        return f"measured, but by a method that was corrected since: {run}; `{command}` measures it again"
     usual, measured = make_job(filled.cell, Options()), other.result.job
     differing = {name: measured[name] for name in OVERRIDES if name in dict(measured.settings)}
     differing = {name: value for name, value in differing.items() if job.get(name) != value}
@@ -206,16 +207,14 @@ def why_missing(filled: FilledCell) -> str:
     return f"measured, but {where}: {', '.join(how)} (run {other.result.id}); {shows}"
 
 
-def _measuring_command(filled: FilledCell) -> str:
+def measuring_command(filled: FilledCell) -> str:
     """Return what to type for the result of a cell, with the options that decide which result it is.
 
     It is the same for all cells of a table that the same options fill, so that a report can say it once.
     """
     planned, job = filled.planned, filled.planned.job
     edition, _, text = planned.table.partition(":")
-    path = Path(text)
-    shipped = edition == EDITIONS[0] and path.parent == shipped_specs()
-    words = ["harness reproduce", planned.spec if shipped else "FILE" if path.is_absolute() else quote(text)]
+    words = ["harness reproduce", name_to_type(Path(text))]
     words += [f"--edition {edition}"] if edition != EDITIONS[0] else []
     if planned.scale:
         words += ["--train", *([f"--scale {planned.scale}"] if planned.scaled_down else [])]

@@ -163,7 +163,7 @@ def _make_job(kind: str, settings: dict[str, Scalar]) -> Job:
         check(name, value, SETTINGS[name])
     if kind == "throughput":
         for name in misplaced_settings(settings):
-            raise HarnessError(f"the setting '{name}' is of the {SCRIPT} protocol alone; give protocol='{SCRIPT}'")
+            raise HarnessError(f"the setting '{name}' is of the {SCRIPT} protocol only; give protocol='{SCRIPT}'")
         return Job.of(kind, throughput_settings(settings, {}))
     return Job.of(kind, {**known.defaults, **settings})
 

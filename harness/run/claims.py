@@ -42,7 +42,7 @@ class Claims:
                 lock.acquire(timeout=0)
             except Timeout:
                 self.release(jobs)
-                self._say(f"another harness is at {job} in {self._root}/; waiting for it")
+                self._say(f"another harness process runs {job} in {self._root}/; waiting for it")
                 return False
             except (OSError, NotImplementedError) as error:  # as on some network file systems
                 self._say(f"{self._root}/ cannot be locked ({error}); run one command at a time there")

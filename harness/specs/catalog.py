@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 from harness.errors import HarnessError, did_you_mean
 from harness.specs.model import Spec
@@ -19,6 +20,16 @@ def shipped_specs() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "tables"
     return inside if inside.is_dir() else package.parent / "tables"
+
+
+def name_to_type(path: Path) -> str:
+    """Return what names a table on the command line: its name if it is shipped, else its path.
+
+    A path that does not begin in the working folder is not repeated: it is `FILE`.
+    """
+    if path.parent == shipped_specs():
+        return path.stem
+    return "FILE" if path.is_absolute() else quote(str(path))
 
 
 class Catalog:

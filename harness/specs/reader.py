@@ -332,7 +332,7 @@ class _SpecReader(Reader):
         """Report the settings of timm's protocol that are set for another, which has its own values for them."""
         for name in misplaced_settings(settings):
             origin = next(level for level in levels if name in level.settings["set"])
-            text = f"{name} is a setting of the {SCRIPT} protocol alone; set protocol = '{SCRIPT}' with it"
+            text = f"{name} is a setting of the {SCRIPT} protocol only; set protocol = '{SCRIPT}' with it"
             self.report(text, *origin.keys, "set", name)
         if settings.get("protocol") == SCRIPT and settings.get("precision") == "tf32":
             origin = next(level for level in levels if "precision" in level.settings["set"])

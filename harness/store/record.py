@@ -142,7 +142,7 @@ def _decoder(refuse: Callable[..., NoReturn]) -> json.JSONDecoder:
         refuse(f"holds {digits if len(digits) < 30 else f'{digits[:20]}…'}, which is too large")
 
     def not_a_number(word: str) -> NoReturn:
-        refuse(f"holds {word}, which is no number")
+        refuse(f"holds {word}, which is not a number")
 
     return json.JSONDecoder(
         object_pairs_hook=unique, parse_float=fraction, parse_int=integer, parse_constant=not_a_number

@@ -58,8 +58,8 @@ def _number_imagenet_folders(source: DataSource, folders: Sequence[str]) -> tupl
         expected = "a number from 0 to 999" if numeric else "one of the 1,000 WordNet ids, as n01440764"
         shifted = numeric and sorted(map(int, folders)) == list(range(1, len(ids) + 1))
         raise source.error(
-            f"{len(invalid)} of {len(folders)} folders are no class of ImageNet ({name_few(invalid)}); a class folder "
-            f"is called {expected}{'; these begin at 1, so each is one too high' if shifted else ''}"
+            f"{len(invalid)} of {len(folders)} folders are not classes of ImageNet ({name_few(invalid)}); a class "
+            f"folder is called {expected}{'; these begin at 1, so each is one too high' if shifted else ''}"
         )
     if len(set(indices.values())) < len(indices):
         duplicates = [folder for folder in folders if list(indices.values()).count(indices[folder]) > 1]
@@ -139,7 +139,7 @@ def _read_devkit(path: Path, names: Sequence[str]) -> Labels:
     classes = [ids.get(wordnet.get(int(line), "")) if is_index(line) else None for line in lines]
     invalid = next((line for line, number in zip(lines, classes, strict=True) if number is None), None)
     if invalid is not None:
-        raise JobError(f"{path}: {invalid} is no class of {meta.name}")
+        raise JobError(f"{path}: {invalid} is not a class of {meta.name}")
     return _by_number(names, [number for number in classes if number is not None])
 
 

@@ -79,7 +79,9 @@ def _earlier_files(folder: Path) -> set[str]:
         return set()
     names = _read_list(folder / LIST)
     if names is None:
-        raise HarnessError(f"-o {folder}: holds files that are no site of this program; name a new or an empty folder")
+        raise HarnessError(
+            f"-o {folder}: holds files that are not a site of this program; name a new or an empty folder"
+        )
     return names
 
 

@@ -113,7 +113,7 @@ class LocalLauncher:
             yield from self._messages(function, *arguments)
         except Crashed as crash:
             raise HarnessError(
-                f"data, weights and models cannot be looked at: {crash}; give it more memory or run the command again"
+                f"data, weights and models cannot be inspected: {crash}; give it more memory or run the command again"
             ) from crash
 
     def _messages(self, function: str, *arguments: object, patience: float = PATIENCE) -> Iterator[Any]:
