@@ -47,7 +47,7 @@ def all_tables() -> tuple[Diff, ...]:
 
 
 def in_json(diff: Diff) -> list[dict[str, Any]]:
-    """The cells of the JSON report, each number written out."""
+    """The cells of the JSON report, each number written out; a difference only where it was judged."""
 
     def written(value: object) -> object:
         return value if value is None or isinstance(value, str) else json.dumps(value)
@@ -56,6 +56,8 @@ def in_json(diff: Diff) -> list[dict[str, Any]]:
     for cell in json.loads(render_json([diff]))["cells"]:
         references = [{**item, "value": written(item["value"])} for item in cell["references"]]
         numbers = {name: written(cell[name]) for name in ("measured", "low", "high", "delta")}
+        if cell["verdict"] == "not comparable":
+            numbers["delta"] = None
         actual.append({**{k: v for k, v in cell.items() if k != "unit"}, **numbers, "references": references})
     return actual
 
@@ -148,11 +150,78 @@ def test_the_index_page_counts_what_holds_and_names_what_deviates(diff: Diff) ->
     # By hand: 3 match, 1 noise, 3 explained; 1 deviates, 1 failed, 1 not comparable, 6 missing.
     hold = {"match": 3, "noise": 1, "explained": 3}
     assert actual == hold | {"deviates": 1, "failed": 1, "not comparable": 1, "missing": 6}
-    assert "7 of 16 cells hold (✓ match, ≈ noise, ✻ explained). 2 cells deviate or failed." in text
+    assert "16 cells: 9 measured, 8 judged, 7 hold (✓ match, ≈ noise, ✻ explained). 2 cells deviate or failed." in text
+    assert "cells measured judged hold deviate or failed counted or read 4 4 4 3 1 timed 8 4 3 3 1 " in text
+    assert "evaluated or trained 4 1 1 1 0" in text
+    assert "Table 12 Every verdict 16 9 8 7 2" in text
+    assert "no throughput and no accuracy" not in text
     assert "3 ✓ match 1 ≈ noise 1 ✗ deviates 3 ✻ explained 1 · not comparable 6 – missing 1 ! failed" in text
     assert "Table 12 #param. of ViT⚗↑384 90.0 86 +4.0 ✗ deviates not within 1 M of the paper (86)" in text
     assert "Table 12 speed of ViT⚗↑384 85.9 ! failed out of memory" in text
     assert "The newest result is of 2026-11-21." in text
+
+
+def test_the_front_page_says_where_only_counted_values_are_judged(all_tables: tuple[Diff, ...]) -> None:
+    text = page_text(tree(rendered(*all_tables)["index.html"]))
+    # By hand: of the 22 throughputs and 22 models the throughputs are of another machine than the published ones.
+    assert "109 measured, 44 judged, 44 hold (✓ match, ≈ noise, ✻ explained). None deviates." in text
+    assert "All that is judged was counted on a model or read from a recipe: no throughput and no accuracy." in text
+    assert "counted or read 104 44 44 44 0 timed 713 65 0 0 0 evaluated or trained 336 0 0 0 0" in text
+
+
+PAPER = """
+title = "Of <tables> & figures"
+authors = ["Ada Byron", "Bo <b>Li</b>"]
+url = "https://example.org/paper.pdf"
+"""
+
+
+def test_the_front_page_names_the_paper_and_where_it_can_be_read(all_tables: tuple[Diff, ...]) -> None:
+    of_the_paper = [diff for diff in all_tables if diff.spec.name != "timm-speed"]
+    front = tree(rendered(*of_the_paper)["index.html"])
+    assert page_text(front).count("Training data-efficient image transformers & distillation through attention") == 2
+    assert "Hugo Touvron, Matthieu Cord, Matthijs Douze, Francisco Massa, Alexandre Sablayrolles, " in page_text(front)
+    assert "How much of the paper is reproduced" in page_text(front)
+    (link,) = (item for item in front.iter("a") if text_of(item) == "arXiv:2012.12877")
+    assert link.get("href") == "https://arxiv.org/abs/2012.12877"
+    assert "How much of these tables is reproduced" in page_text(tree(rendered(*all_tables)["index.html"]))
+
+
+def test_a_table_of_another_paper_names_that_one_and_a_table_of_none_names_no_paper(tmp_path: Path, diff: Diff) -> None:
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "own.toml").write_text(PAPER, encoding="utf-8")
+    own = diff_of(tmp_path, SPEC.replace("[source.paper]", 'paper = "own"\n[source.paper]', 1), {}, name="own")
+    files = rendered(own)
+    for name in ("index.html", "tables/own.html"):
+        page = tree(files[name])
+        assert "Of <tables> & figures" in page_text(page)
+        assert "https://example.org/paper.pdf" in [item.get("href") for item in page.iter("a")]
+    assert "Ada Byron, Bo <b>Li</b>" in page_text(tree(files["index.html"]))
+    assert all("DeiT" not in page_text(tree(text)) for name, text in rendered(diff).items() if name == "index.html")
+    assert "How much of these tables is reproduced" in page_text(tree(rendered(diff)["index.html"]))
+    both = page_text(tree(rendered(own, diff)["index.html"]))
+    assert "How much of these tables is reproduced Of <tables> & figures" in both
+
+
+def test_a_table_leads_to_the_one_before_and_the_one_after_it(all_tables: tuple[Diff, ...]) -> None:
+    files = rendered(*all_tables[:3])
+    turns = {
+        name: [(item.get("rel"), item.get("href")) for item in tree(text).iter("a") if item.get("rel")]
+        for name, text in files.items()
+        if re.fullmatch(r"tables/.*\.html", name)
+    }
+    assert turns == {  # above and below
+        "tables/table1.html": [("next", "../tables/table2.html")] * 2,
+        "tables/table2.html": [("prev", "../tables/table1.html"), ("next", "../tables/table3.html")] * 2,
+        "tables/table3.html": [("prev", "../tables/table2.html")] * 2,
+    }
+
+
+def test_a_difference_is_shown_only_where_it_was_judged(diff: Diff) -> None:
+    shown = {(cell["row"], cell["column"]): cell["delta"] for cell in cells(page_of(diff))}
+    assert diff.judged_cells["small", "modern"].delta == -500.0
+    assert shown["small", "modern"] is None
+    assert shown["distilled", "params"] == "4.0"
 
 
 def test_the_index_page_says_what_is_missing_and_why_the_most_frequent_reason_first(diff: Diff) -> None:
@@ -181,7 +250,7 @@ def test_without_any_result_the_index_page_says_so_and_every_cell_is_missing(tmp
     empty = diff_of(tmp_path, SPEC, {})
     files = rendered(empty)
     text = page_text(tree(files["index.html"]))
-    assert "0 of 16 cells hold" in text
+    assert "16 cells: 0 measured, 0 judged, 0 hold" in text
     assert "Nothing is measured yet: harness reproduce all measures what can be measured here." in text
     assert list(cells(tree(files["tables/mine.html"]))) == in_json(empty)
     assert [name for name in files if name.startswith("runs/")] == []
@@ -199,11 +268,21 @@ def test_a_site_of_no_table_and_a_table_of_no_row_are_empty_pages(diff: Diff) ->
 
 FACTS = {
     "flags": {"tf32": False},
-    "probes": [{"batch": 4, "seconds": 0.5, "allocated": 3 * 2**20}],
+    "probes": [
+        {"batch": 4, "seconds": 0.5, "allocated": 3 * 2**20, "reserved": 0},
+        {"batch": 8, "seconds": 0.9, "allocated": 0, "reserved": 0},
+    ],
     "variation": 0.0525,
     "yardstick": [0.0125, 0.013],
     "pass": {"seconds": {"forward": 2.03}},
     "peak_allocated": 1610612736,
+    # What a CPU, or a GPU without these counters, has no value for; and zeros that were measured.
+    "peak_reserved": 0,
+    "nvml": {"energy": None, "samples": [{"power": 0.0, "sm_clock": 0, "temperature": None}]},
+    "images_per_second": 0.0,
+    "steps": 0,
+    "cores_stolen": 0.0,
+    "pages_asked_for": 0,
 }
 
 
@@ -226,8 +305,9 @@ def test_the_page_of_a_run_has_its_numbers_samples_settings_machine_warnings_and
     assert "name Some Processor memory 16.0 GiB cores 4 threads 4" in text
     assert "torch 2.15.0" in text
     assert (
-        "flags tf32 no probes batch seconds allocated 4 0.5 s 3.0 MiB variation 5.25 % yardstick 0.0125 s, 0.013 s "
-        "pass seconds forward 2.03 s peak_allocated 1,536.0 MiB"
+        "flags tf32 no probes batch seconds allocated 4 0.5 s 3.0 MiB 8 0.9 s not measured variation 5.25 % "
+        "yardstick 0.0125 s, 0.013 s pass seconds forward 2.03 s peak_allocated 1,536.0 MiB "
+        "cores_stolen 0 cores pages_asked_for 0 Other runs"
     ) in text
     assert f"Other runs of this job {older.id} , 2026-11-21 11:55:00 UTC, Some Processor, 4 cores: failed: out" in text
     (data,) = (json.loads(text_of(item)) for item in page.iter("script") if item.get("type") == "application/json")
@@ -378,8 +458,9 @@ def test_every_measured_cell_leads_to_its_run_and_the_run_back(all_tables: tuple
 def test_no_page_refers_to_another_host(all_tables: tuple[Diff, ...]) -> None:
     files = rendered(*all_tables)
     for name, text in files.items():
-        if name.endswith((".html", ".css")):
-            assert not re.search(r"""(href|src|action)=["']?(https?:)?//|url\(|@import""", text), name
+        if name.endswith((".html", ".css")):  # a link to the paper is followed by a reader, and by no page
+            own = text.replace('<a href="https://arxiv.org/abs/2012.12877">', "")
+            assert not re.search(r"""(href|src|action)=["']?(https?:)?//|url\(|@import""", own), name
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// What every page does: the theme, and the reasons of cells by pointer and by keyboard.
+// What every page does: the theme, the reasons of cells by pointer and by keyboard, and tables that sort and search.
 "use strict";
 (() => {
   const THEMES = ["auto", "light", "dark"];
@@ -87,7 +87,7 @@
 
   function move(cell, key) {
     if (!KEYS.includes(key)) return null;
-    const rows = [...cell.closest("table").querySelectorAll("tbody tr:not(.group)")];
+    const rows = [...cell.closest("table").querySelectorAll("tbody tr:not(.group, [hidden])")];
     const cellsOf = (row) => [...row.querySelectorAll("td[id]")];
     const row = rows.indexOf(cell.parentElement);
     const column = cellsOf(rows[row]).indexOf(cell);
@@ -151,10 +151,92 @@
   function showTarget() {
     const cell = document.getElementById(location.hash.slice(1));
     if (!cell?.matches("td[id]")) return;
+    cell.closest("table").dispatchEvent(new Event("showall")); // the search may have hidden it
     buttonOf(cell).focus({ preventScroll: true });
     cell.scrollIntoView({ block: "center" });
     show(cell);
     pinned = true;
+  }
+
+  // Tables that can be sorted by a heading and searched.  A table of a few rows is seen at a glance.
+  const LEAST_SORTED = 3;
+  const LEAST_SEARCHED = 8;
+
+  // What a cell is sorted by: what the page says it is, or its number, or its text.
+  function keyOf(cell) {
+    const text = (cell?.dataset.sort ?? (cell?.querySelector("button > span") ?? cell)?.textContent ?? "").trim();
+    const number = text.replace(/−/g, "-").match(/^[+-]?\d[\d,]*(\.\d+)?/);
+    return number ? Number(number[0].replace(/,/g, "")) : /^[–-]?$/.test(text) ? null : text.toLowerCase();
+  }
+
+  // Numbers before texts; what is empty comes last, in either direction.
+  function inOrder(a, b, sign) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
+    return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
+  }
+
+  function arrange(table) {
+    const bodies = [...table.tBodies].map((body) => [body, [...body.rows]]);
+    const groupOf = new Map(bodies.flatMap(([, rows]) => rows.map((row) => [row, rows.find((each) => each.matches(".group"))])));
+    const rows = [...groupOf.keys()].filter((row) => !row.matches(".group"));
+    const headings = [...table.querySelectorAll("thead th")];
+    const words = new Map(rows.map((row) => {
+      const shown = [groupOf.get(row), ...row.cells].map((part) => (part?.querySelector("button") ?? part)?.textContent);
+      return [row, shown.join(" ").toLowerCase()];
+    }));
+    let sorted = false;
+
+    function search(query, status) {
+      const asked = query.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) row.hidden = !asked.every((word) => words.get(row).includes(word));
+      const shown = rows.filter((row) => !row.hidden);
+      for (const [, all] of bodies) for (const row of all)
+        if (row.matches(".group")) row.hidden = sorted || !shown.some((each) => groupOf.get(each) === row);
+      if (status) status.textContent = asked.length ? `${shown.length} of ${rows.length} rows` : "";
+      const first = shown.flatMap((row) => [...row.querySelectorAll("td[id]")])[0];
+      if (first && !table.querySelector("tr:not([hidden]) > td[id] > button[tabindex='0']"))
+        makeTabStop(first, table.querySelectorAll("td[id]"));
+    }
+
+    function sort(heading) {
+      const next = { none: "ascending", ascending: "descending", descending: "none" }[heading.ariaSort ?? "none"];
+      for (const other of headings) other.ariaSort = null;
+      sorted = next !== "none";
+      if (sorted) heading.ariaSort = next;
+      const at = heading.cellIndex;
+      const keys = new Map(rows.map((row) => [row, keyOf(row.cells[at])]));
+      if (!sorted) for (const [body, all] of bodies) body.append(...all);
+      else bodies[0][0].append(...[...rows].sort((a, b) => inOrder(keys.get(a), keys.get(b), next === "ascending" ? 1 : -1)));
+    }
+
+    let input = null;
+    let status = null;
+    if (rows.length >= LEAST_SEARCHED) {
+      const box = table.closest(".scroll");
+      const tools = document.createElement("p");
+      const label = document.createElement("label");
+      input = document.createElement("input");
+      status = document.createElement("output");
+      input.type = "search";
+      tools.className = "tools";
+      label.append("Search the rows ", input);
+      input.setAttribute("aria-label", `Search the rows of ${box.getAttribute("aria-label")}`);
+      tools.append(label, " ", status);
+      box.before(tools);
+      input.addEventListener("input", () => search(input.value, status));
+      table.addEventListener("showall", () => { input.value = ""; search("", status); });
+    }
+    if (rows.length < LEAST_SORTED) return;
+    for (const heading of headings) {
+      if (rows.every((row) => keyOf(row.cells[heading.cellIndex]) === null)) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.title = "sort: upwards, downwards, as published";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => { sort(heading); search(input?.value ?? "", status); });
+    }
   }
 
   // A table that fits needs no scrolling of its own, and then its headings can stay in sight.
@@ -171,6 +253,7 @@
     offerThemes();
     document.querySelectorAll(".wide").forEach(fit);
     document.querySelectorAll("table.paper").forEach(explainCells);
+    document.querySelectorAll("table").forEach(arrange);
   });
   // Not before: the browser's own scrolling to the target takes the focus away once more.
   addEventListener("load", () => requestAnimationFrame(() => setTimeout(showTarget)));
