@@ -17,7 +17,7 @@ from harness import atomic
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
 from harness.plan.plan import Options
-from harness.report import render_markdown
+from harness.report import render_markdown, render_terminal
 from harness.report.export import FIELDS
 from harness.specs import Catalog
 from harness.store.store import Store
@@ -44,6 +44,13 @@ def reference_results(table: str, runs: Path, options: Options | None = None) ->
     specs = Catalog().find([table])
     (diff,) = judged_tables(specs, options, Store(runs), None).diffs
     return render_markdown(diff)
+
+
+def first_table() -> str:
+    """Return the table of some models as a terminal of 96 columns shows it, in a block of code."""
+    options = Options(rows=("resnet18", "deit_ti", "deit_s"))
+    (diff,) = judged_tables(Catalog().find(["table5"]), options, Store(CPU_RESULTS), None).diffs
+    return f"```text\n{render_terminal(diff, width=96, color=False)}```"
 
 
 def option_list(command: click.Command) -> str:
@@ -84,7 +91,9 @@ def export_columns() -> str:
 def blocks() -> Mapping[str, Callable[[], str]]:
     """Return what makes each generated part, by the name in its marker."""
     return {
+        "first table": first_table,
         "table5": lambda: reference_results("table5", CPU_RESULTS),
+        "table3-proxy": lambda: reference_results("table3", PROXY_RESULTS, Options(train=True, scale="proxy")),
         "table8-proxy": lambda: reference_results("table8", PROXY_RESULTS, Options(train=True, scale="proxy")),
         "export-columns": export_columns,
         "variables": variables,
@@ -100,7 +109,7 @@ def renew(page: str) -> str:
 
 def main() -> int:
     """Write the generated parts of every page; the exit code is 0."""
-    for path in sorted(DOCS.glob("*.md")):
+    for path in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))):
         before = path.read_text(encoding="utf-8")
         after = renew(before)
         if after != before:

@@ -139,7 +139,7 @@ def test_latex_sets_each_effect_next_to_the_published_one(diff: Diff) -> None:
     assert found[0] == ["Row worse", f"{minus}10.0", f"[{minus}12.5, {minus}7.5]", f"{minus}10.0", r"\checkmark{}"]
     assert [line[0] for line in found] == ["Row worse", "Row better", "Row same", "Row unsure"]
     assert "proxy scale: small models on all 360 images of some digits." in text
-    assert "top-1: 2 of 3 changes have the published sign" in text
+    assert "2 of 3 changes have the published sign" in text
 
 
 def test_latex_raises_the_marks_of_the_published_effect_but_not_the_brackets_of_its_interval(tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_cells_of_a_small_scale_are_never_judged(diff: Diff) -> None:
 def test_the_terminal_shows_ours_the_papers_and_whether_they_agree(diff: Diff) -> None:
     lines = render_terminal(diff, width=100, color=False).splitlines()
     (worse,) = [line for line in lines if line.startswith("Row worse")]
-    assert worse.split() == ["Row", "worse", "−10.0", "[−12.5,", "−7.5]", "−10.0", "✓"]
+    assert worse.split() == ["Row", "worse", "−10.0", "[−12.5,", "−7.5]", "−10.0", "✓", "same", "sign"]
     (better,) = [line for line in lines if line.startswith("Row better")]
-    assert better.split()[-1] == "✗"
+    assert better.split()[-3:] == ["✗", "opposite", "sign"]
     assert any(line.startswith("2 of 3 changes have the published sign; 1 of the 1 with an interval") for line in lines)
 
 

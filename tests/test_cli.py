@@ -268,13 +268,14 @@ def test_without_results_a_report_names_what_is_missing(tmp_path: Path, mine: Pa
     assert (ran.returncode, ran.stderr) == (0, NOTHING_YET)
     assert ran.stdout == (
         "mine  Two tiny models\n"
-        "        #param., M  published  speed, im/s  published\n"
-        "─────────────────────────────────────────────────────\n"
-        "ViT              –  0.4                  –  1000\n"
-        "ResNet           –  0.5                  –\n"
-        "– missing\n"
+        "None of 4 values is measured; what was published is shown.\n"
+        "\n"
+        "         #param., M   speed, im/s\n"
+        "──────   ──────────   ───────────\n"
+        "ViT             0.4          1000\n"
+        "ResNet          0.5\n"
+        "\n"
         "– missing: #param., speed of ViT, ResNet: not measured yet; run `harness reproduce` with these options\n"
-        "4 missing.\n"
     )
     assert not (tmp_path / "runs").exists()
 
@@ -282,7 +283,7 @@ def test_without_results_a_report_names_what_is_missing(tmp_path: Path, mine: Pa
 def test_a_report_of_what_nobody_can_measure_does_not_ask_for_results(tmp_path: Path) -> None:
     ran = run_harness(tmp_path, "report", "author-statements")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.endswith("\nnothing to measure.\n")
+    assert ran.stdout.splitlines()[1] == "Nothing here is to be measured."
 
 
 def test_without_results_a_figure_has_the_published_points(tmp_path: Path) -> None:
@@ -297,12 +298,13 @@ def test_a_report_shows_what_the_store_has(tmp_path: Path, mine: Path) -> None:
     ran = run_harness(tmp_path, "report", "mine.toml", "--runs", "kept")
     assert (ran.returncode, ran.stderr) == (0, "")
     lines = ran.stdout.splitlines()
-    assert lines[1] == f"throughput measured on {replace(describe('cpu'), threads=1).label}"
-    assert [line.split() for line in lines[4:6]] == [
-        ["ViT", "0.42", "✓", "0.4", "+0.02", "0.4200", "±0.004", "@4", "·", "1000", "×0.000420"],
-        ["ResNet", "0.42", "✓", "0.5", "−0.08", "0.4200", "±0.004", "@4", "·"],
+    assert lines[1] == "2 of 4 values judged: 2 match; 2 not comparable."
+    assert lines[2].startswith(f"Measured on {replace(describe('cpu'), threads=1).label}; torch ")
+    speed = ["0.420", "±", "0.004"]
+    assert [line.split() for line in lines[7:9]] == [
+        ["ViT", "0.42", "0.4", "+0.02", "✓", "match", *speed, "1000", "2381×", "slower", "·", "not", "comparable"],
+        ["ResNet", "0.42", "0.5", "−0.08", "✓", "match", *speed, "·", "not", "comparable"],
     ]
-    assert lines[-1] == "2 match, 2 not comparable."
 
 
 @pytest.mark.parametrize(("form", "begins"), [("json", "{\n"), ("markdown", "### mine")])
@@ -325,7 +327,7 @@ def test_a_damaged_result_is_named_by_a_report(tmp_path: Path, mine: Path) -> No
     assert ran.stderr == (
         f"warning: {path_shown}: is not a result; set aside as {path.name}.damaged and measured again when requested\n"
     )
-    assert ran.stdout.splitlines()[-1] == "1 match, 2 not comparable, 1 missing."
+    assert ran.stdout.splitlines()[1] == "1 of 4 values judged: 1 match; 2 not comparable, 1 missing."
 
 
 def test_icmls_table_6_is_arxivs_table_7(tmp_path: Path) -> None:
@@ -722,8 +724,9 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
     ]
     lines = first.stdout.splitlines()
     assert lines[0] == "mine  Two tiny models"
-    assert [line.split()[:3] for line in lines[4:6]] == [["ViT", "0.37", "✓"], ["ResNet", "0.47", "✓"]]
-    assert lines[-2:] == ["2 match, 2 not comparable.", "jobs: 4 measured, 0 known already.  runs/"]
+    assert lines[1] == "2 of 4 values judged: 2 match; 2 not comparable."
+    assert [line.split()[:3] for line in lines[7:9]] == [["ViT", "0.37", "0.4"], ["ResNet", "0.47", "0.5"]]
+    assert lines[-1] == "jobs: 4 measured, 0 known already.  runs/"
     kept = {path: path.read_bytes() for path in results(tmp_path)}
     assert len(kept) == 4
     speeds = [json.loads(text) for path, text in kept.items() if path.parent.name.startswith("throughput")]
@@ -750,10 +753,8 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
         lines[1],
     )
     assert lines[2:] == []
-    assert mended.stdout.splitlines()[-2:] == [
-        "2 match, 2 not comparable.",
-        "jobs: 1 measured, 3 known already.  runs/",
-    ]
+    assert mended.stdout.splitlines()[1] == "2 of 4 values judged: 2 match; 2 not comparable."
+    assert mended.stdout.splitlines()[-1] == "jobs: 1 measured, 3 known already.  runs/"
 
 
 def test_an_unknown_model_is_refused_before_anything_is_measured(tmp_path: Path, mine: Path) -> None:
@@ -790,11 +791,14 @@ def test_a_model_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> No
     assert ran.returncode == 3
     assert ran.stderr == f"[1/2] count test_vit at 50: failed: {reason}\n[2/2] count test_resnet at 160: done\n"
     lines = ran.stdout.splitlines()
-    assert [line.split() for line in lines[3:5]] == [["ViT", "!", "0.4"], ["ResNet", "0.47", "✓", "0.5", "−0.03"]]
-    assert lines[5:] == [
-        "✓ match, ! failed",
+    assert lines[1] == "1 of 2 values judged: 1 match; 1 failed."
+    assert [line.split() for line in lines[7:9]] == [
+        ["ViT", "0.4", "!", "failed"],
+        ["ResNet", "0.47", "0.5", "−0.03", "✓", "match"],
+    ]
+    assert lines[9:] == [
+        "",
         f"! failed: #param. of ViT: {reason}",
-        "1 match, 1 failed.",
         "jobs: 1 measured, 1 failed, 0 known already.  runs/",
     ]
     assert [json.loads(path.read_text())["error"] for path in results(tmp_path)] == [None, reason]
@@ -816,7 +820,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path: Path, 
     assert [line for line in others if not line.startswith("[")] == []
     lines = stdout.splitlines()
     assert lines[0] == "mine  Two tiny models"
-    assert next(line for line in lines if line.startswith("ViT")).split()[:3] == ["ViT", "0.37", "✓"]
+    assert next(line for line in lines if line.startswith("ViT")).split()[:3] == ["ViT", "0.37", "0.4"]
     assert any(line.startswith("– missing: ") and line.endswith(f": {INTERRUPTED}") for line in lines)
     assert "harness reproduce" not in stdout
     assert lines[-1] == f"jobs: {1 + len(others)} measured, 0 known already.  runs/"
@@ -845,7 +849,8 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(tmp_path: Path, mine
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, GO_ON)
-    assert stdout.splitlines()[-2:] == ["4 missing.", "jobs: 0 measured, 0 known already.  runs/"]
+    assert stdout.splitlines()[1] == "None of 4 values is measured; what was published is shown."
+    assert stdout.splitlines()[-1] == "jobs: 0 measured, 0 known already.  runs/"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")

@@ -613,21 +613,24 @@ def shown(folder: Path) -> Diff:
 
 def test_every_form_of_a_report_shows_a_derived_value(tmp_path: Path) -> None:
     diff = shown(tmp_path)
-    assert "20.00 ±" in render_terminal(diff, width=100, color=False)
-    assert "20.00 ±" in render_comment([diff])
-    assert "20.00" in render_latex([diff])
+    assert "20.0 ± 1.6" in render_terminal(diff, width=100, color=False)
+    assert "20.0 ± 1.6" in render_comment([diff]).replace("\N{NO-BREAK SPACE}", " ")
+    assert r"20.0{\scriptsize\,$\pm$\,1.6 \%}" in render_latex([diff])
     (cell,) = json.loads(render_json([diff]))["cells"]
     assert cell["measured"] == pytest.approx(20)
     assert cell["low"] < 20 < cell["high"]
     assert (cell["verdict"], cell["run"]) == ("match", None)
-    line = render_csv([diff]).splitlines()[1].split(",")
-    assert line[:5] == ["mine", "arxiv", "faster", "value", "%"]
-    assert float(line[5]) == pytest.approx(20)
+    heading, line = (text.split(",") for text in render_csv([diff]).splitlines())
+    values = dict(zip(heading, line, strict=False))
+    assert [values[name] for name in ("table", "edition", "row", "column", "unit")] == [
+        *("mine", "arxiv", "faster", "value", "%")
+    ]
+    assert float(values["measured"]) == pytest.approx(20)
 
 
 def test_a_derived_value_names_the_machine_and_the_warnings_of_its_operands(tmp_path: Path) -> None:
     text = render_terminal(shown(tmp_path), width=100, color=False)
-    assert "throughput measured on Tesla V100-SXM2-16GB 16 GiB" in text
+    assert "Measured on Tesla V100-SXM2-16GB 16 GiB; torch " in text
     assert "warning: Fast over Slow: iterations vary by 9 %" in text
 
 

@@ -51,14 +51,14 @@ def test_every_command_is_in_the_reference_and_each_of_its_options_has_help(name
             assert all(option in options for option in parameter.opts), parameter.opts
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=lambda path: path.name)
 def test_what_is_generated_in_a_page_is_what_the_program_says_now(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text == generate.renew(text), "renew it with `python -m docs.generate`"
 
 
 def test_every_generated_part_is_on_a_page() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    text = README + "".join(path.read_text(encoding="utf-8") for path in PAGES)
     assert set(generate.blocks()) == set(re.findall(r"<!-- generated: ([^>]+) -->", text))
 
 

@@ -49,6 +49,9 @@ FILE_WIDTH = 100
     flag_value="below",
     help="In LaTeX, set the published value in grey next to or below ours  [without a value: below]",
 )
+@options.option(
+    "--all-columns", "everything", is_flag=True, help="Show also columns and rows of which nothing was measured."
+)
 @options.option("--roofline", is_flag=True, help="Show each throughput as a share of the machine's peak.")
 @options.option("-v", "--verbose", is_flag=True, help="Show the reason of every verdict.")
 def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | None, **params: Any) -> None:  # noqa: ANN401
@@ -57,6 +60,7 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
     from harness.report import render_comment, render_csv, render_json, render_latex, render_pytest_benchmark
 
     form, published, explain = params["form"], params["published"], params["explain"]
+    everything = params["everything"]
     if explain and form == "csv":
         raise HarnessError("--explain has no place in a line a cell; add --format json, or leave it out")
     if published and form != "latex":
@@ -70,10 +74,15 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
     peaks, to_file = store if params["roofline"] else None, output is not None
     renderers = {
         "terminal": lambda: render_tables(
-            diffs, verbose=params["verbose"], explain=explain, roofline=peaks, to_file=to_file
+            diffs,
+            verbose=params["verbose"],
+            explain=explain,
+            everything=everything,
+            roofline=peaks,
+            to_file=to_file,
         ),
-        "latex": lambda: render_latex(diffs, published),
-        "markdown": lambda: render_comment(diffs, explain=explain),
+        "latex": lambda: render_latex(diffs, published, everything=everything),
+        "markdown": lambda: render_comment(diffs, explain=explain, everything=everything),
         "json": lambda: render_json(diffs, explain=explain),
         "csv": lambda: render_csv(diffs),
         "pytest-benchmark": lambda: render_pytest_benchmark(diffs),
@@ -89,15 +98,23 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
         note(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another")
 
 
-def render_tables(
-    diffs: Sequence["Diff"], *, verbose: bool, explain: bool, roofline: "Store | None" = None, to_file: bool = False
+def render_tables(  # noqa: PLR0913
+    diffs: Sequence["Diff"],
+    *,
+    verbose: bool,
+    explain: bool,
+    everything: bool = False,
+    roofline: "Store | None" = None,
+    to_file: bool = False,
 ) -> str:
     """Render tables for the terminal; `roofline` is the store of the peaks to hold the throughputs against."""
     from harness.judge.roofline import roofline_of
     from harness.report import render_explanations, render_roofline, render_terminal
 
     width, color = (FILE_WIDTH, False) if to_file else (terminal_width(), use_color())
-    text = "\n".join(render_terminal(diff, width=width, color=color, verbose=verbose) for diff in diffs)
+    text = "\n".join(
+        render_terminal(diff, width=width, color=color, verbose=verbose, everything=everything) for diff in diffs
+    )
     if roofline is not None:
         for diff in diffs:
             text += "\n" + render_roofline(roofline_of(diff.table, roofline), width=width, color=color)

@@ -420,6 +420,14 @@ def _tolerance(filled: FilledCell, reference: Reference) -> str:
     return f"{allowed:g} {filled.cell.unit}".strip()
 
 
+def tolerance_text(filled: FilledCell) -> str:
+    """Return how far a cell may be from the first value published for it, with ± before it; empty where it has none."""
+    references = filled.cell.references
+    if not references or filled.cell.text or filled.at_small_scale:
+        return ""
+    return f"± {_tolerance(filled, references[0]).removeprefix('the published ± ')}"
+
+
 def _tolerances_of(filled: FilledCell, references: Iterable[Reference]) -> str:
     """Describe the allowed difference from each of some references."""
     groups: dict[str, list[Reference]] = {}

@@ -9,6 +9,7 @@ from harness.report import formatting
 
 # Whether a row's change helps or harms here as it does in the paper.
 SAME, OTHER, NEITHER = "✓", "✗", "·"
+WORDS = {SAME: "same sign", OTHER: "opposite sign", NEITHER: "no published sign"}
 
 
 def signs_sentence(column: Ablation) -> str:
@@ -57,7 +58,7 @@ def line(effect: AblationEffect) -> tuple[str, str, str, str, str]:
     if effect.low is not None and effect.high is not None:
         interval = f"[{formatting.signed(effect.low, 1)}, {formatting.signed(effect.high, 1)}]"
     if effect.published is not None:
-        published = formatting.signed(effect.published, 1) + "".join(f"[{mark}]" for mark in effect.marks)
+        published = formatting.signed(effect.published, 1)
     sign = NEITHER if effect.same_sign is None else SAME if effect.same_sign else OTHER
     return effect.row.label, formatting.signed(effect.measured, 1), interval, published, sign
 

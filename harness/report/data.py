@@ -1,5 +1,6 @@
 """`Diff` -> CSV and JSON for other programs."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -25,9 +26,10 @@ def render_csv(diffs: Sequence[Diff]) -> str:
     for diff in diffs:
         for judged in diff.judged_cells.values():
             cell = _cell(judged)
+            if judged.filled.at_small_scale:
+                cell["references"] = []
             references = cell.pop("references")
-            shown = references if not judged.filled.at_small_scale else []
-            first = shown[0] if shown else {"value": None, "source": None}
+            first = references[0] if references else {"value": None, "source": None}
             batch = judged.filled.result.facts.get("batch") if judged.filled.result else None
             lines.append(
                 {
@@ -36,6 +38,7 @@ def render_csv(diffs: Sequence[Diff]) -> str:
                     **cell,
                     "published": first["value"],
                     "source": first["source"],
+                    "references": json.dumps(references, ensure_ascii=False) if references else None,
                     "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
                 }
             )
@@ -89,7 +92,11 @@ def _cell(judged: JudgedCell) -> dict[str, Any]:
     cell, measurement, result = judged.filled.cell, judged.filled.measurement, judged.filled.result
     return {
         "row": cell.row.key,
+        "row_label": cell.row.label,
         "column": cell.column.key,
+        "column_label": cell.column.label,
+        "model": cell.settings.get("model"),
+        "machine": next((behind.machine.label for behind in judged.filled.results), None) if measurement else None,
         "unit": cell.unit,
         "measured": measurement.value if measurement else None,
         "low": measurement.low if measurement else None,

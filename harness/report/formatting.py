@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.judge.chain import broken_input
-from harness.judge.orders import CLEAR, HOLDS, MachineOrder
+from harness.judge.orders import CLEAR, HOLDS
 from harness.judge.roofline import Roofline
 from harness.judge.table import FilledCell
 from harness.judge.verdict import HEAD_NAMES, Diff, HeadVariant, JudgedCell, Ratio, Shape, Verdict, is_within
 from harness.specs import Cell, Column, Footnote, Row
+from harness.store.result import Measurement
 
 SIGNS = {
     Verdict.MATCH: "✓",
@@ -28,12 +29,14 @@ SIGNS = {
 class CellText:
     """The texts of a cell; each is empty where it has none.
 
-    `difference` is a signed number, or a factor where the machines differ; `batch` is the batch size of a throughput.
+    `measured` has its uncertainty, half of the 95 % interval, in the same decimals.  `difference` is in the unit of the
+    cell, in percent where the tolerance is, or how much faster or slower another machine is.  `marks` are those of the
+    published value's footnotes, `batch` is the batch size of a throughput.
     """
 
     measured: str = ""
-    sign: str = ""
     published: str = ""
+    marks: tuple[str, ...] = ()
     difference: str = ""
     batch: str = ""
 
@@ -43,26 +46,47 @@ def cell_text(judged: JudgedCell) -> CellText:
     filled, cell, measurement = judged.filled, judged.filled.cell, judged.filled.measurement
     # The heading has the column's unit; a row of another one has it in its cells.
     unit = cell.unit if cell.unit != cell.column.unit else ""
-    published = "" if filled.at_small_scale else _published(cell, unit, idle=filled.planned.idle)
+    published, marks = ("", ()) if filled.at_small_scale else _published(cell, unit, idle=filled.planned.idle)
     if filled.planned.idle:
-        return CellText(published=published)
+        return CellText(published=published, marks=marks)
     measured = batch = ""
     if measurement is not None:
-        measured = measurement.value if isinstance(measurement.value, str) else number(measurement.value, cell.digits)
-        if measurement.low is not None and measurement.high is not None and not isinstance(measurement.value, str):
-            half = (measurement.high - measurement.low) / 2
-            tenths = 1 if cell.unit.startswith("%") and half >= 0.05 else None
-            measured = f"{measured} ±{number(half, tenths, significant=1)}"
-        measured = _with_unit(measured, unit)
+        measured = _with_unit(_measured(measurement, cell), unit)
         if cell.metric == "throughput" and filled.result:
-            batch = f"@{filled.result.facts.get('batch', '?')}"
-    return CellText(
-        measured=measured, sign=SIGNS[judged.verdict], published=published, difference=_difference(judged), batch=batch
-    )
+            batch = str(filled.result.facts.get("batch", "?"))
+    return CellText(measured=measured, published=published, marks=marks, difference=_difference(judged), batch=batch)
 
 
-def _published(cell: Cell, unit: str, *, idle: bool) -> str:
-    """Return the published value with its marks.
+def _measured(measurement: Measurement, cell: Cell) -> str:
+    if isinstance(measurement.value, str):
+        return measurement.value
+    if measurement.low is None or measurement.high is None:
+        return number(measurement.value, cell.digits)
+    least = 1 if cell.unit.startswith("%") else 0
+    return with_uncertainty(measurement.value, (measurement.high - measurement.low) / 2, cell.digits, least=least)
+
+
+# Digits of a value that anybody reads, however small its uncertainty.
+MOST_DIGITS = 6
+
+
+def with_uncertainty(value: float, half: float, digits: int | None = None, *, least: int = 0) -> str:
+    """Return a value and half of its interval with the same decimals: those of the first digit of the latter.
+
+    There are at least `least` decimals, and no more than `digits`.  An uncertainty that rounds to nothing is left out.
+    """
+    if not (math.isfinite(value) and math.isfinite(half) and half > 0):
+        return number(value, digits)
+    first = -math.floor(math.log10(half))
+    first = -math.floor(math.log10(round(half, first)))  # 0.096 is 0.1, with one decimal
+    magnitude = math.floor(math.log10(abs(value))) if value else 0
+    decimals = max(least, min(max(0, first), MOST_DIGITS - 1 - magnitude if digits is None else digits), 0)
+    uncertainty = number(half, decimals)
+    return f"{number(value, decimals)} ± {uncertainty}" if float(uncertainty) else number(value, digits)
+
+
+def _published(cell: Cell, unit: str, *, idle: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the published value and its marks.
 
     A blank of the paper stays blank; a statement that nothing measures is that of its own source, which it names.
     """
@@ -70,8 +94,8 @@ def _published(cell: Cell, unit: str, *, idle: bool) -> str:
     if published is None and idle and cell.references:
         published, source = cell.references[0].published, f" ({cell.references[0].source.name})"
     if published is None:
-        return ""
-    return f"{_with_unit(str(published), unit)}{source}" + "".join(f"[{mark}]" for mark in published.marks)
+        return "", ()
+    return f"{_with_unit(str(published), unit)}{source}", published.marks
 
 
 def _with_unit(value: str, unit: str) -> str:
@@ -84,11 +108,29 @@ def _difference(judged: JudgedCell) -> str:
     if judged.delta is None or measured is None:
         return ""
     published = cell.references[0].published
-    if judged.verdict is Verdict.NOT_COMPARABLE and published.value:
-        if not cell.machine:
-            return ""  # other images or weights: a difference would look like a judgement
-        return f"×{number(measured / published.value, None, significant=3)}"
+    if judged.verdict is Verdict.NOT_COMPARABLE:
+        # Other images or weights: a difference would look like a judgement.
+        return _pace(measured, published.value, cell) if cell.machine and published.value else ""
+    if cell.relative and published.value:
+        return f"{signed(100 * judged.delta / published.value, 1)} %"
     return signed(judged.delta, published.decimals if cell.digits is None else cell.digits)
+
+
+# Up to this factor a share tells more than the factor.
+_TWICE = 2.0
+
+
+def _pace(measured: float, published: float, cell: Cell) -> str:
+    """Return how much faster or slower a machine is than the published one; "more" or "less" of what is no speed."""
+    ratio, better = measured / published, cell.better or ("higher" if "/s" in cell.unit else None)
+    if not (math.isfinite(ratio) and ratio > 0):
+        return ""
+    ahead, behind = ("faster", "slower") if better else ("more", "less")
+    word = (behind if ratio > 1 else ahead) if better == "lower" else (ahead if ratio > 1 else behind)
+    if 1 / _TWICE < ratio < _TWICE:
+        share = number(100 * abs(ratio - 1), None, significant=2)
+        return f"{share} % {word}" if float(share) else "as fast" if better else "the same"
+    return f"{number(max(ratio, 1 / ratio), None, significant=2)}× {word}"
 
 
 def signed(value: float, digits: int) -> str:
@@ -141,19 +183,9 @@ def row_groups(rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
         yield group if group and group != grouped[0].label else "", grouped
 
 
-def counts(diff: Diff) -> str:
-    """Return how often each verdict was given."""
-    return ", ".join(f"{diff.counts[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict]) or (
-        "nothing to measure"
-    )
-
-
-def legend(diff: Diff) -> str:
-    """Explain the signs that occur."""
-    signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict])
-    cells = (judged.filled for judged in diff.judged_cells.values())
-    speed = any(filled.measurement and filled.result and filled.result.job.exclusive for filled in cells)
-    return signs + (", @N batch of N, ×N measured over published" if speed else "")
+def legend(verdicts: Iterable[Verdict]) -> str:
+    """Explain the signs of verdicts."""
+    return ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in verdicts)
 
 
 def reasons(diff: Diff, *, merged: bool = False) -> list[tuple[Verdict, str, str]]:
@@ -230,23 +262,23 @@ def shape_sentence(shape: Shape) -> str:
     """Return how well the order of the rows agrees."""
     tau, rho = shape.kendall, shape.spearman
     noisy = f" ({shape.noisy} measured while something else used the machine)" if shape.noisy else ""
+    holds = sum(order.holds for order in shape.orders)
+    others = f"; it is also that of {holds} of {len(shape.orders)} machines that timm published" if shape.orders else ""
     return (
         f"order of {shape.rows} models{noisy} against the published one: "
         f"Kendall's τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}], "
-        f"Spearman's ρ {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}] (95 % bootstrap interval)"
-        f"{_orders_text(shape.orders)}"
+        f"Spearman's ρ {rho.value:.2f} [{rho.low:.2f}, {rho.high:.2f}]{others}"
     )
 
 
-def _orders_text(orders: Sequence[MachineOrder]) -> str:
-    """Return on how many published machines the order holds, and how well on each; empty where none has the models."""
-    if not orders:
+def orders_sentence(shape: Shape) -> str:
+    """Return how well the order agrees with that on each other published machine; empty where none has the models."""
+    if not shape.orders:
         return ""
-    shares = ", ".join(f"{order.machine} {100 * order.agreeing / order.pairs:.0f} %" for order in orders)
+    shares = ", ".join(f"{order.machine} {100 * order.agreeing / order.pairs:.0f} %" for order in shape.orders)
     return (
-        f"; the measured order holds on {sum(order.holds for order in orders)} of {len(orders)} machines that timm "
-        f"published: of the pairs of models that differ by more than {100 * CLEAR:.0f} % on both, {shares} are in the "
-        f"same order, and it holds where {100 * HOLDS:.0f} % are"
+        f"pairs of models in the same order as here, of those that differ by more than {100 * CLEAR:.0f} % on both: "
+        f"{shares}; an order is the same where {100 * HOLDS:.0f} % are"
     )
 
 

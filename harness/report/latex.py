@@ -5,13 +5,24 @@ What is written compiles as it stands, and goes into a paper by \input.  It is p
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pylatexenc.latexencode import RULE_CALLABLE, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from harness.judge.verdict import Diff, JudgedCell, Verdict
+from harness.judge.verdict import Diff, Verdict
 from harness.report import ablation, formatting
-from harness.specs import Column, Footnote, Row
+from harness.report.sheet import (
+    DIFFERENCE,
+    MEASURED,
+    PUBLISHED,
+    VERDICT,
+    Entry,
+    Sheet,
+    SheetRow,
+    sections,
+    table_sheets,
+)
+from harness.specs import Footnote
 
 # A float that is longer than this is set in such small type that nobody can read it.
 MOST_LINES = 60
@@ -63,36 +74,42 @@ BEGIN = r"""% Compiles as it stands.  In a paper, \input this file; the preamble
 END = "\\harnessend\n"
 
 
-def render_latex(diffs: Sequence[Diff], published: str | None = None) -> str:
-    """Render tables as LaTeX.
+def render_latex(diffs: Sequence[Diff], published: str | None = None, *, everything: bool = False) -> str:
+    """Render tables as LaTeX: what was measured, each value with the sign of its verdict.
 
-    `published` sets the published values in grey `beside` or `below` ours, with difference and verdict; without it a
-    table holds only what was measured.  Of a small scale, the ablation is set with the published differences.
+    `published` sets the published values in grey `beside` or `below` ours, with the difference; `everything` has also
+    rows and columns of which nothing was measured.  Of a small scale it is the ablation.
     """
-    tables = [text for diff in diffs for text in ([_ablation(diff)] if diff.ablations else _floats(diff, published))]
+    tables = [
+        text
+        for diff in diffs
+        for number, sheet in enumerate(table_sheets(diff, everything=everything))
+        for text in _floats(diff, sheet, published, again=number > 0)
+    ]
     return "\n".join([BEGIN, *tables, END])
 
 
-def _ablation(diff: Diff) -> str:
-    """A line for each change: measured difference, its interval, the published one, and whether the signs agree."""
-    heading = _line(["change", "here", "95\\,\\% interval", "paper", "same sign"])
-    lines = ["\\begin{tabular}{@{}lrlrc@{}}", "\\toprule", heading]
-    for column in diff.ablations:
-        lines += ["\\midrule", f"\\multicolumn{{5}}{{@{{}}l}}{{\\textit{{{escaped(ablation.heading(column))}}}}} \\\\"]
-        for row, ours, interval, paper, sign in map(ablation.line, column.rows):
-            lines.append(_line([*map(escaped, (row, ours, interval)), _marked(paper), escaped(sign)]))
-    sentences = [ablation.introduction(diff)]
-    sentences += [f"{column.column.label}: {ablation.signs_sentence(column)}." for column in diff.ablations]
-    notes = [*map(escaped, sentences), *map(_note, formatting.footnotes(diff, measured_only=True))]
-    return _float(diff, [*lines, "\\bottomrule", "\\end{tabular}%"], notes)
-
-
-def _floats(diff: Diff, published: str | None) -> Iterator[str]:
+def _floats(diff: Diff, sheet: Sheet, published: str | None, *, again: bool) -> Iterator[str]:
     """A table in as many parts as it takes to be readable."""
-    parts = _parts(diff.spec.rows, MOST_LINES // (2 if published == "below" else 1))
+    parts = _parts(sheet.rows, MOST_LINES // (2 if published == "below" else 1))
     for number, rows in enumerate(parts, start=1):
-        notes = _notes(diff, published) if number == len(parts) else []
-        yield _float(diff, _tabular(diff, rows, published), notes, number)
+        notes = _notes(diff, sheet, published) if number == len(parts) else []
+        tabular = _ablation(sheet) if diff.ablations else _tabular(sheet, rows, published)
+        yield _float(diff, tabular, notes, number + again)
+
+
+def _ablation(sheet: Sheet) -> list[str]:
+    """A line for each change: measured difference, its interval, the published one, and whether the signs agree."""
+    lines = [
+        "\\begin{tabular}{@{}lrlrc@{}}",
+        "\\toprule",
+        _line(["change", "here", "95\\,\\% interval", "paper", "same sign"]),
+    ]
+    lines += ["\\midrule", f"\\multicolumn{{5}}{{@{{}}l}}{{\\textit{{{escaped(sheet.title)}}}}} \\\\"]
+    for row in sheet.rows:
+        ours, interval, paper, sign = row.cells[0]
+        lines.append(_line([*map(escaped, (row.label, ours.text, interval.text)), _marked(paper), escaped(sign.sign)]))
+    return [*lines, "\\bottomrule", "\\end{tabular}%"]
 
 
 def _float(diff: Diff, tabular: Sequence[str], notes: Sequence[str], part: int = 1) -> str:
@@ -115,7 +132,7 @@ def _float(diff: Diff, tabular: Sequence[str], notes: Sequence[str], part: int =
     )
 
 
-def _parts(rows: Sequence[Row], most: int) -> list[Sequence[Row]]:
+def _parts(rows: Sequence[SheetRow], most: int) -> list[Sequence[SheetRow]]:
     """Split a table into as few readable parts as possible, of about the same length."""
     count = max(1, math.ceil(len(rows) / most))
     size = max(1, math.ceil(len(rows) / count))
@@ -124,106 +141,103 @@ def _parts(rows: Sequence[Row], most: int) -> list[Sequence[Row]]:
 
 def _caption(diff: Diff) -> str:
     name = diff.spec.numbers.get(diff.spec.edition, "")
-    caption = f"{escaped(diff.spec.title)}{f' ({escaped(name)} of the paper)' if name else ''}."
-    return caption + (f" Throughput measured on {escaped(diff.table.machine.label)}." if diff.table.machine else "")
+    return f"{escaped(diff.spec.title)}{f' ({escaped(name)} of the paper)' if name else ''}."
 
 
-def _tabular(diff: Diff, rows: Sequence[Row], published: str | None) -> list[str]:
-    columns = diff.spec.columns
+def _tabular(sheet: Sheet, rows: Sequence[SheetRow], published: str | None) -> list[str]:
     twice = published == "beside"
-    layout = "".join(_layout(diff, column, twice=twice) for column in columns)
-    width = 1 + len(columns) * (2 if twice else 1)
-    lines = [f"\\begin{{tabular}}{{@{{}}l{layout}@{{}}}}", "\\toprule", *_headings(diff, twice=twice)]
-    for number, (heading, members) in enumerate(formatting.row_groups(rows)):
+    layout = "".join(_layout(sheet, number, twice=twice) for number in range(len(sheet.columns)))
+    width = 1 + len(sheet.columns) * (2 if twice else 1)
+    lines = [f"\\begin{{tabular}}{{@{{}}l{layout}@{{}}}}", "\\toprule", *_headings(sheet, twice=twice)]
+    for number, (heading, members) in enumerate(sections(rows)):
         if heading:
             lines += ["\\midrule", f"\\multicolumn{{{width}}}{{c}}{{{escaped(heading)}}} \\\\"]
         if heading or number == 0:
             lines.append("\\midrule")
         for row in members:
-            lines += _lines(diff, row, published)
+            lines += _lines(sheet, row, published)
     return [*lines, "\\bottomrule", "\\end{tabular}%"]
 
 
-def _layout(diff: Diff, column: Column, *, twice: bool) -> str:
+def _layout(sheet: Sheet, number: int, *, twice: bool) -> str:
     """Align numbers to the right and text to the left; long texts are broken into lines."""
-    cells = [diff.judged_cells[row.key, column.key] for row in diff.spec.rows]
-    texts = map(formatting.cell_text, cells)
-    if any(len(part) > LONG for text in texts for part in (text.measured, text.published)):
+    entries = [entry for row in sheet.rows for entry in row.cells[number]]
+    if any(len(entry.text) > LONG for entry in entries):
         return BROKEN * 2 if twice else BROKEN
-    if any(cell.filled.cell.text for cell in cells):
+    if not sheet.columns[number].parts[0].number:
         return "ll" if twice else "l"
     return "r@{\\hspace{.4em}}l" if twice else "r"
 
 
-def _headings(diff: Diff, *, twice: bool) -> list[str]:
+def _headings(sheet: Sheet, *, twice: bool) -> list[str]:
     """Column labels above their units, as in the paper."""
     names, units = [], []
-    for column in diff.spec.columns:
-        unit = column.unit
-        name, below = escaped(column.label), f"({escaped(unit)})" if unit and unit not in column.label else ""
+    for column in sheet.columns:
+        name, below = escaped(column.label), f"({escaped(column.unit)})" if column.unit else ""
         names.append(f"\\multicolumn{{2}}{{c}}{{{name}}}" if twice else name)
         units.append(f"\\multicolumn{{2}}{{c}}{{{below}}}" if twice else below)
     lines = [_line(["", *names])]
     return [*lines, _line(["", *units])] if any("(" in unit for unit in units) else lines
 
 
-def _lines(diff: Diff, row: Row, published: str | None) -> list[str]:
-    judged_cells = [diff.judged_cells[row.key, column.key] for column in diff.spec.columns]
+def _lines(sheet: Sheet, row: SheetRow, published: str | None) -> list[str]:
+    cells = [
+        {part.heading: entry for part, entry in zip(column.parts, cell, strict=True)}
+        for column, cell in zip(sheet.columns, row.cells, strict=True)
+    ]
     label = escaped(row.label)
-    if published is None:
-        return [_line([label, *(_measured_only(judged) for judged in judged_cells)])]
-    if all(judged.filled.planned.idle for judged in judged_cells) and published == "below":
-        return [_line([label, *map(_published_cell, judged_cells)])]
     if published == "beside":
-        return [_line([label, *(part for f in judged_cells for part in (_measured_cell(f), _published_cell(f)))])]
-    return [_line([label, *map(_measured_cell, judged_cells)]), _line(["", *map(_published_cell, judged_cells)])]
+        return [_line([label, *(text for cell in cells for text in (_ours(cell), _theirs(cell)))])]
+    if published == "below" and any(VERDICT.heading in cell for cell in cells):
+        return [_line([label, *map(_ours, cells)]), _line(["", *map(_theirs, cells)])]
+    return [_line([label, *(_ours(cell) or _marked(cell[""]) if "" in cell else _ours(cell) for cell in cells)])]
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"{' & '.join(cells)} \\\\"
 
 
-def _measured_only(judged: JudgedCell) -> str:
-    """The measured value; a text that nothing measures is shown as published."""
-    cell = formatting.cell_text(judged)
-    if judged.filled.planned.idle:
-        return escaped(cell.published.partition("[")[0])
-    return _measured(cell.measured) or "--"
-
-
-def _measured_cell(judged: JudgedCell) -> str:
-    if judged.filled.planned.idle:
+def _ours(cell: Mapping[str, Entry]) -> str:
+    """The measured value with the sign of its verdict; what nothing measures has neither."""
+    verdict = cell.get(VERDICT.heading, Entry()).verdict
+    if verdict is None:
         return ""
-    measured, sign = _measured(formatting.cell_text(judged).measured), SIGNS[judged.verdict]
+    measured, sign = _measured(cell[MEASURED.heading].text), SIGNS[verdict]
     text = f"{measured} {sign}" if measured else sign
-    return f"\\deviates{{{text}}}" if judged.verdict is Verdict.DEVIATES else text
+    return f"\\deviates{{{text}}}" if verdict is Verdict.DEVIATES else text
 
 
-def _published_cell(judged: JudgedCell) -> str:
-    cell = formatting.cell_text(judged)
-    text = " ".join(filter(None, (_marked(cell.published), escaped(cell.difference))))
+def _theirs(cell: Mapping[str, Entry]) -> str:
+    """The published value with the difference; a dash where nothing was published for what can be measured."""
+    published, difference = cell.get("") or cell.get(PUBLISHED.heading, Entry()), cell.get(DIFFERENCE.heading, Entry())
+    text = " ".join(filter(None, (_marked(published), escaped(difference.text))))
+    if not text and cell.get(VERDICT.heading, Entry()).verdict:
+        text = "--"
     return f"\\published{{{text}}}" if text else ""
 
 
-def _marked(text: str) -> str:
+def _marked(entry: Entry) -> str:
     """Raise the marks of the footnotes behind a published value."""
-    value, *marks = text.replace("]", "").split("[")
-    return escaped(value) + (f"\\textsuperscript{{{escaped(', '.join(marks))}}}" if marks else "")
+    marks = f"\\textsuperscript{{{escaped(', '.join(entry.marks))}}}" if entry.marks else ""
+    return escaped(entry.text) + marks
 
 
 def _measured(text: str) -> str:
-    value, plus_minus, half = text.partition(" ±")
+    value, plus_minus, half = text.partition(" ± ")
     return f"{escaped(value)}{{\\scriptsize\\,$\\pm$\\,{escaped(half)}}}" if plus_minus else escaped(value)
 
 
-def _notes(diff: Diff, published: str | None) -> list[str]:
-    """The legend of a table with verdicts, and its footnotes."""
-    if published is None:
-        return []
-    signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in Verdict if diff.counts[verdict])
-    lines = [f"\\published{{Grey: as published.}} {escaped(formatting.counts(diff))}{f': {signs}' if signs else ''}."]
+def _notes(diff: Diff, sheet: Sheet, published: str | None) -> list[str]:
+    """What was judged and how, the signs, what is left out, the order, and the footnotes."""
+    if diff.ablations:
+        lines = [ablation.introduction(diff), *sheet.left_out]
+        return [*map(escaped, lines), *map(_note, formatting.footnotes(diff, measured_only=True))]
+    signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in sheet.verdicts)
+    grey = "\\published{Grey: as published, -- where nothing was.} " if published else ""
+    lines = [f"{grey}{escaped(' '.join(sheet.summary))}{f' Signs: {signs}.' if signs else ''}"]
+    lines += [escaped(sentence.replace("`--all-columns`", "--all-columns")) for sentence in sheet.left_out]
     lines += [f"{escaped(s.column.label)}: {escaped(formatting.shape_sentence(s))}." for s in diff.shapes]
-    return [*lines, *map(_note, formatting.footnotes(diff))]
+    return [*lines, *map(_note, formatting.footnotes(diff, measured_only=published is None))]
 
 
 def _note(note: Footnote) -> str:

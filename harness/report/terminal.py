@@ -1,8 +1,7 @@
-"""`Diff` -> the table as a terminal shows it: answer first, then reasons, then warnings."""
+"""`Diff` -> the table as a terminal shows it: summary first, then the table, reasons and warnings."""
 
 from collections.abc import Iterable, Mapping
 from io import StringIO
-from itertools import chain
 
 from rich import box
 from rich.cells import cell_len
@@ -12,33 +11,28 @@ from rich.text import Text
 
 from harness.cleaning import visible
 from harness.judge.roofline import Roofline
-from harness.judge.verdict import Diff, JudgedCell, Verdict, head_variants
-from harness.report import ablation, formatting
+from harness.judge.verdict import Diff, Verdict, head_variants
+from harness.report import ablation, formatting, sheet
+from harness.report.layout import STYLES, plain_console, sheet_lines
+from harness.report.sheet import Sheet
 from harness.specs import Column
 
-STYLES = {
-    Verdict.MATCH: "green",
-    Verdict.NOISE: "cyan",
-    Verdict.DEVIATES: "bold red",
-    Verdict.EXPLAINED: "yellow",
-    Verdict.NOT_COMPARABLE: "",
-    Verdict.MISSING: "dim",
-    Verdict.FAILED: "bold red",
-}
 
+def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = False, everything: bool = False) -> str:
+    """Render a table in `width` columns: the summary, a line a row, then reasons, footnotes and warnings.
 
-def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = False) -> str:
-    """Render a table in `width` columns: cells on one line where they fit, else on two, else row by row."""
-    console = _console(width=width, color=color)
+    `everything` shows also rows and columns of which nothing was measured.
+    """
+    console = plain_console(width, color=color)
     console.print(_shown(formatting.title(diff), style="bold"))
-    if diff.table.machine:
-        console.print(_shown(f"throughput measured on {diff.table.machine.label}", style="dim"))
     if diff.ablations:
-        _print_ablation(console, diff)
-    else:
-        _print_cells(console, diff, width)
-        console.print(_shown(formatting.legend(diff), style="dim"))
-    _print_shapes(console, diff)
+        console.print(_shown(ablation.introduction(diff)))
+    for sentence in sheet.summary(diff):
+        console.print(_shown(sentence))
+    for part in sheet.table_sheets(diff, everything=everything, tolerances=verbose):
+        _print_sheet(console, part, headed=bool(diff.ablations))
+    console.print()
+    _print_shapes(console, diff, verbose=verbose)
     _print_reasons(console, diff, verbose=verbose)
     for note in formatting.footnotes(diff, measured_only=not verbose):
         _hanging(console, f"[{note.mark}]", note.text, "dim")
@@ -46,38 +40,23 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
         _hanging(console, "note:", diff.spec.note, "dim")
     for warning in formatting.warnings(diff) if verbose else formatting.merged_warnings(diff, hint=", -v shows all"):
         _hanging(console, "warning:", warning, "yellow")
-    console.print(_shown(f"{formatting.counts(diff)}."))
     return _text(console)
 
 
-def _print_ablation(console: Console, diff: Diff) -> None:
-    """Print the ablation at a small scale, a block for each column."""
-    console.print(_shown(ablation.introduction(diff)))
-    for column in diff.ablations:
-        console.print()
-        console.print(_shown(ablation.heading(column), style="bold"))
-        grid = _grid("")
-        for name in ("here", "95 % interval", "paper"):
-            grid.add_column(name, justify="right", no_wrap=True)
-        grid.add_column("", no_wrap=True)
-        for label, measured, interval, published, sign in map(ablation.line, column.rows):
-            style = {ablation.SAME: "green", ablation.OTHER: "red"}.get(sign, "")
-            grid.add_row(_shown(label), measured, _shown(interval, style="dim"), published, _shown(sign, style=style))
-        console.print(grid)
-        console.print(_shown(f"{ablation.signs_sentence(column)}."))
-    legend = (
-        f"{ablation.SAME} same sign as published, {ablation.OTHER} opposite sign, {ablation.NEITHER} no published sign"
-    )
-    console.print(_shown(legend, style="dim"))
-
-
-def _print_cells(console: Console, diff: Diff, width: int) -> None:
-    for two_lines in (False, True):
-        grid = _cells(diff, two_lines=two_lines)
-        if console.measure(grid, options=console.options.update(width=10_000)).maximum <= width:
-            console.print(grid)
-            return
-    _print_row_by_row(console, diff, width)
+def _print_sheet(console: Console, shown: Sheet, *, headed: bool) -> None:
+    """Print a table between empty lines; one of several has its own heading."""
+    console.print()
+    if headed:
+        console.print(_shown(shown.title, style="bold"))
+    table = sheet_lines(console, shown)
+    for line in table.lines:
+        console.print(line)
+    if table.by_sign and shown.verdicts:
+        console.print(_shown(formatting.legend(shown.verdicts), style="dim"))
+    if table.left_out:
+        console.print(_shown(f"Left out for want of room: {'; '.join(table.left_out)}."))
+    for sentence in shown.left_out:
+        console.print(_shown(sentence))
 
 
 def _grid(*headings: str, right: bool = False) -> Grid:
@@ -88,55 +67,13 @@ def _grid(*headings: str, right: bool = False) -> Grid:
     return grid
 
 
-def _cells(diff: Diff, *, two_lines: bool) -> Grid:
-    """The paper's layout; on one line, measured and published values have columns of their own."""
-    grid = _grid()
-    grid.add_column("", no_wrap=True)
-    for column in diff.spec.columns:
-        header = (
-            f"{column.label}\n{formatting.remaining_unit(column.label, column.unit)}"
-            if two_lines
-            else formatting.heading(column.label, column.unit)
-        )
-        grid.add_column(_shown(header), justify="right", no_wrap=True)
-        if not two_lines:
-            grid.add_column(_shown("published", style="dim"), no_wrap=True)
-    for heading, rows in formatting.row_groups(diff.spec.rows):
-        if heading:
-            grid.add_row(_shown(heading, style="italic"))
-        for row in rows:
-            cells = [_parts(diff.judged_cells[row.key, column.key]) for column in diff.spec.columns]
-            texts = [Text("\n").join(parts) for parts in cells] if two_lines else chain.from_iterable(cells)
-            grid.add_row(_shown(row.label), *texts)
-    return grid
-
-
-def _parts(judged: JudgedCell) -> tuple[Text, Text]:
-    """The measured value, and the published one with the difference."""
-    cell = formatting.cell_text(judged)
-    measured = " ".join(filter(None, (cell.measured, cell.batch, cell.sign)))
-    published = " ".join(filter(None, (cell.published, cell.difference)))
-    return _shown(measured, style=STYLES[judged.verdict]), _shown(published, style="dim")
-
-
-def _print_row_by_row(console: Console, diff: Diff, width: int) -> None:
-    """For narrow windows and wide tables: a line a cell, under the row's name."""
-    labels = [f" {formatting.heading(c.label, c.unit)}" for c in diff.spec.columns]
-    indent = min(max(map(cell_len, labels), default=0), max(12, width // 2))
-    for row in diff.spec.rows:
-        console.print(_shown(" / ".join(filter(None, (row.group, row.label))), style="bold"))
-        for column, label in zip(diff.spec.columns, labels, strict=True):
-            line = Grid.grid(padding=(0, 1))
-            line.add_column(width=indent)
-            line.add_column(ratio=1)
-            cell = Text("  ").join(part for part in _parts(diff.judged_cells[row.key, column.key]) if part)
-            line.add_row(_shown(label, style="dim"), cell)
-            console.print(line)
-
-
-def _print_shapes(console: Console, diff: Diff) -> None:
+def _print_shapes(console: Console, diff: Diff, *, verbose: bool) -> None:
     for shape in diff.shapes:
-        _hanging(console, f"{shape.column.label}:", formatting.shape_sentence(shape), "")
+        _hanging(console, f"{shape.column.label}:", f"{formatting.shape_sentence(shape)}.", "")
+        if not verbose:
+            continue
+        if orders := formatting.orders_sentence(shape):
+            _hanging(console, "  other machines:", f"{orders}.", "")
         for reference, ratios in formatting.ratios_by_reference(shape):
             text = ", ".join(
                 f"{r.row.label} {formatting.number(r.measured, None, significant=3)} "
@@ -170,7 +107,7 @@ def _hanging(console: Console, head: str, body: str, style: str) -> None:
 
 def render_roofline(rooflines: Mapping[Column, list[Roofline]], *, width: int, color: bool) -> str:
     """Render how close each model comes to the peak of its machine."""
-    console = _console(width=width, color=color)
+    console = plain_console(width, color=color)
     for column, rows in rooflines.items():
         console.print(_shown(f"{column.label}: roofline", style="bold"))
         heading, *lines = formatting.roofline_table(column, rows)
@@ -182,7 +119,7 @@ def render_roofline(rooflines: Mapping[Column, list[Roofline]], *, width: int, c
 
 def render_explanations(diff: Diff, *, width: int, color: bool) -> str:
     """Render what each crop and each way to read the heads gives for the accuracies of a table."""
-    console = _console(width=width, color=color)
+    console = plain_console(width, color=color)
     for judged in diff.judged_cells.values():
         variants = head_variants(judged.filled)
         if variants:
@@ -202,19 +139,6 @@ def _print_lines(console: Console, grid: Grid, lines: Iterable[Iterable[str]]) -
 def _shown(text: str, style: str = "") -> Text:
     """Return text of others, without what a terminal would obey."""
     return Text(visible(text), style=style)
-
-
-def _console(*, width: int, color: bool) -> Console:
-    return Console(
-        file=StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        legacy_windows=False,
-        highlight=False,
-        emoji=False,
-        markup=False,
-    )
 
 
 def _text(console: Console) -> str:
