@@ -207,15 +207,16 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(opened: Opened, name: str) 
     assert page.evaluate("document.documentElement.scrollWidth") == NARROW[0]
 
 
-def test_on_a_narrow_screen_each_cell_stands_beside_the_name_of_its_column(opened: Opened) -> None:
+def test_on_a_narrow_screen_each_value_stands_beside_the_name_of_its_column(opened: Opened) -> None:
     page = opened("tables/mine.html", size=NARROW)
-    expect(page.locator("#r1c3 .label")).to_be_visible()
-    expect(page.locator("#r1c3 .label")).to_have_text("speed")
-    label, value = page.locator("#r1c3 .label").bounding_box(), cell(page, 1, 3).bounding_box()
-    assert label is not None
-    assert value is not None
-    assert label["x"] + label["width"] <= value["x"] + 1
-    assert value["x"] + value["width"] <= NARROW[0]
+    first, verdict = page.locator("td[data-cell='r1c3']").first, page.locator("#r1c3")
+    name = first.evaluate("(cell) => getComputedStyle(cell, '::before').content")
+    assert (name, first.inner_text()) == ('"speed"', "1020 ± 10")
+    above, below = first.bounding_box(), verdict.bounding_box()
+    assert above is not None
+    assert below is not None
+    assert above["y"] + above["height"] <= below["y"] + 1
+    assert max(box["x"] + box["width"] for box in (above, below)) <= NARROW[0]
 
 
 # Reasons of cells.
@@ -232,6 +233,8 @@ def test_pointing_at_a_cell_shows_its_reason_and_leaving_it_hides_it(opened: Ope
     expect(why(page, 4, 2)).to_be_visible()
     page.locator("h1").hover()
     expect(why(page, 4, 2)).to_be_hidden()
+    page.locator("td[data-cell='r4c2']").first.hover()  # what was measured belongs to the same cell
+    expect(why(page, 4, 2)).to_be_visible()
 
 
 def test_a_click_keeps_a_reason_open_until_another_one_or_escape(opened: Opened) -> None:
@@ -312,7 +315,7 @@ def row_labels(page: Page) -> list[str]:
 def test_a_heading_sorts_upwards_then_downwards_then_as_published(opened: Opened) -> None:
     page = opened("tables/table5.html")
     published = row_labels(page)
-    heading = page.get_by_role("columnheader", name="#param.")
+    heading = page.get_by_role("columnheader", name="#param., M: measured")
     expect(heading).not_to_have_attribute("aria-sort", re.compile("."))
     heading.get_by_role("button").press("Enter")
     expect(heading).to_have_attribute("aria-sort", "ascending")
@@ -322,7 +325,7 @@ def test_a_heading_sorts_upwards_then_downwards_then_as_published(opened: Opened
     heading.get_by_role("button").click()
     expect(heading).to_have_attribute("aria-sort", "descending")
     assert row_labels(page)[0] == "ViT-L/16"
-    other = page.get_by_role("columnheader", name="throughput")
+    other = page.get_by_role("columnheader", name="throughput, im/s: measured")
     other.get_by_role("button").click()
     expect(page.locator("[aria-sort]")).to_have_count(1)
     assert row_labels(page)[:2] == ["KDforAA-B8", "ViT-L/16"]  # 0.69 and 0.73 im/s
@@ -353,9 +356,33 @@ def test_a_search_leaves_the_rows_that_have_its_words_and_counts_them(opened: Op
     assert len(row_labels(page)) == 32
 
 
+def test_a_difference_is_sorted_by_its_size_and_not_by_its_words(opened: Opened) -> None:
+    page = opened("tables/table5.html")
+    page.get_by_role("columnheader", name="throughput, im/s: Δ").get_by_role("button").click()
+    shown = page.locator("table.paper tr:visible td.difference[data-cell$='c3']").all_inner_texts()
+    factors = [float(text.removesuffix("× slower")) for text in shown]
+    assert len(factors) == 32
+    assert factors == sorted(factors, reverse=True)  # the slowest first
+
+
+def test_what_nobody_measured_is_shown_on_request_and_where_a_link_leads_to_it(opened: Opened) -> None:
+    page = opened("tables/table5.html")
+    box = page.get_by_label("Show also what was not measured: ImNet top-1, Real top-1, V2 top-1")
+    expect(page.locator("#r1c4")).to_be_hidden()
+    cell(page, 1, 3).press("End")
+    expect(cell(page, 1, 3)).to_be_focused()  # nothing is to the right
+    box.check()
+    expect(page.locator("#r1c4")).to_be_visible()
+    expect(cell(page, 1, 4)).to_have_text("– missing")
+    box.uncheck()
+    page.evaluate("location.hash = 'r1c4'")
+    expect(why(page, 1, 4)).to_be_visible()
+    expect(box).to_be_checked()
+
+
 def test_on_a_narrow_screen_the_headings_still_sort(opened: Opened) -> None:
     page = opened("tables/mine.html", size=NARROW)
-    button = page.get_by_role("columnheader", name="#param.").get_by_role("button")
+    button = page.get_by_role("columnheader", name="#param., M: measured").get_by_role("button")
     expect(button).to_be_visible()
     button.click()
     assert row_labels(page) == ["ViT<tiny>", "CNN|small", "CNN[big]", "ViT⚗↑384"]

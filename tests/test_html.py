@@ -82,31 +82,62 @@ def test_no_cell_of_any_shipped_table_is_lost(all_tables: tuple[Diff, ...]) -> N
         assert files[f"tables/{diff.spec.name}.json"] == render_json([diff])
 
 
-def test_a_cell_shows_value_interval_sign_published_value_and_difference(diff: Diff) -> None:
-    shown = {
-        (cell.get("data-row"), cell.get("data-column")): " ".join(text_of(button).split())
-        for cell in page_of(diff).iter("td")
-        for button in cell.iter("button")
-    }
-    assert shown["small", "params"] == "12.3 ✓match, published 12 +0.3"
-    assert shown["small", "modern"] == "1500 ± 15 batch 4 ·not comparable, published 2000 25 % slower"
-    assert shown["tiny", "speed"] == "1235 ± 12 batch 4 ✻explained, published 99.9[w] +1135.8 %"
-    assert shown["big", "top1"] == "–missing, published 80.1 ± 0.2"
-    assert shown["big", "modern"] == "–missing, nothing published"
-    assert shown["distilled", "speed"] == "!failed, published 85.9"
-    assert shown["small", "by"] == "published Ann"
+def shown_in(page: ET.Element) -> dict[tuple[str, str], list[str]]:
+    """The texts of each cell of a table, by row and column."""
+    shown = {}
+    for row in page.iter("tr"):
+        parts = {cell.get("data-cell") or cell.get("id") or "": list[str]() for cell in row.findall("td")}
+        for cell in row.findall("td"):
+            text = text_of(next(cell.iter("button"), cell))
+            parts[cell.get("data-cell") or cell.get("id") or ""].append(" ".join(text.split()))
+        for cell in row.findall("td"):
+            if cell.get("data-row"):
+                shown[str(cell.get("data-row")), str(cell.get("data-column"))] = parts[str(cell.get("id"))]
+    return shown
+
+
+def test_a_cell_shows_measured_published_difference_and_verdict_each_under_its_heading(diff: Diff) -> None:
+    page = page_of(diff)
+    shown = shown_in(page)
+    assert shown["small", "params"] == ["12.3", "12", "+0.3", "✓ match"]
+    assert shown["small", "modern"] == ["1500 ± 15", "2000", "25 % slower", "· not comparable"]
+    assert shown["tiny", "speed"] == ["1235 ± 12", "99.9[w]", "+1135.8 %", "✻ explained"]
+    assert shown["big", "top1"] == ["", "80.1 ± 0.2", "", "– missing"]
+    assert shown["big", "modern"] == ["", "", "", "– missing"]
+    assert shown["distilled", "speed"] == ["", "85.9", "", "! failed"]
+    assert shown["small", "by"] == ["Ann"]
     assert len(shown) == len(VERDICTS)
+    (head,) = page.iter("thead")
+    over, under = ([text_of(item) for item in row if item.tag == "th"] for row in head)
+    assert over == ["by", "#param., M", "speed, im/s, batch 4", "bf16 speed, im/s, batch 4", "top-1, %"]
+    assert under == ["measured", "published", "Δ", "verdict"] * 4
+
+
+def test_what_nobody_measured_is_there_but_shown_only_on_request(all_tables: tuple[Diff, ...]) -> None:
+    (diff,) = (item for item in all_tables if item.spec.name == "table5")
+    page = page_of(diff)
+    assert "Show also what was not measured: ImNet top-1, Real top-1, V2 top-1 " in page_text(page)
+    columns = {cell.get("data-column") for cell in page.iter("td") if "unmeasured" in cell.get("class", "")}
+    assert columns - {None} == {"top1", "real", "v2"}
+    assert shown_in(page)["resnet18", "top1"] == ["", "69.8", "– missing"]
+    (nothing,) = (item for item in all_tables if item.spec.name == "table9")  # of which nothing is measured
+    assert "Show also" not in page_text(page_of(nothing))
+
+
+def test_the_summary_of_a_table_is_above_it(diff: Diff) -> None:
+    text = page_text(page_of(diff))
+    by_hand = "8 of 16 values judged: 3 match, 1 within noise, 3 explained, 1 deviates; 1 not comparable, 6 missing, 1"
+    assert text.index(by_hand) < text.index("#param., M")
+    assert "Measured on Tesla V100-SXM2-16GB 16 GiB; torch " in text
 
 
 def test_a_table_of_another_source_than_a_paper_shows_its_values(all_tables: tuple[Diff, ...]) -> None:
     (diff,) = (item for item in all_tables if item.spec.name == "timm-speed")
-    shown = [
-        " ".join(text_of(button).split()) for button in page_of(diff).iter("button") if button.get("popovertarget")
-    ]
+    shown = list(shown_in(page_of(diff)).values())
     values = [judged.filled.cell.published for judged in diff.judged_cells.values()]
     marks = ["".join(f"[{mark}]" for mark in value.marks) if value else "" for value in values]
     texts = [f"{value.text}{mark}" if value else "" for value, mark in zip(values, marks, strict=True)]
-    assert shown == [f"–missing, {f'published {text}' if text else 'nothing published'}" for text in texts]
+    assert shown == [[text or "nothing published"] for text in texts]
     assert sum(map(bool, texts)) > 300
 
 
@@ -114,7 +145,12 @@ def test_rows_are_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> No
     (table,) = (item for item in page_of(diff).iter("table") if item.get("class") == "paper")
     actual = [(item.get("scope"), text_of(item)) for item in table.iter("th")]
     assert actual == [
-        *(("col", label) for label in ("by", "#param., M", "speed, im/s", "bf16 speed, im/s", "top-1, %")),
+        ("col", "by"),
+        *(
+            ("colgroup", f"{label}")
+            for label in ("#param., M", "speed, im/s, batch 4", "bf16 speed, im/s, batch 4", "top-1, %")
+        ),
+        *[("col", part) for part in ("measured", "published", "Δ", "verdict")] * 4,
         ("rowgroup", "Convnets"),
         ("row", "CNN|small"),
         ("row", "CNN[big]"),

@@ -66,11 +66,6 @@ class JudgedCell:
         measured = self.verdict is Verdict.DEVIATES or not self.filled.matches_by_construction
         return measured and not self.filled.planned.idle
 
-    @property
-    def is_judged(self) -> bool:
-        """Whether the numbers decided, so that their difference means something."""
-        return self.verdict not in (Verdict.NOT_COMPARABLE, Verdict.MISSING, Verdict.FAILED)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:

@@ -1,19 +1,20 @@
 """`JudgedCell` -> what a page shows of a cell, and the reason it shows on demand."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from harness.judge.verdict import Diff, JudgedCell, head_variants
 from harness.report import formatting
 from harness.report.html.links import PageLinks, cell_ids
-from harness.specs import Row
+from harness.report.sheet import JUDGED, SheetColumn, SheetRow, sections, table_sheet
 
 
 def cell_view(diff: Diff, judged: JudgedCell, cell_id: str, links: PageLinks) -> dict[str, Any]:
     """Return everything a page shows of a cell.
 
-    `id` is that within the page, `run_page` is empty where the cell was not measured.  `heads` is the title and the
-    lines of a table, both empty without --explain.
+    `id` is that within the page, `rank` what its difference is sorted by, empty without one.  `run_page` is empty where
+    the cell was not measured.  `heads` is the title and the lines of a table, both empty without --explain.
     """
     references = judged.filled.cell.references
     marks = dict.fromkeys(mark for reference in references for mark in reference.published.marks)
@@ -22,22 +23,58 @@ def cell_view(diff: Diff, judged: JudgedCell, cell_id: str, links: PageLinks) ->
         "id": cell_id,
         "judged": judged,
         "text": formatting.cell_text(judged),
+        "rank": _rank(judged),
         "footnotes": [diff.spec.footnotes[mark] for mark in marks if mark in diff.spec.footnotes],
         "run_page": links.run(judged.filled.result),
         "heads": formatting.head_table(judged, variants) if len(variants) > 1 else ("", ()),
     }
 
 
-def row_views(diff: Diff, links: PageLinks) -> list[tuple[str, list[tuple[Row, list[dict[str, Any]]]]]]:
-    """Return the cells of each row, under the headings of the paper."""
-    ids = cell_ids(diff)
+@dataclass(frozen=True, kw_only=True)
+class SheetView:
+    """A table as its page shows it; what was not measured is on the page as well, but shown only on request.
 
-    def views(row: Row) -> list[dict[str, Any]]:
-        keys = [(row.key, column.key) for column in diff.spec.columns]
-        return [cell_view(diff, diff.judged_cells[key], ids[key], links) for key in keys]
+    `columns` and the rows of the `groups`, which are under the headings of the paper, each come with whether that is
+    so.  A row has for each column a view of the cell and the part and entry of each of its texts.  `unmeasured` names
+    what is shown on request.
+    """
 
-    groups = formatting.row_groups(diff.spec.rows)
-    return [(heading, [(row, views(row)) for row in rows]) for heading, rows in groups]
+    columns: tuple[tuple[SheetColumn, bool], ...]
+    groups: tuple[tuple[str, list[tuple[SheetRow, bool, list[Any]]]], ...]
+    unmeasured: str
+
+
+def sheet_view(diff: Diff, links: PageLinks) -> SheetView:
+    """Return the rows and columns of a table with everything that its page shows of each cell."""
+    short, ids = table_sheet(diff), cell_ids(diff)
+    full = table_sheet(diff, everything=True) if short.left_out else short
+    columns, rows = ({each.key for each in axis} for axis in (short.columns, short.rows))
+
+    def views(row: SheetRow) -> list[Any]:
+        keys = [(row.key, column.key) for column in full.columns]
+        return [
+            (cell_view(diff, diff.judged_cells[key], ids[key], links), list(zip(column.parts, entries, strict=True)))
+            for key, column, entries in zip(keys, full.columns, row.cells, strict=True)
+        ]
+
+    left_out = [column.label for column in full.columns if column.key not in columns]
+    left_out += [f"{len(full.rows) - len(rows)} of {len(full.rows)} rows"] if len(rows) < len(full.rows) else []
+    return SheetView(
+        columns=tuple((column, column.key not in columns) for column in full.columns),
+        groups=tuple(
+            (heading, [(row, row.key not in rows, views(row)) for row in members])
+            for heading, members in sections(full.rows)
+        ),
+        unmeasured=", ".join(left_out),
+    )
+
+
+def _rank(judged: JudgedCell) -> float | str:
+    """Return a judged difference, or how many times the published value of another machine the measured one is."""
+    measured, published = judged.filled.number, judged.filled.published_number
+    if judged.verdict in JUDGED or not (measured and published):
+        return "" if judged.delta is None else judged.delta
+    return measured / published
 
 
 def exact(value: float | str | None) -> str:

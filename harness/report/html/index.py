@@ -10,6 +10,7 @@ from harness.judge.verdict import Diff, JudgedCell, Verdict
 from harness.report import formatting
 from harness.report.html.cells import cell_view
 from harness.report.html.links import PageLinks, cell_ids, table_name
+from harness.report.sheet import JUDGED
 from harness.specs.kinds import KINDS
 
 # These say that the published value holds, each in its own way.
@@ -74,7 +75,7 @@ def tally(cells: Iterable[JudgedCell]) -> Tally:
     return Tally(
         cells=len(counted),
         measured=sum(cell.filled.measurement is not None for cell in counted),
-        judged=sum(cell.is_judged for cell in counted),
+        judged=sum(cell.verdict in JUDGED for cell in counted),
         hold=sum(cell.verdict in HOLDS for cell in counted),
         bad=sum(cell.verdict in FAILS for cell in counted),
     )

@@ -15,11 +15,12 @@ from harness.judge.roofline import Roofline
 from harness.judge.verdict import Diff, Verdict
 from harness.report import ablation, formatting
 from harness.report.data import render_json
-from harness.report.html.cells import exact, readable, row_views, signed
+from harness.report.html.cells import exact, readable, sheet_view, signed
 from harness.report.html.chart import interactive_chart
 from harness.report.html.index import index_page, tally
 from harness.report.html.links import PageLinks, cell_ids, contents, page_links, table_name
 from harness.report.html.runs import HISTORY, cells_by_run, facts, is_measured, machine_facts, outcome, samples
+from harness.report.sheet import JUDGED, summary
 from harness.specs import Column, Row
 from harness.store.result import Result
 
@@ -89,6 +90,7 @@ def _environment(diffs: Iterable[Diff], links: PageLinks) -> Environment:
         "machine_facts": machine_facts,
         "outcome": outcome,
         "Verdict": Verdict,
+        "JUDGED": JUDGED,
     }
     return environment
 
@@ -124,7 +126,8 @@ def _tables(content: SiteContent, links: PageLinks, environment: Environment) ->
             diff=diff,
             turns={way: target for way, target in turns.items() if target},
             ids=cell_ids(diff),
-            groups=row_views(diff, links),
+            sheet=sheet_view(diff, links),
+            summary=summary(diff),
             ablations=[(column, _training_links(diff, column, links)) for column in diff.ablations],
             notes=[diff.spec.note, *notes] if diff.spec.note else notes,
             footnotes=[f"[{note.mark}] {note.text}" for note in formatting.footnotes(diff)],

@@ -50,6 +50,7 @@
 
   const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
+  const isShown = (element) => element.checkVisibility();
   const whyOf = (cell) => cell.querySelector(".why");
   const buttonOf = (cell) => cell.querySelector("button");
 
@@ -87,8 +88,8 @@
 
   function move(cell, key) {
     if (!KEYS.includes(key)) return null;
-    const rows = [...cell.closest("table").querySelectorAll("tbody tr:not(.group, [hidden])")];
-    const cellsOf = (row) => [...row.querySelectorAll("td[id]")];
+    const rows = [...cell.closest("table").querySelectorAll("tbody tr:not(.group)")].filter(isShown);
+    const cellsOf = (row) => [...row.querySelectorAll("td[id]")].filter(isShown);
     const row = rows.indexOf(cell.parentElement);
     const column = cellsOf(rows[row]).indexOf(cell);
     const across = { ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0;
@@ -107,20 +108,24 @@
   function explainCells(table) {
     const cells = [...table.querySelectorAll("td[id]")];
     if (!cells.length) return;
-    makeTabStop(cells[0], cells); // one stop of the Tab key for the whole table
+    makeTabStop(cells.find(isShown) ?? cells[0], cells); // one stop of the Tab key for the whole table
     for (const cell of cells) {
       const button = buttonOf(cell);
       button.setAttribute("aria-expanded", "false");
-      cell.addEventListener("pointerenter", (event) => {
-        if (event.pointerType !== "mouse" || pinned) return;
-        clearTimeout(timer);
-        timer = setTimeout(show, 80, cell);
-      });
-      cell.addEventListener("pointerleave", (event) => {
-        if (event.pointerType !== "mouse" || pinned) return;
-        clearTimeout(timer);
-        timer = setTimeout(hide, 150); // time to move from the cell to its reason
-      });
+      const others = [...cell.parentElement.cells].filter((other) => other.dataset.cell === cell.id);
+      for (const other of others) other.addEventListener("click", () => button.click());
+      for (const part of [cell, ...others]) {
+        part.addEventListener("pointerenter", (event) => {
+          if (event.pointerType !== "mouse" || pinned) return;
+          clearTimeout(timer);
+          timer = setTimeout(show, 80, cell);
+        });
+        part.addEventListener("pointerleave", (event) => {
+          if (event.pointerType !== "mouse" || pinned) return;
+          clearTimeout(timer);
+          timer = setTimeout(hide, 150); // time to move from the cell to its reason
+        });
+      }
       // The reason is a child of the cell, so the pointer over it is still within the cell.
       button.addEventListener("click", (event) => {
         event.preventDefault(); // the button's own opening and closing serves where there is no script
@@ -151,7 +156,7 @@
   function showTarget() {
     const cell = document.getElementById(location.hash.slice(1));
     if (!cell?.matches("td[id]")) return;
-    cell.closest("table").dispatchEvent(new Event("showall")); // the search may have hidden it
+    if (!isShown(cell)) cell.dispatchEvent(new Event("reveal", { bubbles: true }));
     buttonOf(cell).focus({ preventScroll: true });
     cell.scrollIntoView({ block: "center" });
     show(cell);
@@ -164,9 +169,9 @@
 
   // What a cell is sorted by: what the page says it is, or its number, or its text.
   function keyOf(cell) {
-    const text = (cell?.dataset.sort ?? (cell?.querySelector("button > span") ?? cell)?.textContent ?? "").trim();
-    const number = text.replace(/−/g, "-").match(/^[+-]?\d[\d,]*(\.\d+)?/);
-    return number ? Number(number[0].replace(/,/g, "")) : /^[–-]?$/.test(text) ? null : text.toLowerCase();
+    const text = (cell?.dataset.sort ?? (cell?.querySelector("button") ?? cell)?.textContent ?? "").trim();
+    const number = text.replace(/−/g, "-").match(/^[+-]?\d[\d,]*(\.\d+)?(e[+-]\d+)?/);
+    return number ? Number(number[0].replace(/,/g, "")) : /^(|–|nothing published)$/.test(text) ? null : text.toLowerCase();
   }
 
   // Numbers before texts; what is empty comes last, in either direction.
@@ -176,11 +181,25 @@
     return sign * (typeof a === "number" ? a - b : a.localeCompare(b));
   }
 
+  // The heading of each column: the lowest one, where a heading may be over several.
+  function headingsOf(table) {
+    const lines = [...table.tHead.rows].map(() => []);
+    [...table.tHead.rows].forEach((row, number) => {
+      for (const cell of row.cells) {
+        const at = [...lines[number], null].findIndex((other) => !other);
+        for (let down = 0; down < cell.rowSpan; down++)
+          for (let across = 0; across < cell.colSpan; across++) lines[number + down][at + across] = cell;
+      }
+    });
+    return lines.at(-1);
+  }
+
   function arrange(table) {
     const bodies = [...table.tBodies].map((body) => [body, [...body.rows]]);
     const groupOf = new Map(bodies.flatMap(([, rows]) => rows.map((row) => [row, rows.find((each) => each.matches(".group"))])));
     const rows = [...groupOf.keys()].filter((row) => !row.matches(".group"));
-    const headings = [...table.querySelectorAll("thead th")];
+    const columns = headingsOf(table);
+    const headings = columns.filter((each) => each.matches("th"));
     const words = new Map(rows.map((row) => {
       const shown = [groupOf.get(row), ...row.cells].map((part) => (part?.querySelector("button") ?? part)?.textContent);
       return [row, shown.join(" ").toLowerCase()];
@@ -189,14 +208,16 @@
 
     function search(query, status) {
       const asked = query.toLowerCase().split(/\s+/).filter(Boolean);
+      for (const row of rows) row.hidden = false;
+      const offered = rows.filter(isShown);
       for (const row of rows) row.hidden = !asked.every((word) => words.get(row).includes(word));
-      const shown = rows.filter((row) => !row.hidden);
+      const shown = offered.filter((row) => !row.hidden);
       for (const [, all] of bodies) for (const row of all)
         if (row.matches(".group")) row.hidden = sorted || !shown.some((each) => groupOf.get(each) === row);
-      if (status) status.textContent = asked.length ? `${shown.length} of ${rows.length} rows` : "";
-      const first = shown.flatMap((row) => [...row.querySelectorAll("td[id]")])[0];
-      if (first && !table.querySelector("tr:not([hidden]) > td[id] > button[tabindex='0']"))
-        makeTabStop(first, table.querySelectorAll("td[id]"));
+      if (status) status.textContent = asked.length ? `${shown.length} of ${offered.length} rows` : "";
+      const cells = [...table.querySelectorAll("td[id]")];
+      const visible = cells.filter(isShown);
+      if (visible.length && !visible.some((cell) => buttonOf(cell).tabIndex === 0)) makeTabStop(visible[0], cells);
     }
 
     function sort(heading) {
@@ -204,7 +225,7 @@
       for (const other of headings) other.ariaSort = null;
       sorted = next !== "none";
       if (sorted) heading.ariaSort = next;
-      const at = heading.cellIndex;
+      const at = columns.indexOf(heading);
       const keys = new Map(rows.map((row) => [row, keyOf(row.cells[at])]));
       if (!sorted) for (const [body, all] of bodies) body.append(...all);
       else bodies[0][0].append(...[...rows].sort((a, b) => inOrder(keys.get(a), keys.get(b), next === "ascending" ? 1 : -1)));
@@ -212,6 +233,13 @@
 
     let input = null;
     let status = null;
+    const everything = document.querySelector(".everything");
+    everything?.addEventListener("change", () => search(input?.value ?? "", status));
+    table.addEventListener("reveal", ({ target }) => {
+      if (input) input.value = "";
+      search("", status);
+      if (everything && !isShown(target)) everything.click();
+    });
     if (rows.length >= LEAST_SEARCHED) {
       const box = table.closest(".scroll");
       const tools = document.createElement("p");
@@ -225,14 +253,14 @@
       tools.append(label, " ", status);
       box.before(tools);
       input.addEventListener("input", () => search(input.value, status));
-      table.addEventListener("showall", () => { input.value = ""; search("", status); });
     }
     if (rows.length < LEAST_SORTED) return;
     for (const heading of headings) {
-      if (rows.every((row) => keyOf(row.cells[heading.cellIndex]) === null)) continue;
+      if (rows.every((row) => keyOf(row.cells[columns.indexOf(heading)]) === null)) continue;
       const button = document.createElement("button");
       button.type = "button";
       button.title = "sort: upwards, downwards, as published";
+      if (heading.dataset.of) button.setAttribute("aria-label", `${heading.dataset.of}: ${heading.textContent}`);
       button.append(...heading.childNodes);
       heading.append(button);
       button.addEventListener("click", () => { sort(heading); search(input?.value ?? "", status); });
