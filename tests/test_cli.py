@@ -268,7 +268,8 @@ def test_without_results_a_report_names_what_is_missing(tmp_path: Path, mine: Pa
     assert (ran.returncode, ran.stderr) == (0, NOTHING_YET)
     assert ran.stdout == (
         "mine  Two tiny models\n"
-        "None of 4 values is measured; what was published is shown.\n"
+        "None of 4 values is measured.\n"
+        "This is what was published.\n"
         "\n"
         "         #param., M   speed, im/s\n"
         "──────   ──────────   ───────────\n"
@@ -849,7 +850,7 @@ def test_ctrl_c_while_torch_is_imported_leaves_no_traceback(tmp_path: Path, mine
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, GO_ON)
-    assert stdout.splitlines()[1] == "None of 4 values is measured; what was published is shown."
+    assert stdout.splitlines()[1] == "None of 4 values is measured."
     assert stdout.splitlines()[-1] == "jobs: 0 measured, 0 known already.  runs/"
 
 

@@ -1,5 +1,6 @@
 """What the README and the manual show is what the program does."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from docs import generate
+from docs import generate, pictures
 from harness import __version__
 from harness.cli.console import ExitCode
 from harness.cli.main import cli
@@ -55,6 +56,12 @@ def test_every_command_is_in_the_reference_and_each_of_its_options_has_help(name
 def test_what_is_generated_in_a_page_is_what_the_program_says_now(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text == generate.renew(text), "renew it with `python -m docs.generate`"
+
+
+def test_the_pictures_are_of_what_the_program_shows_now() -> None:
+    drawn = json.loads(pictures.SOURCES.read_text(encoding="utf-8"))
+    assert drawn == pictures.hashes(), "draw them again with `python -m docs.pictures`"
+    assert {path.name for path in pictures.FOLDER.iterdir()} == {*drawn, pictures.SOURCES.name}
 
 
 def test_every_generated_part_is_on_a_page() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from harness.judge.table import fill
@@ -226,7 +228,8 @@ warning: ViT<tiny>: warm-up not steady after 9 iterations
 
 NOTHING_AT_112 = """\
 Table 12  Every verdict
-None of 16 values is measured; what was published is shown.
+None of 16 values is measured.
+This is what was published.
 
                                                 bf16 speed,
             by    #param., M   speed, im/s             im/s        top-1, %
@@ -391,17 +394,12 @@ ViT⚗↑384                     300               –                     85.2[
 
 </details>
 
-<details><summary>footnotes</summary>
+<details><summary>footnotes and warnings</summary>
 
 - \[B1\] Counted without the &lt;head>.
 - \[w\] A slip \| of the pen.
-
-</details>
-
-<details><summary>warnings</summary>
-
-- CNN\|small: iterations vary by 3.1 %: measure again (and 2 more like it)
-- ViT&lt;tiny>: warm-up not steady after 9 iterations
+- warning: CNN\|small: iterations vary by 3.1 %: measure again (and 2 more like it)
+- warning: ViT&lt;tiny>: warm-up not steady after 9 iterations
 
 </details>
 """  # noqa: E501 -- as it is rendered
@@ -731,6 +729,59 @@ def test_a_number_has_the_decimals_of_its_column_or_four_significant_digits(
     value: float, digits: int | None, text: str
 ) -> None:
     assert formatting.number(value, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "digits", "text"),
+    [
+        (63.0557, 2.18, None, "63 ± 2"),
+        (522.8, 1911.0, None, "523 ± 1911"),
+        (4.7823, 0.0961, None, "4.8 ± 0.1"),  # 0.0961 is 0.1 with one digit
+        (0.69491, 0.0412, None, "0.69 ± 0.04"),
+        (0.0, 0.25, None, "0.0 ± 0.2"),
+        (81.846, 0.004, 2, "81.85"),  # rounds to nothing with the decimals of its column
+        (12345.678, 0.0001, None, "12346"),  # seven digits are too many to read
+        (50.0, 0.0, 1, "50.0"),
+    ],
+)
+def test_a_value_and_its_uncertainty_have_the_same_decimals(
+    value: float, half: float, digits: int | None, text: str
+) -> None:
+    assert formatting.with_uncertainty(value, half, digits) == text
+
+
+@given(
+    value=st.floats(min_value=-1e9, max_value=1e9, allow_subnormal=False),
+    half=st.floats(min_value=1e-12, max_value=1e12),
+    digits=st.none() | st.integers(min_value=0, max_value=6),
+)
+def test_decimals_agree_for_every_value_and_the_value_is_never_off_by_more_than_its_uncertainty(
+    value: float, half: float, digits: int | None
+) -> None:
+    shown, _, uncertainty = formatting.with_uncertainty(value, half, digits).partition(" ± ")
+    if uncertainty:
+        assert len(shown.partition(".")[2]) == len(uncertainty.partition(".")[2])
+        assert abs(float(shown) - value) <= max(half, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "better", "text"),
+    [
+        (1 / 71, "higher", "71× slower"),
+        (3.2, "higher", "3.2× faster"),
+        (0.86, "higher", "14 % slower"),
+        (1.014, "higher", "1.4 % faster"),
+        (2.0, "lower", "2.0× slower"),  # twice as long
+        (0.5, "lower", "2.0× faster"),
+        (1.0, "higher", "as fast"),
+        (1.5, None, "50 % more"),
+        (0.25, None, "4.0× less"),
+        (0.0, "higher", ""),
+        (float("inf"), "higher", ""),
+    ],
+)
+def test_another_machine_is_so_many_times_faster_or_slower(ratio: float, better: str | None, text: str) -> None:
+    assert formatting.pace(ratio, better) == text
 
 
 @pytest.mark.parametrize(

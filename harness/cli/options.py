@@ -214,6 +214,14 @@ edition = _option(
 
 runs = _option("--runs", type=PATH, default=Path("runs"), help="Folder of the results.")
 
+several_runs = _option(
+    "--runs",
+    type=PATH,
+    multiple=True,
+    default=(Path("runs"),),
+    help="Folder of the results; with --by several, each with an option of its own.",
+)
+
 device = _option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
 
 machine = _option(

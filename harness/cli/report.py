@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
+from harness.cli.beside import BY, WITHOUT, report_sides
 from harness.cli.completion import complete_tables
 from harness.cli.console import echo, note, terminal_width, use_color, write_file
 from harness.cli.options import open_store
@@ -32,7 +33,12 @@ FILE_WIDTH = 100
 @options.show_training
 @options.data
 @options.edition
-@options.runs
+@options.several_runs
+@options.option(
+    "--by",
+    type=click.Choice(BY),
+    help="Put the results of each machine, of each version of torch and timm, or of each protocol beside each other.",
+)
 @options.option(
     "--format",
     "form",
@@ -54,7 +60,14 @@ FILE_WIDTH = 100
 )
 @options.option("--roofline", is_flag=True, help="Show each throughput as a share of the machine's peak.")
 @options.option("-v", "--verbose", is_flag=True, help="Show the reason of every verdict.")
-def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | None, **params: Any) -> None:  # noqa: ANN401
+def report(
+    tables: tuple[str, ...],
+    edition: str,
+    runs: tuple[Path, ...],
+    by: str | None,
+    output: Path | None,
+    **params: Any,  # noqa: ANN401
+) -> None:
     """Print tables from the results there are, measuring nothing."""
     from harness.judge.judged import judged_tables
     from harness.report import render_comment, render_csv, render_json, render_latex, render_pytest_benchmark
@@ -66,10 +79,22 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
     if published and form != "latex":
         raise HarnessError(f"--diff: is for --format latex; --format {form} has the published values in any case")
     catalog, requested = Catalog(edition=edition), options.make_options(params)
-    if form == "html":
-        _write_site(catalog, tables, requested, open_store(runs), output, roofline=params["roofline"])
+    if by:
+        _refuse(
+            by, form, {name: params[name] for name in ("published", "explain", "roofline", "everything", "verbose")}
+        )
+        stores = [open_store(folder) for folder in runs]
+        report_sides(catalog.find(tables), requested, stores, by=by, form=form, output=output)
         return
-    specs, store = catalog.find(tables), open_store(runs)
+    if len(runs) > 1:
+        raise HarnessError(
+            "--runs is given twice; add --by machine to put their results beside each other, or drop one"
+        )
+    store = open_store(runs[0])
+    if form == "html":
+        _write_site(catalog, tables, requested, store, output, roofline=params["roofline"])
+        return
+    specs = catalog.find(tables)
     diffs = judged_tables(specs, requested, store, describe("auto")).diffs
     peaks, to_file = store if params["roofline"] else None, output is not None
     renderers = {
@@ -94,8 +119,18 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
         write_file(output, text)
         echo(f"{output}")
     measurable = any(not cell.filled.planned.idle for diff in diffs for cell in diff.judged_cells.values())
-    if measurable and not runs.exists():
-        note(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another")
+    if measurable and not runs[0].exists():
+        note(f"note: there is no folder {runs[0]}/, so there are no results; --runs DIR names another")
+
+
+def _refuse(by: str, form: str, given: dict[str, object]) -> None:
+    """Refuse what has no place beside `--by`."""
+    if form in WITHOUT:
+        raise HarnessError(f"--by {by}: --format {form} has one machine; choose another format, or leave out --by")
+    names = {"published": "diff", "everything": "all-columns"}
+    for name, value in given.items():
+        if value:
+            raise HarnessError(f"--by {by}: --{names.get(name, name)} is for a table of one machine; leave out either")
 
 
 def render_tables(  # noqa: PLR0913

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 from harness.cleaning import csv_cell, json_text
+from harness.judge.sides import SideBySide
 from harness.judge.verdict import Diff, JudgedCell, head_variants
 from harness.report.ablation import as_data
+from harness.report.sides import sides_data
 
 SCHEMA = 1
 
@@ -18,12 +21,12 @@ def render_json(diffs: Sequence[Diff], *, explain: bool = False) -> str:
     return json_text(tables[0] if len(tables) == 1 else tables)
 
 
-def render_csv(diffs: Sequence[Diff]) -> str:
-    """Return a line for each cell of each table."""
+def render_csv(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> str:
+    """Return a line for each cell of each table; `sides` are the names of the tables that stand side by side."""
     import pandas as pd  # noqa: PLC0415 -- 0.3 s to import, and only this format needs it
 
     lines = []
-    for diff in diffs:
+    for diff, side in zip_longest(diffs, sides):
         for judged in diff.judged_cells.values():
             cell = _cell(judged)
             if judged.filled.at_small_scale:
@@ -35,6 +38,7 @@ def render_csv(diffs: Sequence[Diff]) -> str:
                 {
                     "table": diff.spec.name,
                     "edition": diff.spec.edition,
+                    **({"side": side} if sides else {}),
                     **cell,
                     "published": first["value"],
                     "source": first["source"],
@@ -47,6 +51,26 @@ def render_csv(diffs: Sequence[Diff]) -> str:
         frame["batch"] = frame["batch"].astype("Int64")
     text: str = frame.to_csv(index=False)
     return text
+
+
+def render_sides_json(tables: Sequence[SideBySide]) -> str:
+    """Return for each table its sides, each a table as `render_json` has it with its name, and how they compare."""
+    data = [
+        {
+            "schema": SCHEMA,
+            "table": table.spec.name,
+            **sides_data(table),
+            "sides": [{"side": side.name, **_table(side.diff)} for side in table.sides],
+        }
+        for table in tables
+    ]
+    return json_text(data[0] if len(data) == 1 else data)
+
+
+def render_sides_csv(tables: Sequence[SideBySide]) -> str:
+    """Return a line for each cell of each side of each table."""
+    sides = [side for table in tables for side in table.sides]
+    return render_csv([side.diff for side in sides], [side.name for side in sides])
 
 
 def _table(diff: Diff) -> dict[str, Any]:

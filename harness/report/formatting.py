@@ -110,7 +110,8 @@ def _difference(judged: JudgedCell) -> str:
     published = cell.references[0].published
     if judged.verdict is Verdict.NOT_COMPARABLE:
         # Other images or weights: a difference would look like a judgement.
-        return _pace(measured, published.value, cell) if cell.machine and published.value else ""
+        better = cell.better or ("higher" if "/s" in cell.unit else None)
+        return pace(measured / published.value, better) if cell.machine and published.value else ""
     if cell.relative and published.value:
         return f"{signed(100 * judged.delta / published.value, 1)} %"
     return signed(judged.delta, published.decimals if cell.digits is None else cell.digits)
@@ -120,9 +121,11 @@ def _difference(judged: JudgedCell) -> str:
 _TWICE = 2.0
 
 
-def _pace(measured: float, published: float, cell: Cell) -> str:
-    """Return how much faster or slower a machine is than the published one; "more" or "less" of what is no speed."""
-    ratio, better = measured / published, cell.better or ("higher" if "/s" in cell.unit else None)
+def pace(ratio: float, better: str | None) -> str:
+    """Return how much faster or slower a machine is than another, by the ratio of their values.
+
+    `better` is `higher` or `lower`; of what is no speed (None) it is how much more or less.
+    """
     if not (math.isfinite(ratio) and ratio > 0):
         return ""
     ahead, behind = ("faster", "slower") if better else ("more", "less")

@@ -84,6 +84,7 @@ def render_latex(diffs: Sequence[Diff], published: str | None = None, *, everyth
         text
         for diff in diffs
         for number, sheet in enumerate(table_sheets(diff, everything=everything))
+        if sheet.columns
         for text in _floats(diff, sheet, published, again=number > 0)
     ]
     return "\n".join([BEGIN, *tables, END])
@@ -96,6 +97,35 @@ def _floats(diff: Diff, sheet: Sheet, published: str | None, *, again: bool) -> 
         notes = _notes(diff, sheet, published) if number == len(parts) else []
         tabular = _ablation(sheet) if diff.ablations else _tabular(sheet, rows, published)
         yield _float(diff, tabular, notes, number + again)
+
+
+def render_sheets_latex(sheets: Sequence[Sheet]) -> str:
+    """Render tables as floats, every part of a column in a column of its own."""
+    floats = []
+    for sheet in sheets:
+        signs = ", ".join(f"{SIGNS[verdict]} {verdict}" for verdict in sheet.verdicts)
+        notes = [*map(escaped, sheet.summary), *([f"Signs: {signs}."] if signs else [])]
+        floats.append(_float_of(f"\\caption{{{escaped(sheet.title)}.}}", _every_part(sheet), notes))
+    return "\n".join([BEGIN, *floats, END])
+
+
+def _every_part(sheet: Sheet) -> list[str]:
+    parts = [part for column in sheet.columns for part in column.parts]
+    layout = "".join("r" if part.number else "l" for part in parts)
+    above = [f"\\multicolumn{{{len(column.parts)}}}{{c}}{{{escaped(column.heading)}}}" for column in sheet.columns]
+    lines = [f"\\begin{{tabular}}{{@{{}}l{layout}@{{}}}}", "\\toprule", _line(["", *above])]
+    lines.append(_line(["", *(escaped(part.heading) for part in parts)]))
+    for heading, members in sections(sheet.rows):
+        lines += ["\\midrule", f"\\multicolumn{{{1 + len(parts)}}}{{c}}{{{escaped(heading)}}} \\\\"] if heading else []
+        lines.append("\\midrule")
+        for row in members:
+            entries = [entry for cell in row.cells for entry in cell]
+            texts = (
+                SIGNS[e.verdict] if e.sign and e.verdict else _measured(e.text) if not e.marks else _marked(e)
+                for e in entries
+            )
+            lines.append(_line([escaped(row.label), *texts]))
+    return [*lines, "\\bottomrule", "\\end{tabular}%"]
 
 
 def _ablation(sheet: Sheet) -> list[str]:
@@ -116,11 +146,15 @@ def _float(diff: Diff, tabular: Sequence[str], notes: Sequence[str], part: int =
     caption = f"\\caption{{{_caption(diff)}{' (continued)' if part > 1 else ''}}}"
     label = "" if part > 1 else f"\\label{{tab:{re.sub('[^A-Za-z0-9]', '-', diff.spec.name)}}}"
     counter = "\\addtocounter{table}{-1}\n" if part > 1 else ""
+    return counter + _float_of(caption + label, tabular, notes)
+
+
+def _float_of(caption: str, tabular: Sequence[str], notes: Sequence[str]) -> str:
     return "\n".join(
         [
-            f"{counter}\\begin{{table}}[htbp]",
+            "\\begin{table}[htbp]",
             "\\centering",
-            caption + label,
+            caption,
             "\\harnesstable{%",
             *tabular,
             "}{%",

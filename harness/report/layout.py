@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
+from itertools import groupby
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -80,6 +81,10 @@ class _Block:
     def width(self) -> int:
         return self.label + sum(self.gap + column.width for column in self.columns)
 
+    def has_room(self, columns: Sequence[_Column], width: int) -> bool:
+        """Whether these columns fit beside those that are there."""
+        return self.width + sum(self.gap + column.width for column in columns) <= width
+
     def fit(self, room: int) -> int:
         """Break names, then texts, into lines until the block fits; return how many cells had to go."""
         too_wide = max(0, self.width - room)
@@ -134,16 +139,20 @@ def sheet_lines(console: Console, sheet: Sheet, *, compact: bool = False) -> She
 
 
 def _blocks(console: Console, sheet: Sheet, style: _Style) -> list[_Block]:
-    """Put columns beside each other as long as they fit."""
+    """Put columns beside each other as long as they fit; those of one column of the paper stay together if they can."""
     gap = 2 if console.width < USUAL or not style.headings else 3
     label = max((cell_len(visible(row.label)) for row in sheet.rows), default=0)
-    blocks: list[_Block] = []
-    for index, column in enumerate(sheet.columns):
-        placed = _column(sheet, index, column, gap - 1, style)
-        if not blocks or blocks[-1].width + gap + placed.width > console.width:
+    blocks = [_Block([], label, gap)]
+    numbered = list(enumerate(sheet.columns))
+    for _, together in groupby(numbered, key=lambda column: column[1].key or str(column[0])):
+        placed = [_column(sheet, index, column, gap - 1, style) for index, column in together]
+        if not blocks[-1].has_room(placed, console.width) and _Block([], label, gap).has_room(placed, console.width):
             blocks.append(_Block([], label, gap))
-        blocks[-1].columns.append(placed)
-    return blocks or [_Block([], label, gap)]
+        for column in placed:
+            if blocks[-1].columns and not blocks[-1].has_room([column], console.width):
+                blocks.append(_Block([], label, gap))
+            blocks[-1].columns.append(column)
+    return blocks
 
 
 def _column(sheet: Sheet, index: int, column: SheetColumn, gap: int, style: _Style) -> _Column:

@@ -60,8 +60,9 @@ def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False, 
     lines = [f"### {markdown(formatting.title(diff))}", ""]
     if diff.ablations:
         lines += [markdown(ablation.introduction(diff)), ""]
-    lines += [f"{markdown(' '.join(sheet.summary(diff)))}", ""]
-    for one in sheet.table_sheets(diff, everything=everything):
+    shown = sheet.table_sheets(diff, everything=everything)
+    lines += [markdown(" ".join(sheet.summary(diff) if diff.ablations else shown[0].summary)), ""]
+    for one in shown:
         lines += [f"**{markdown(one.title)}**", ""] if diff.ablations else []
         lines += sheet_table(one)
     for shape in diff.shapes:
@@ -83,8 +84,18 @@ def render_markdown(diff: Diff, *, details: bool = True, explain: bool = False, 
         ]
         lines += collapsed("why cells are not plain matches", reasons)
         lines += collapsed("what each crop and head gives", _explanations(diff)) if explain else []
-        lines += collapsed("footnotes", notes)
-        lines += collapsed("warnings", [f"- {markdown(warning)}" for warning in formatting.merged_warnings(diff)])
+        warnings = [f"- warning: {markdown(warning)}" for warning in formatting.merged_warnings(diff)]
+        lines += collapsed("footnotes and warnings", [*notes, *warnings])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def render_sheets_markdown(sheets: Sequence[Sheet]) -> str:
+    """Render tables one below the other, each with its title and summary."""
+    lines: list[str] = []
+    for shown in sheets:
+        lines += [f"### {markdown(shown.title)}", ""]
+        lines += [f"- {markdown(sentence)}" for sentence in shown.summary]
+        lines += [*([""] if shown.summary else []), *sheet_table(shown)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -118,6 +129,8 @@ def sheet_table(shown: Sheet) -> list[str]:
 
     A long or wide table is a block of code, whose lines are half as high and never broken.
     """
+    if not shown.columns:
+        return []
     words, signs = (_width(shown, by_sign=by_sign) <= PIXELS for by_sign in (False, True))
     if len(shown.rows) > MOST_ROWS or not signs:
         return _block_of_code(shown)

@@ -129,7 +129,7 @@ def table_sheets(diff: Diff, *, everything: bool = False, tolerances: bool = Fal
 def table_sheet(diff: Diff, *, everything: bool = False, tolerances: bool = False) -> Sheet:
     """Return the table in the paper's layout, as far as something was measured.
 
-    Where nothing was, it shows the published values, so that one sees what there is to measure.
+    Where nothing was, it shows what was published, so that one sees what there is to measure.
     """
     rows, columns = list(diff.spec.rows), list(diff.spec.columns)
     tried = {key for key, judged in diff.judged_cells.items() if _was_tried(judged)}
@@ -139,13 +139,15 @@ def table_sheet(diff: Diff, *, everything: bool = False, tolerances: bool = Fals
         rows_kept = [row for row in rows if _any(tried, [row], columns) or not _can_be_measured(diff, row)]
         left_out = _left_out(columns, kept, rows, rows_kept)
         rows, columns = rows_kept, kept
-    shown = [
-        _column(diff, rows, column, anything=bool(tried) or everything, tolerances=tolerances) for column in columns
-    ]
+    anything = bool(tried) or everything
+    if not anything:
+        columns = [column for column in columns if any(_is_published(diff, row, column) for row in rows)]
+        rows = [row for row in rows if any(_is_published(diff, row, column) for column in columns)]
+    shown = [column_of(diff, rows, column, anything=anything, tolerances=tolerances) for column in columns]
     groups = {row.key: heading for heading, members in formatting.row_groups(rows) for row in members}
     return Sheet(
         title=formatting.title(diff),
-        summary=summary(diff),
+        summary=(*summary(diff), *(["This is what was published."] if shown and not anything else [])),
         columns=tuple(head for head, _ in shown),
         rows=tuple(
             SheetRow(
@@ -203,8 +205,7 @@ def verdicts_sentence(counts: Counter[Verdict]) -> str:
         return "Nothing here is to be measured."
     noun = "value" if total == 1 else "values"
     if counts[Verdict.MISSING] == total:
-        nothing = f"None of {total} values is" if total > 1 else "Its one value is not"
-        return f"{nothing} measured; what was published is shown."
+        return f"None of {total} values is measured." if total > 1 else "Its one value is not measured."
     outcomes = [f"{counts[verdict]} {_word(verdict, counts[verdict])}" for verdict in JUDGED if counts[verdict]]
     others = [v for v in Verdict if v not in JUDGED and counts[v]]
     rest = ", ".join(f"{counts[verdict]} {verdict}" for verdict in others)
@@ -258,6 +259,10 @@ def _is_setting(diff: Diff, column: Column) -> bool:
     )
 
 
+def _is_published(diff: Diff, row: Row, column: Column) -> bool:
+    return bool(formatting.cell_text(diff.judged_cells[row.key, column.key]).published)
+
+
 def _can_be_measured(diff: Diff, row: Row) -> bool:
     cells = (diff.judged_cells[row.key, column.key].filled for column in diff.spec.columns)
     return any(not filled.planned.idle and not filled.matches_by_construction for filled in cells)
@@ -280,20 +285,27 @@ def _left_out(columns: list[Column], kept: list[Column], rows: list[Row], rows_k
 
 # What a column shows of a cell.
 
-_Entries = Callable[[JudgedCell], tuple[Entry, ...]]
+Entries = Callable[[JudgedCell], tuple[Entry, ...]]
 
 
-def _column(
-    diff: Diff, rows: Sequence[Row], column: Column, *, anything: bool, tolerances: bool
-) -> tuple[SheetColumn, _Entries]:
-    """Return a column's heading and parts, and what makes the entries of its cells."""
+def column_of(  # noqa: PLR0913
+    diff: Diff,
+    rows: Sequence[Row],
+    column: Column,
+    *,
+    anything: bool = True,
+    tolerances: bool = False,
+    published: bool = True,
+) -> tuple[SheetColumn, Entries]:
+    """Return a column's heading and parts, and what makes the entries of its cells.
+
+    Of a table in which not `anything` was measured they are the published values; `published` has those beside ours.
+    """
     cells = [diff.judged_cells[row.key, column.key] for row in rows]
     unit, words = formatting.remaining_unit(column.label, column.unit), any(cell.filled.cell.text for cell in cells)
     if _is_setting(diff, column) or not anything:
         parts: tuple[Part, ...] = (Part(heading="", number=not words),)
-        setting = (
-            anything and _is_setting(diff, column) and not all(_is_setting(diff, one) for one in diff.spec.columns)
-        )
+        setting = _is_setting(diff, column) and not all(_is_setting(diff, one) for one in diff.spec.columns)
         return SheetColumn(label=column.label, unit=unit, parts=parts, key=column.key, setting=setting), _as_published
     texts = [formatting.cell_text(judged) for judged in cells]
     batches = {text.batch for text in texts} - {""}
@@ -302,7 +314,7 @@ def _column(
     wanted = [
         (MEASURED, True),
         (BATCH, len(batches) > 1),
-        (PUBLISHED, any(text.published for text in texts)),
+        (PUBLISHED, published and any(text.published for text in texts)),
         (DIFFERENCE, any(text.difference for text in texts)),
         (TOLERANCE, tolerances),
         (VERDICT, True),

@@ -1,6 +1,6 @@
 """`Diff` -> the table as a terminal shows it: summary first, then the table, reasons and warnings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
 from rich import box
@@ -27,9 +27,10 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
     console.print(_shown(formatting.title(diff), style="bold"))
     if diff.ablations:
         console.print(_shown(ablation.introduction(diff)))
-    for sentence in sheet.summary(diff):
+    shown = sheet.table_sheets(diff, everything=everything, tolerances=verbose)
+    for sentence in sheet.summary(diff) if diff.ablations else shown[0].summary:
         console.print(_shown(sentence))
-    for part in sheet.table_sheets(diff, everything=everything, tolerances=verbose):
+    for part in shown:
         _print_sheet(console, part, headed=bool(diff.ablations))
     console.print()
     _print_shapes(console, diff, verbose=verbose)
@@ -43,8 +44,23 @@ def render_terminal(diff: Diff, *, width: int, color: bool, verbose: bool = Fals
     return _text(console)
 
 
+def render_sheets(sheets: Sequence[Sheet], *, width: int, color: bool) -> str:
+    """Render tables one below the other, each with its title and summary."""
+    console = plain_console(width, color=color)
+    for number, shown in enumerate(sheets):
+        if number:
+            console.print()
+        console.print(_shown(shown.title, style="bold"))
+        for sentence in shown.summary:
+            console.print(_shown(sentence))
+        _print_sheet(console, shown, headed=False)
+    return _text(console)
+
+
 def _print_sheet(console: Console, shown: Sheet, *, headed: bool) -> None:
     """Print a table between empty lines; one of several has its own heading."""
+    if not shown.columns:
+        return
     console.print()
     if headed:
         console.print(_shown(shown.title, style="bold"))

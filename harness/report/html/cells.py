@@ -7,7 +7,8 @@ from typing import Any
 from harness.judge.verdict import Diff, JudgedCell, head_variants
 from harness.report import formatting
 from harness.report.html.links import PageLinks, cell_ids
-from harness.report.sheet import JUDGED, SheetColumn, SheetRow, sections, table_sheet
+from harness.report.sheet import JUDGED, Entries, Entry, Part, SheetColumn, column_of, table_sheet
+from harness.specs import Row
 
 
 def cell_view(diff: Diff, judged: JudgedCell, cell_id: str, links: PageLinks) -> dict[str, Any]:
@@ -32,40 +33,43 @@ def cell_view(diff: Diff, judged: JudgedCell, cell_id: str, links: PageLinks) ->
 
 @dataclass(frozen=True, kw_only=True)
 class SheetView:
-    """A table as its page shows it; what was not measured is on the page as well, but shown only on request.
+    """A table as its page shows it; what its sheet leaves out is on the page as well, but shown only on request.
 
     `columns` and the rows of the `groups`, which are under the headings of the paper, each come with whether that is
-    so.  A row has for each column a view of the cell and the part and entry of each of its texts.  `unmeasured` names
+    so.  A row has for each column a view of the cell and the part and entry of each of its texts.  `left_out` names
     what is shown on request.
     """
 
+    summary: tuple[str, ...]
     columns: tuple[tuple[SheetColumn, bool], ...]
-    groups: tuple[tuple[str, list[tuple[SheetRow, bool, list[Any]]]], ...]
-    unmeasured: str
+    groups: tuple[tuple[str, list[tuple[Row, bool, list[Any]]]], ...]
+    left_out: str
 
 
 def sheet_view(diff: Diff, links: PageLinks) -> SheetView:
     """Return the rows and columns of a table with everything that its page shows of each cell."""
-    short, ids = table_sheet(diff), cell_ids(diff)
-    full = table_sheet(diff, everything=True) if short.left_out else short
-    columns, rows = ({each.key for each in axis} for axis in (short.columns, short.rows))
+    sheet, ids, every = table_sheet(diff), cell_ids(diff), diff.spec.rows
+    anything = any(len(column.parts) > 1 for column in sheet.columns)
+    columns = [column_of(diff, every, column, anything=anything) for column in diff.spec.columns]
+    shown, rows = {head.key for head in sheet.columns}, {row.key for row in sheet.rows}
+    if not (shown and rows):  # of a table with nothing to see one sees what it is about
+        shown, rows = {head.key for head, _ in columns}, {row.key for row in every}
 
-    def views(row: SheetRow) -> list[Any]:
-        keys = [(row.key, column.key) for column in full.columns]
-        return [
-            (cell_view(diff, diff.judged_cells[key], ids[key], links), list(zip(column.parts, entries, strict=True)))
-            for key, column, entries in zip(keys, full.columns, row.cells, strict=True)
-        ]
+    def view(row: Row, head: SheetColumn, entries: Entries) -> tuple[dict[str, Any], list[tuple[Part, Entry]]]:
+        judged = diff.judged_cells[row.key, head.key]
+        texts = list(zip(head.parts, entries(judged), strict=True))
+        return cell_view(diff, judged, ids[row.key, head.key], links), texts
 
-    left_out = [column.label for column in full.columns if column.key not in columns]
-    left_out += [f"{len(full.rows) - len(rows)} of {len(full.rows)} rows"] if len(rows) < len(full.rows) else []
+    left_out = [head.label for head, _ in columns if head.key not in shown]
+    left_out += [f"{len(every) - len(rows)} of {len(every)} rows"] if len(rows) < len(every) else []
     return SheetView(
-        columns=tuple((column, column.key not in columns) for column in full.columns),
+        summary=sheet.summary,
+        columns=tuple((head, head.key not in shown) for head, _ in columns),
         groups=tuple(
-            (heading, [(row, row.key not in rows, views(row)) for row in members])
-            for heading, members in sections(full.rows)
+            (heading, [(row, row.key not in rows, [view(row, *column) for column in columns]) for row in members])
+            for heading, members in formatting.row_groups(every)
         ),
-        unmeasured=", ".join(left_out),
+        left_out=", ".join(left_out),
     )
 
 

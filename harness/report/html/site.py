@@ -20,7 +20,7 @@ from harness.report.html.chart import interactive_chart
 from harness.report.html.index import index_page, tally
 from harness.report.html.links import PageLinks, cell_ids, contents, page_links, table_name
 from harness.report.html.runs import HISTORY, cells_by_run, facts, is_measured, machine_facts, outcome, samples
-from harness.report.sheet import JUDGED, summary
+from harness.report.sheet import JUDGED
 from harness.specs import Column, Row
 from harness.store.result import Result
 
@@ -127,7 +127,6 @@ def _tables(content: SiteContent, links: PageLinks, environment: Environment) ->
             turns={way: target for way, target in turns.items() if target},
             ids=cell_ids(diff),
             sheet=sheet_view(diff, links),
-            summary=summary(diff),
             ablations=[(column, _training_links(diff, column, links)) for column in diff.ablations],
             notes=[diff.spec.note, *notes] if diff.spec.note else notes,
             footnotes=[f"[{note.mark}] {note.text}" for note in formatting.footnotes(diff)],
