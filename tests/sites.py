@@ -171,11 +171,11 @@ def page_text(page: ET.Element) -> str:
 
 
 def links(name: str, page: ET.Element) -> Iterator[str]:
-    """Yield the targets of the links of a page, from the root of the site, with the anchor within the page."""
+    """Yield the targets within the site of the links of a page, from its root, with the anchor within the page."""
     for element in page.iter():
         for attribute in ("href", "src"):
             target = element.get(attribute)
-            if target is None or target == "data:,":
+            if target is None or target == "data:," or target.startswith("https://"):
                 continue
             path, mark, anchor = target.partition("#")
             yield (

@@ -1,5 +1,6 @@
 """A spec file is read as it is published, and all mistakes in it are reported at once, each with its line."""
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
@@ -410,6 +411,37 @@ def test_the_axes_of_a_figure_are_columns(mistakes: Mistakes) -> None:
         "mine.toml:3: unknown column 'throughput' in [table]",
         "mine.toml:4: unknown column 'top' in [table]; did you mean 'top1'?",
     ]
+
+
+def test_a_paper_is_a_file_with_title_and_authors(read: Read, mistakes: Mistakes, tmp_path: Path) -> None:
+    text = f'{TABLE}paper = "own"\n{COLUMN}{ROW}'
+    assert mistakes(text) == ["mine.toml:3: unknown paper 'own' in [table]"]
+    path = tmp_path / "papers" / "own.toml"
+    path.parent.mkdir()
+    wrong = 'authors = "Ann"\narxiv = "last year"\nurl = "javascript:alert(1)"\n'
+    path.write_text(f'title = "P"\n{wrong}', encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        read(text)
+    assert caught.value.problems == (
+        f"{path}:2: authors must be a list, not 'Ann'",
+        f"{path}:3: arxiv must be a number as 2012.12877, not 'last year'",
+        f"{path}:4: url must be an address that begins with https://, not 'javascript:alert(1)'",
+    )
+    path.write_text('title = "P"\nauthors = ["Ann"]\n', encoding="utf-8")
+    paper = read(text).paper
+    assert paper is not None
+    assert (paper.title, paper.authors, paper.link) == ("P", ("Ann",), ("", ""))
+
+
+def test_the_shipped_paper_is_the_one_that_the_citation_file_names() -> None:
+    citation = (TABLES.parent / "CITATION.cff").read_text(encoding="utf-8")
+    paper = load(TABLES / "table5.toml").paper
+    assert paper is not None
+    assert f'title: "{paper.title}"' in citation
+    families = re.findall(r"family-names: (.*)\n +given-names: (.*)", citation)
+    assert paper.authors == tuple(f"{given} {family}" for family, given in families)
+    assert f'value: "arXiv:{paper.arxiv}"' in citation
+    assert f'url: "{paper.link[1]}"' in citation
 
 
 def test_nearest_needs_models_with_weights(mistakes: Mistakes) -> None:

@@ -498,6 +498,7 @@ def words(cell: str) -> list[str]:
         ("`[family.KEY]`", reader._FAMILY),
         ('`[machine."NAME"]`', reader._MACHINE),
         ("`[footnote.MARK]`", reader._FOOTNOTE),
+        ("Papers", reader._PAPER),
     ],
 )
 def test_the_keys_of_each_part_are_documented_and_no_others(heading: str, keys: Mapping[str, object]) -> None:

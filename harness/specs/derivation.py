@@ -71,7 +71,7 @@ class DerivationReader(Reader):
         """Return the cell that an item names; what it leaves out is as in the derived cell."""
         place = (*keys, "of")
         entry = self.table(raw, _OPERAND, *place)
-        path = self.find_table(entry["table"], place) if "table" in entry else self._path
+        path = self.find_file(entry["table"], place) if "table" in entry else self._path
         table = self._read(path, place)
         if path is None or table is None or len(entry) < len(raw):
             return None
@@ -95,16 +95,16 @@ class DerivationReader(Reader):
             return operand
         return None
 
-    def find_table(self, table: str, place: Iterable[str]) -> Path | None:
-        """Return the file of a table: next to this one, or among those that come with the program."""
+    def find_file(self, name: str, place: Iterable[str], *, what: str = "table", folder: str = "") -> Path | None:
+        """Return the file of a table or of `what`: next to this one, or among those that come with the program."""
         from harness.specs.catalog import shipped_specs  # noqa: PLC0415 -- the catalog reads specs itself
 
-        folders = (self._path.parent, shipped_specs())
-        name = table if table.endswith(".toml") else f"{table}.toml"
-        path = next((path for folder in folders if (path := folder / name).is_file()), None)
+        folders = [parent / folder for parent in (self._path.parent, shipped_specs())]
+        file = name if name.endswith(".toml") else f"{name}.toml"
+        path = next((path for each in folders if (path := each / file).is_file()), None)
         if path is None:
-            names = [path.stem for folder in folders for path in sorted(folder.glob("*.toml"))]
-            self.report(f"unknown table '{table}' in [{'.'.join(place)}]{did_you_mean(table, names)}", *place)
+            names = [path.stem for each in folders for path in sorted(each.glob("*.toml"))]
+            self.report(f"unknown {what} '{name}' in [{'.'.join(place)}]{did_you_mean(name, names)}", *place, what)
         return path
 
     def _read(self, path: Path | None, place: Iterable[str]) -> Mapping[str, Any] | None:

@@ -76,6 +76,22 @@ class PublishedSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paper:
+    """The publication that a table is of; `arxiv` is its number there, `url` the page of one that is not on arXiv."""
+
+    title: str
+    authors: tuple[str, ...]
+    venue: str = ""
+    arxiv: str = ""
+    url: str = ""
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """Text and address of where it can be read; both empty if nothing says so."""
+        return (f"arXiv:{self.arxiv}", f"https://arxiv.org/abs/{self.arxiv}") if self.arxiv else (self.url, self.url)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reference:
     """A published value for a cell, with its source."""
 
@@ -217,7 +233,8 @@ class Cell:
 class Spec:
     """One table.
 
-    `orders` is the table whose results of other machines the order of its throughputs is compared with.
+    `paper` is the publication that it is of, if the spec says so; `orders` is the table whose results of other machines
+    the order of its throughputs is compared with.
     """
 
     name: str
@@ -227,6 +244,7 @@ class Spec:
     note: str | None = None
     cost: str | None = None
     figure: str | None = None
+    paper: Paper | None = None
     axes: tuple[str, str] | None
     default: str | None = None
     orders: Path | None = None

@@ -20,6 +20,7 @@ from harness.specs.model import (
     Family,
     Footnote,
     Nearest,
+    Paper,
     PublishedMachine,
     PublishedSource,
     PublishedValue,
@@ -37,7 +38,14 @@ _FLAG = Constraint(types=(bool,))
 # The keys that each part of a file may have; tables/README.md explains them.
 _TABLE = {
     "title": _LABEL,
-    **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default", "orders"), TEXT),
+    **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default", "orders", "paper"), TEXT),
+}
+_PAPER = {
+    "title": _LABEL,
+    "authors": Constraint(types=(list,), items=TEXT, required=True),
+    "venue": TEXT,
+    "arxiv": Constraint(types=(str,), pattern=re.compile(r"\d{4}\.\d{4,5}(v\d+)?"), form="a number as 2012.12877"),
+    "url": Constraint(types=(str,), pattern=re.compile(r"https?://\S+"), form="an address that begins with https://"),
 }
 _SOURCE = {
     "kind": Constraint(types=(str,), choices=("paper", "author", "timm"), required=True),
@@ -181,7 +189,7 @@ class _SpecReader(Reader):
             if axis not in table and table.keys() & {"x", "y"}:
                 self.report(f"{axis} in [table] is missing; a figure has x and y", "table")
         self._refer("default", table.get("default"), rows, "row", "table")
-        orders = self._derivations.find_table(table["orders"], ["table"]) if "orders" in table else None
+        orders = self._derivations.find_file(table["orders"], ["table"]) if "orders" in table else None
         cells = {
             (row.key, column.key): self._cell(row, column, (column_levels[column.key], row_levels[row.key]), sources)
             for row in rows.values()
@@ -194,6 +202,7 @@ class _SpecReader(Reader):
             path=self._path,
             numbers={edition: table[edition] for edition in ("arxiv", "icml") if edition in table},
             orders=orders,
+            paper=self._paper(table["paper"]) if "paper" in table else None,
             axes=(table["x"], table["y"]) if table.keys() >= {"x", "y"} else None,
             sources=sources,
             columns=tuple(columns.values()),
@@ -205,6 +214,16 @@ class _SpecReader(Reader):
         )
 
     # The parts of a file.
+
+    def _paper(self, name: str) -> Paper | None:
+        """Read the file of a paper; mistakes in it are reported as its own."""
+        path = self._derivations.find_file(name, ["table"], what="paper", folder="papers")
+        if path is None:
+            return None
+        document = Document.read(path, expected="a paper")
+        entry = Reader(document.add).table(document.data, _PAPER)
+        document.check()
+        return _build(Paper, entry, authors=tuple(entry["authors"]))
 
     def _entries(self, part: str, constraints: Mapping[str, Constraint]) -> dict[str, dict[str, Any]]:
         entries = self._parts.get(part, {})

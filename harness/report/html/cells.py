@@ -1,19 +1,21 @@
 """`JudgedCell` -> what a page shows of a cell, and the reason it shows on demand."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from harness.judge.verdict import Diff, JudgedCell, head_variants
 from harness.report import formatting
 from harness.report.html.links import PageLinks, cell_ids
+from harness.report.sheet import JUDGED, Entries, Entry, Part, SheetColumn, column_of, table_sheet
 from harness.specs import Row
 
 
 def cell_view(diff: Diff, judged: JudgedCell, cell_id: str, links: PageLinks) -> dict[str, Any]:
     """Return everything a page shows of a cell.
 
-    `id` is that within the page, `run_page` is empty where the cell was not measured.  `heads` is the title and the
-    lines of a table, both empty without --explain.
+    `id` is that within the page, `rank` what its difference is sorted by, empty without one.  `run_page` is empty where
+    the cell was not measured.  `heads` is the title and the lines of a table, both empty without --explain.
     """
     references = judged.filled.cell.references
     marks = dict.fromkeys(mark for reference in references for mark in reference.published.marks)
@@ -22,22 +24,61 @@ def cell_view(diff: Diff, judged: JudgedCell, cell_id: str, links: PageLinks) ->
         "id": cell_id,
         "judged": judged,
         "text": formatting.cell_text(judged),
+        "rank": _rank(judged),
         "footnotes": [diff.spec.footnotes[mark] for mark in marks if mark in diff.spec.footnotes],
         "run_page": links.run(judged.filled.result),
         "heads": formatting.head_table(judged, variants) if len(variants) > 1 else ("", ()),
     }
 
 
-def row_views(diff: Diff, links: PageLinks) -> list[tuple[str, list[tuple[Row, list[dict[str, Any]]]]]]:
-    """Return the cells of each row, under the headings of the paper."""
-    ids = cell_ids(diff)
+@dataclass(frozen=True, kw_only=True)
+class SheetView:
+    """A table as its page shows it; what its sheet leaves out is on the page as well, but shown only on request.
 
-    def views(row: Row) -> list[dict[str, Any]]:
-        keys = [(row.key, column.key) for column in diff.spec.columns]
-        return [cell_view(diff, diff.judged_cells[key], ids[key], links) for key in keys]
+    `columns` and the rows of the `groups`, which are under the headings of the paper, each come with whether that is
+    so.  A row has for each column a view of the cell and the part and entry of each of its texts.  `left_out` names
+    what is shown on request.
+    """
 
-    groups = formatting.row_groups(diff.spec.rows)
-    return [(heading, [(row, views(row)) for row in rows]) for heading, rows in groups]
+    summary: tuple[str, ...]
+    columns: tuple[tuple[SheetColumn, bool], ...]
+    groups: tuple[tuple[str, list[tuple[Row, bool, list[Any]]]], ...]
+    left_out: str
+
+
+def sheet_view(diff: Diff, links: PageLinks) -> SheetView:
+    """Return the rows and columns of a table with everything that its page shows of each cell."""
+    sheet, ids, every = table_sheet(diff), cell_ids(diff), diff.spec.rows
+    anything = any(len(column.parts) > 1 for column in sheet.columns)
+    columns = [column_of(diff, every, column, anything=anything) for column in diff.spec.columns]
+    shown, rows = {head.key for head in sheet.columns}, {row.key for row in sheet.rows}
+    if not (shown and rows):  # of a table with nothing to see one sees what it is about
+        shown, rows = {head.key for head, _ in columns}, {row.key for row in every}
+
+    def view(row: Row, head: SheetColumn, entries: Entries) -> tuple[dict[str, Any], list[tuple[Part, Entry]]]:
+        judged = diff.judged_cells[row.key, head.key]
+        texts = list(zip(head.parts, entries(judged), strict=True))
+        return cell_view(diff, judged, ids[row.key, head.key], links), texts
+
+    left_out = [head.label for head, _ in columns if head.key not in shown]
+    left_out += [f"{len(every) - len(rows)} of {len(every)} rows"] if len(rows) < len(every) else []
+    return SheetView(
+        summary=sheet.summary,
+        columns=tuple((head, head.key not in shown) for head, _ in columns),
+        groups=tuple(
+            (heading, [(row, row.key not in rows, [view(row, *column) for column in columns]) for row in members])
+            for heading, members in formatting.row_groups(every)
+        ),
+        left_out=", ".join(left_out),
+    )
+
+
+def _rank(judged: JudgedCell) -> float | str:
+    """Return a judged difference, or how many times the published value of another machine the measured one is."""
+    measured, published = judged.filled.number, judged.filled.published_number
+    if judged.verdict in JUDGED or not (measured and published):
+        return "" if judged.delta is None else judged.delta
+    return measured / published
 
 
 def exact(value: float | str | None) -> str:

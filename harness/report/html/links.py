@@ -48,6 +48,11 @@ def table_name(diff: Diff) -> str:
     return f"{name} (ICML)" if diff.spec.edition == "icml" else name
 
 
+def contents(diffs: Iterable[Diff], links: PageLinks) -> list[tuple[str, str, str]]:
+    """Return name, title and page of each table."""
+    return [(table_name(diff), diff.spec.title, links.table(diff)) for diff in diffs]
+
+
 def cell_ids(diff: Diff) -> dict[tuple[str, str], str]:
     """Return the id of each cell within its page, rows and columns counted from 1."""
     return {

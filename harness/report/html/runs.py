@@ -37,6 +37,9 @@ UNITS: Mapping[str, str] = {
     "hours": "h",
 }
 
+# What is never nothing, by its unit or its name: a zero was written where there is no such counter or none was read.
+NEVER_ZERO = frozenset((BYTES, "GiB", "im/s", "FLOP/s", "MHz", "J", "J/image", "W", "°C", "h", "steps"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class FactView:
@@ -91,13 +94,25 @@ def samples(result: Result) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
 
 def machine_facts(machine: Machine) -> dict[str, Any]:
     """Return what is known of a machine, without what is zero or empty."""
-    values = asdict(machine) | {"memory": f"{machine.memory / GIB:.1f} GiB"}
-    return {name: value for name, value in values.items() if value not in (0, "", None)}
+    values = {name: value for name, value in asdict(machine).items() if value not in (0, "", None)}
+    return values | ({"memory": f"{machine.memory / GIB:.1f} GiB"} if "memory" in values else {})
 
 
 def facts(values: Mapping[str, Any], unit: str = "") -> tuple[FactView, ...]:
-    """Return named values as a page shows them; `unit` is that of the values whose name has none."""
-    return tuple(_fact(str(name), value, UNITS.get(str(name), unit)) for name, value in values.items())
+    """Return named values as a page shows them, without those that were not measured.
+
+    `unit` is that of the values whose name has none.
+    """
+    units = {name: UNITS.get(name, unit) for name in values}
+    views = (_fact(name, value, units[name]) for name, value in values.items() if is_measured(value, units[name], name))
+    return tuple(view for view in views if view.text or view.facts or view.heading)
+
+
+def is_measured(value: object, unit: str, name: str = "") -> bool:
+    """Whether a fact or a metric has a value: a zero in some units only says that there was nothing to read."""
+    if isinstance(value, bool) or value is None:
+        return value is not None or not unit
+    return bool(value) or not (unit in NEVER_ZERO or name in NEVER_ZERO)
 
 
 def _fact(name: str, value: object, unit: str) -> FactView:
@@ -109,15 +124,19 @@ def _fact(name: str, value: object, unit: str) -> FactView:
     left = len(value) - LISTED
     more = f", … and {left:,} more in the file" if left > 0 else ""
     if all(isinstance(item, Mapping) for item in value):
-        heading = tuple(dict.fromkeys(str(key) for item in value for key in item))
-        lines = tuple(tuple(_text(item.get(key), UNITS.get(key, "")) for key in heading) for item in value[:LISTED])
+        keys = dict.fromkeys(key for item in value for key in item)
+        units = {key: UNITS.get(key, "") for key in keys}
+        heading = tuple(key for key in keys if any(is_measured(item.get(key), units[key], key) for item in value))
+        lines = tuple(tuple(_text(item.get(key), units[key], key) for key in heading) for item in value[:LISTED])
         return FactView(name=name, heading=heading, lines=lines, text=more.lstrip(", "))
     return FactView(name=name, text=", ".join(_text(item, unit) for item in value[:LISTED]) + more)
 
 
-def _text(value: object, unit: str = "") -> str:
+def _text(value: object, unit: str = "", name: str = "") -> str:
+    if not is_measured(value, unit, name):
+        return "not measured"
     if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
+        return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, (int, float)) and unit == BYTES:
         return f"{value / MIB:,.1f} MiB"
     if isinstance(value, (int, float)) and unit == SHARE:
@@ -127,5 +146,5 @@ def _text(value: object, unit: str = "") -> str:
     if isinstance(value, list):
         return ", ".join(_text(item, unit) for item in value[:LISTED]) or "none"
     if isinstance(value, Mapping):
-        return "; ".join(f"{name} {_text(item)}" for name, item in value.items()) or "none"
+        return "; ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"
     return str(value)

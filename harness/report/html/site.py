@@ -15,11 +15,12 @@ from harness.judge.roofline import Roofline
 from harness.judge.verdict import Diff, Verdict
 from harness.report import ablation, formatting
 from harness.report.data import render_json
-from harness.report.html.cells import exact, readable, row_views, signed
+from harness.report.html.cells import exact, readable, sheet_view, signed
 from harness.report.html.chart import interactive_chart
-from harness.report.html.index import holding, index_page
-from harness.report.html.links import PageLinks, cell_ids, page_links, table_name
-from harness.report.html.runs import HISTORY, cells_by_run, facts, machine_facts, outcome, samples
+from harness.report.html.index import index_page, tally
+from harness.report.html.links import PageLinks, cell_ids, contents, page_links, table_name
+from harness.report.html.runs import HISTORY, cells_by_run, facts, is_measured, machine_facts, outcome, samples
+from harness.report.sheet import JUDGED
 from harness.specs import Column, Row
 from harness.store.result import Result
 
@@ -78,16 +79,18 @@ def _environment(diffs: Iterable[Diff], links: PageLinks) -> Environment:
     environment.filters |= {"exact": exact, "facts": facts, "readable": readable, "signed": signed}
     environment.globals |= {
         "version": __version__,
-        "contents": [(table_name(diff), diff.spec.title, links.table(diff)) for diff in diffs],
+        "contents": contents(diffs, links),
         "plural": lambda count, word: f"{count:,} {word}{'' if count == 1 else 's'}",
         "links": links,
         "formatting": formatting,
         "ablation": ablation,
         "table_name": table_name,
-        "holding": holding,
+        "tally": tally,
+        "is_measured": is_measured,
         "machine_facts": machine_facts,
         "outcome": outcome,
         "Verdict": Verdict,
+        "JUDGED": JUDGED,
     }
     return environment
 
@@ -110,8 +113,10 @@ def _plotly() -> str:
 def _tables(content: SiteContent, links: PageLinks, environment: Environment) -> Iterator[tuple[str, str]]:
     template = environment.get_template("table.html")
     figures: dict[tuple[str | None, str], Diff] = {(d.spec.name, d.spec.edition): d for d in reversed(content.diffs)}
-    for diff in content.diffs:
+    pages = contents(content.diffs, links)
+    for number, diff in enumerate(content.diffs):
         page = links.table(diff)
+        turns = {"prev": pages[number - 1] if number else None, "next": next(iter(pages[number + 1 :]), None)}
         data = page.replace(".html", ".json")
         yield data, render_json([diff])
         labelled: list[Column | Row] = [*diff.spec.columns, *diff.spec.rows]
@@ -119,8 +124,9 @@ def _tables(content: SiteContent, links: PageLinks, environment: Environment) ->
         html = template.render(
             root="../",
             diff=diff,
+            turns={way: target for way, target in turns.items() if target},
             ids=cell_ids(diff),
-            groups=row_views(diff, links),
+            sheet=sheet_view(diff, links),
             ablations=[(column, _training_links(diff, column, links)) for column in diff.ablations],
             notes=[diff.spec.note, *notes] if diff.spec.note else notes,
             footnotes=[f"[{note.mark}] {note.text}" for note in formatting.footnotes(diff)],

@@ -5,6 +5,15 @@
   const MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
   const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 
+  // It is 4 MB: a page loads it when its first figure comes into view, and no page waits for it.
+  const LIBRARY = new URL("plotly.min.js", document.currentScript.src);
+  let library = null;
+  const loaded = () => library ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    Object.assign(script, { src: LIBRARY, onload: resolve, onerror: reject });
+    document.head.append(script);
+  });
+
   // Plotly reads text as a little HTML: names are to be shown as they are.
   const plain = (text) => String(text).replace(/\s+/g, " ").replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
@@ -102,6 +111,49 @@
     return lines;
   }
 
+  // The names of the points for which there is room: those of the fronts first, then the ends of the families' lines,
+  // then the others.  A name is next to its point, off every other point and name, and within the figure.
+  function names(plot) {
+    const { xaxis, yaxis, _size: size, font } = plot._fullLayout;
+    const at = ({ x, y }) => [xaxis.d2p(x), yaxis.d2p(y)];
+    const [fronts, families] = [false, true].map((named) => plot.data.filter((trace) => Boolean(trace.customdata) === named));
+    const onFront = new Set(fronts.flatMap((trace) => trace.meta.points));
+    const spots = families.flatMap(({ meta, marker }) => meta.points.map((point, number) => ({
+      name: point.row.length > 24 ? `${point.row.slice(0, 23)}…` : point.row,
+      at: at(point),
+      color: marker.color,
+      rank: onFront.has(point) ? 0 : number && number < meta.points.length - 1 ? 2 : 1,
+    }))).filter((spot) => within([...spot.at, ...spot.at]));
+    // Every few pixels of the lines between points: better where none crosses the name.
+    const onLines = families.flatMap(({ meta: { points } }) => points.slice(1).flatMap((point, number) => {
+      const [[x0, y0], [x1, y1]] = [at(points[number]), at(point)];
+      const steps = Math.ceil(Math.hypot(x1 - x0, y1 - y0) / 5);
+      return Array.from({ length: steps }, (_, step) => [x0 + (x1 - x0) * step / steps, y0 + (y1 - y0) * step / steps]);
+    }));
+    const taken = spots.map(({ at: [x, y] }) => [x - 6, y - 6, x + 6, y + 6]);
+    function within([left, top, right, bottom]) {
+      return left >= 0 && top >= 0 && right <= xaxis._length && bottom <= yaxis._length;
+    }
+    const free = (box) => within(box) &&
+      !taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
+    const clear = (box) => free(box) && !onLines.some(([x, y]) => x > box[0] && x < box[2] && y > box[1] && y < box[3]);
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = `12px ${font.family}`;
+    const roomy = xaxis._length > 500;
+    return spots.filter(({ rank }) => roomy || rank < 2).sort((a, b) => a.rank - b.rank).flatMap(({ name, at: [x, y], color }) => {
+      const width = pen.measureText(name).width + 4;
+      const corners = [[8, -16], [8, 0], [-8 - width, -16], [-8 - width, 0], [-width / 2, -25], [-width / 2, 9]];
+      const boxes = corners.map(([dx, dy]) => [x + dx, y + dy, x + dx + width, y + dy + 16]);
+      const box = boxes.find(clear) ?? (roomy ? boxes.find(free) : null);
+      if (!box) return [];
+      taken.push(box);
+      const label = document.createElement("span");
+      label.textContent = name;
+      Object.assign(label.style, { color, left: `${size.l + box[0]}px`, top: `${size.t + box[1]}px`, width: `${width}px` });
+      return [label];
+    });
+  }
+
   function figure(element) {
     const data = JSON.parse(element.querySelector("script[type='application/json']").textContent);
     const plot = element.querySelector(".plot");
@@ -152,10 +204,20 @@
       else return;
       event.preventDefault();
     });
-    draw().then(() => plot.on("plotly_click", (event) => {
-      const link = event.points[0].customdata;
-      if (link) location.href = link;
-    }));
+    const overlay = document.createElement("div");
+    overlay.className = "names";
+    overlay.setAttribute("aria-hidden", "true"); // each point tells its name to the keyboard
+    draw().then(() => {
+      plot.on("plotly_click", (event) => {
+        const link = event.points[0].customdata;
+        if (link) location.href = link;
+      });
+      // Where there is room changes with the size of the figure and with what of it is shown.
+      const update = () => overlay.replaceChildren(...(choice().show.has("names") ? names(plot) : []));
+      plot.on("plotly_afterplot", update);
+      plot.append(overlay);
+      update();
+    });
     return draw;
   }
 
@@ -165,7 +227,7 @@
     const unit = plain(data.unit);
     const count = (list, first) => list.map((_, number) => number + first);
 
-    return function draw() {
+    function draw() {
       const hue = color("--family-1");
       const dots = { mode: "markers", hovertemplate: `run %{x}: %{y:.5g} ${unit}<extra></extra>` };
       const lines = [{ ...dots, name: "timed", x: count(data.samples, 1), y: data.samples, marker: { color: hue, size: 8 } }];
@@ -184,15 +246,21 @@
         legend: { orientation: "h", y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
         margin: { l: 60, r: 16, t: 36, b: 50 },
       }), CONFIG);
-    };
+    }
+    draw();
+    return draw;
   }
 
-  const draws = [...document.querySelectorAll("figure.chart")].map(figure);
-  for (const element of document.querySelectorAll("figure.samples")) {
-    const draw = samples(element);
-    draw();
-    draws.push(draw);
-  }
+  const draws = [];
+  const inView = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      inView.unobserve(target);
+      loaded().then(() => draws.push(target.matches(".chart") ? figure(target) : samples(target)));
+    }
+  }, { rootMargin: "300px" });
+  // Not before the page is there: a script that is added earlier belongs to what the page waits for.
+  addEventListener("load", () => document.querySelectorAll("figure:has(.plot)").forEach((each) => inView.observe(each)));
   const redraw = () => draws.forEach((draw) => draw());
   document.addEventListener("themechange", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
