@@ -3,7 +3,7 @@
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 RESAMPLES = 1000  # the ends of an interval then vary by about 0.01 between seeds
 SEED = 20121  # the same results have the same interval
+
+# A smaller loss of throughput is no regression, however little noise the machine has.
+LEAST_CHANGE = 0.01
 
 # The operations of `derive` in which a factor that both operands share cancels out.
 RATIOS = ("ratio", "change")
@@ -33,6 +36,28 @@ def mean_interval(samples: Sequence[float]) -> Interval:
         return Interval(value=mean, low=mean, high=mean)
     half = student(len(samples) - 1, 0.975) * statistics.stdev(samples) / math.sqrt(len(samples))
     return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How much the throughput of the same work differs from process to process on one machine.
+
+    `spread` is the standard deviation of the logarithm of a process's throughput, so nearly a fraction of it;
+    `degrees` are its degrees of freedom.
+    """
+
+    spread: float
+    degrees: int
+
+
+def noise_of(groups: Iterable[Sequence[float]]) -> Noise | None:
+    """Pool the noise within groups of throughputs of the same work; None where no group has two."""
+    squares, degrees = 0.0, 0
+    for group in groups:
+        if len(group) > 1:
+            squares += statistics.variance([math.log(throughput) for throughput in group]) * (len(group) - 1)
+            degrees += len(group) - 1
+    return Noise(spread=math.sqrt(squares / degrees), degrees=degrees) if degrees else None
 
 
 def derive(operation: str, operands: Sequence[Interval]) -> Interval:
