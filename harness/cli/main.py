@@ -71,8 +71,8 @@ def cli(context: click.Context) -> None:
 
 
 for command in (
-    *(listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.figure, doctor.doctor),
-    *(gate.check, gate.baseline, runs.compare, runs.runs, cluster.status, cluster.cancel),
+    *(listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.trend, report.figure),
+    *(doctor.doctor, gate.check, gate.baseline, runs.compare, runs.runs, cluster.status, cluster.cancel),
 ):
     cli.add_command(command)
 

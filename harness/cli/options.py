@@ -214,6 +214,10 @@ edition = _option(
 
 runs = _option("--runs", type=PATH, default=Path("runs"), help="Folder of the results.")
 
+several_runs = _option(
+    "--runs", type=PATH, multiple=True, default=(Path("runs"),), help="Folder of results; several add up."
+)
+
 device = _option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
 
 machine = _option(
@@ -221,6 +225,8 @@ machine = _option(
     metavar="NAME",
     help="Show the throughputs of the machine with this in its name  [default: this one, else that of the newest]",
 )
+
+machines = _option("--machine", metavar="NAME", help="Only machines with this in their name  [default: all]")
 
 jobs = _option(
     "--jobs",
@@ -416,7 +422,7 @@ def _command_line_value(value: object, option: click.Option) -> object:
     if option.multiple:
         if isinstance(value, dict):
             return [f"{key}={_word(item, bool, str, int, Decimal)}" for key, item in value.items()]
-        return [_word(item) for item in (value if isinstance(value, list) else [value])]
+        return list(map(_word, value)) if isinstance(value, list) else [_word(value, str, int, Decimal)]
     if isinstance(value, list) and option.type.name.endswith(",..."):
         return ",".join(map(_word, value))
     return _word(value, str, int, Decimal)
