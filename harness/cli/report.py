@@ -86,8 +86,14 @@ def report(tables: tuple[str, ...], edition: str, runs: Path, output: Path | Non
         write_file(output, text)
         echo(f"{output}")
     measurable = any(not cell.filled.planned.idle for diff in diffs for cell in diff.judged_cells.values())
-    if measurable and not runs.exists():
-        note(f"note: there is no folder {runs}/, so there are no results; --runs DIR names another")
+    if measurable:
+        _note_missing(runs)
+
+
+def _note_missing(*folders: Path) -> None:
+    for folder in folders:
+        if not folder.exists():
+            note(f"note: there is no folder {folder}/, so there are no results; --runs DIR names another")
 
 
 def render_tables(
@@ -168,6 +174,7 @@ def trend(tables: tuple[str, ...], edition: str, runs: tuple[Path, ...], output:
     else:
         write_file(output, text)
         echo(f"{output}")
+    _note_missing(*runs)
 
 
 @click.command()

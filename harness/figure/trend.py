@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from harness.cleaning import visible
 from harness.errors import HarnessError
 from harness.figure.style import COLORS, GREY, PALE, PAPER, Style, short, title_of
 from harness.judge.table import Table
@@ -117,7 +118,7 @@ def _title(trend: Trend, name: str) -> str:
     """Return the name of a series, and a line or two for each of its newest changes."""
     numbered = list(enumerate(trend.changes, 1))[-_CHANGES:]
     texts = [f"{number}: {size_of(trend, change)}, {cause_of(change)}" for number, change in numbered]
-    wrapped = (wrap(text, _LINE, max_lines=2, placeholder=" …", subsequent_indent="   ") for text in texts)
+    wrapped = (wrap(visible(text), _LINE, max_lines=2, placeholder=" …", subsequent_indent="   ") for text in texts)
     return "\n".join([short(name, _LINE), *(line for lines in wrapped for line in lines)])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from harness.cleaning import json_text, markdown, visible
+from harness.cleaning import json_text, markdown, one_line, visible
 from harness.gate.gate import Outcome, outcome_of
 from harness.gate.noise import LEAST_DRIFT
 from harness.judge.trend import LevelChange, TableTrend, Trend, TrendPoint
@@ -32,7 +32,7 @@ def render_trend(trend: TableTrend, *, width: int, color: bool) -> str:
     def painted(sign: str, line: str) -> str:
         return f"\x1b[{_COLORS[sign]}m{line}\x1b[0m" if color and sign in _COLORS else line
 
-    blocks = [[*wrap(visible(_title(trend)), width), *wrap(f"{headline(trend)}.", width)], []]
+    blocks = [[*wrap(visible(_title(trend)), width), *wrap(visible(f"{headline(trend)}."), width)], []]
     for sign, name, text in _remarks(trend):
         sentence = wrap(visible(f"{sign} {name}: {text}"), width, subsequent_indent="  ")
         blocks[-1] += [painted(sign, line) for line in sentence]
@@ -48,7 +48,7 @@ def render_trend_markdown(trends: Sequence[TableTrend]) -> str:
     """Render tables of what changed, for a pull request, with all series collapsed."""
     lines: list[str] = []
     for trend in trends:
-        lines += [f"### {markdown(_title(trend))}", "", f"{headline(trend)}.", ""]
+        lines += [f"### {markdown(_title(trend))}", "", f"{markdown(headline(trend))}.", ""]
         changed = [[sign, markdown(name), markdown(text)] for sign, name, text in _remarks(trend)]
         lines += table(("", "cell", "what changed, and when"), changed, text_columns=range(3)) if changed else []
         for section, rows in _sections(trend).items():
@@ -265,7 +265,7 @@ def bars(trend: Trend) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Return a text for each row: on one line, with fewer bars where needed, or the name on lines of its own."""
-    rows = [[visible(cell) for cell in row] for row in rows]
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     room = min(widths[1], width - sum(widths) - 2 * (len(widths) - 1) + widths[1])
     if room >= _FEWEST:
