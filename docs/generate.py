@@ -7,8 +7,12 @@ tests/test_docs.py fails while a page and the program differ.
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
+from math import exp
 from pathlib import Path
+from random import Random
 from textwrap import fill
 
 import click
@@ -17,10 +21,13 @@ from harness import atomic
 from harness.cli.command import Command, by_group
 from harness.cli.main import cli
 from harness.judge.judged import judged_tables
-from harness.plan.plan import Options
+from harness.judge.trend import find_trends
+from harness.plan.plan import Options, make_plan
 from harness.report import render_markdown, render_terminal
 from harness.report.export import FIELDS
+from harness.report.trend import render_trend
 from harness.specs import Catalog
+from harness.store.result import Result
 from harness.store.store import Store
 
 DOCS = Path(__file__).parent
@@ -52,6 +59,31 @@ def first_table() -> str:
     options = Options(rows=("resnet18", "deit_ti", "deit_s"))
     (diff,) = judged_tables(Catalog().find(["table5"]), options, Store(CPU_RESULTS), None).diffs
     return f"```text\n{render_terminal(diff, width=96, color=False)}```"
+
+
+def simulated_trend() -> str:
+    """Return what `harness trend` prints of forty simulated nights of two models, one of which becomes 6 % slower."""
+    plan = make_plan(Catalog().find(["table5"]), Options(rows=("resnet18", "deit_ti"), columns=("throughput",)))
+    measured = [next(Store(CPU_RESULTS).results(job)) for job in plan.jobs]
+    (trend,) = find_trends(plan, (_night(result, night) for night in range(40) for result in measured))
+    return f"```text\n{render_trend(trend, width=100, color=False)}```\n"
+
+
+def _night(result: Result, night: int) -> Result:
+    """Return a measured throughput as it might be on a later night."""
+    throughput, is_later = result.metrics["throughput"], night >= 24
+    factor = exp(Random(f"{result.job.key} {night}").gauss(0, 0.02))  # noqa: S311 -- noise, not secrets
+    if is_later and "deit" in str(result.job["model"]):
+        factor *= 0.94
+    started = result.started + timedelta(days=night - 40)
+    return replace(
+        result,
+        id=f"{started:%Y%m%dT%H%M%S}{result.id[15:]}",
+        started=started,
+        software={**result.software, "torch": "2.14.1" if is_later else "2.13.0"},
+        metrics={"throughput": replace(throughput, value=factor * float(throughput.value))},
+        warnings=(),
+    )
 
 
 def option_list(command: click.Command) -> str:
@@ -101,6 +133,7 @@ def blocks() -> Mapping[str, Callable[[], str]]:
         "table5": lambda: reference_results("table5", CPU_RESULTS),
         "table3-proxy": lambda: reference_results("table3", PROXY_RESULTS, Options(train=True, scale="proxy")),
         "table8-proxy": lambda: reference_results("table8", PROXY_RESULTS, Options(train=True, scale="proxy")),
+        "trend-example": simulated_trend,
         "export-columns": export_columns,
         "variables": variables,
         **{f"options of {name}": partial(option_list, command) for name, command in commands()},

@@ -22,11 +22,11 @@ from harness.gate.baseline import (
     short_of_runs,
 )
 from harness.gate.baseline_file import check_fits, read, to_json
-from harness.gate.noise import Noise
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.specs import Catalog, Spec
+from harness.stats import Noise
 from harness.store.select import select_results
 from harness.store.store import Store
 from tests.fakes import H200, LAPTOP

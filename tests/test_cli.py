@@ -40,7 +40,7 @@ from tests.test_cluster import FakeSlurm, controller, finish
 
 COMMANDS = (
     *("baseline", "cancel", "check", "compare", "doctor", "figure"),
-    *("list", "plan", "report", "reproduce", "runs", "status"),
+    *("list", "plan", "report", "reproduce", "runs", "status", "trend"),
 )
 
 
@@ -484,7 +484,10 @@ def test_a_bug_ends_with_its_traceback_and_a_code_that_no_verdict_has(
         ),
         (
             "figure table5 --chart layers",
-            "--chart layers: 'table5' has no data for that; it can be drawn as runs or ratios or curves or losses",
+            (
+                "--chart layers: 'table5' has no data for that; "
+                "it can be drawn as runs or ratios or curves or losses or trend"
+            ),
         ),
         (
             "figure table5 --chart runs",

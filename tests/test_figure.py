@@ -459,14 +459,14 @@ def test_a_table_says_which_figures_it_gives() -> None:
         name: available_charts(Catalog().find([name])[0]) for name in ("figure1", "figure3", "text", "table5", "table6")
     }
     assert actual == {
-        "figure1": ("points", "runs", "ratios", "curves", "losses"),
-        "figure3": ("epochs", "curves", "losses"),
-        "text": ("layers",),
-        "table5": ("runs", "ratios", "curves", "losses"),
-        "table6": (),
+        "figure1": ("points", "runs", "ratios", "curves", "losses", "trend"),
+        "figure3": ("epochs", "curves", "losses", "trend"),
+        "text": ("layers", "trend"),
+        "table5": ("runs", "ratios", "curves", "losses", "trend"),
+        "table6": ("trend",),
     }
     assert select_chart(Catalog().find(["figure1"])[0], "ratios") == "ratios"
-    with pytest.raises(HarnessError, match=r"^--chart runs: 'table6' has no data for that; it cannot be drawn at all$"):
+    with pytest.raises(HarnessError, match=r"^--chart runs: 'table6' has no data for that; it can be drawn as trend$"):
         select_chart(Catalog().find(["table6"])[0], "runs")
 
 
@@ -476,7 +476,7 @@ def test_every_name_of_the_command_line_is_drawn(
     assert tuple(STYLES) == STYLE_NAMES
     tables = {"points": filled(figure1, ON_V100), "epochs": trained(figure3, {}), "runs": table5, "ratios": table5}
     tables |= dict.fromkeys(("curves", "losses"), taught(table8, {("dropout", "pretrained"): THREE}))
-    assert {*tables, "layers"} == set(CHARTS)
+    assert {*tables, "layers", "trend"} == set(CHARTS)
     for style in STYLE_NAMES:
         for chart, table in tables.items():
             draw(table, tmp_path / f"{chart}-{style}.svg", chart=chart, style=style)

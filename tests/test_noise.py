@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from harness.gate.noise import Noise, drift_reference, noise_of, process_throughput, rank_test, throughput_change
+from harness.gate.noise import drift_reference, process_throughput, rank_test, throughput_change
+from harness.stats import Noise, noise_of
 
 Process = list[float]
 

@@ -45,7 +45,7 @@ measurements = texts | st.builds(
 
 @given(
     st.dictionaries(st.text(), scalars),
-    st.dictionaries(st.text(), measurements),
+    st.dictionaries(st.text().map(lambda name: f"my {name}"), measurements),  # a known one cannot be any text
     st.dictionaries(st.text().map(lambda name: f"my {name}"), st.recursive(scalars, st.lists, max_leaves=5)),
     st.lists(st.text()),
     st.none() | st.text(),

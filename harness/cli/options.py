@@ -230,7 +230,7 @@ several_runs = _option(
     type=PATH,
     multiple=True,
     default=("runs",),
-    help="Folder of the results; with --by several, each with an option of its own.",
+    help="Folder of results; several add up, for `report` with --by.",
 )
 
 device = _option("--device", group=PLACE, default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
@@ -240,6 +240,10 @@ machine = _option(
     group=RESULTS,
     metavar="NAME",
     help="Show the throughputs of the machine with this in its name  [default: this one, else that of the newest]",
+)
+
+machines = _option(
+    "--machine", group=RESULTS, metavar="NAME", help="Only machines with this in their name  [default: all]"
 )
 
 jobs = _option(
@@ -484,7 +488,7 @@ def _command_line_value(value: object, option: click.Option) -> object:
     if option.multiple:
         if isinstance(value, dict):
             return [f"{key}={_word(item, bool, str, int, Decimal)}" for key, item in value.items()]
-        return [_word(item) for item in (value if isinstance(value, list) else [value])]
+        return list(map(_word, value)) if isinstance(value, list) else [_word(value, str, int, Decimal)]
     if isinstance(value, list) and option.type.name.endswith(",..."):
         return ",".join(map(_word, value))
     return _word(value, str, int, Decimal)

@@ -1,6 +1,7 @@
-"""`harness report` and `harness figure`: results -> tables and figures, measuring nothing."""
+"""`harness report`, `trend` and `figure`: results -> tables and figures, measuring nothing."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from harness.cli.options import open_store
 from harness.errors import HarnessError
 from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart
 from harness.machine import describe
-from harness.plan.plan import Options
+from harness.plan.plan import Options, make_plan
 from harness.specs import Catalog
 
 if TYPE_CHECKING:
@@ -143,8 +144,14 @@ def report(
         write_file(output, text)
         echo(f"{output}")
     measurable = any(not cell.filled.planned.idle for diff in diffs for cell in diff.judged_cells.values())
-    if measurable and not runs[0].exists():
-        note(f"note: there is no folder {runs[0]}/, so there are no results; --runs DIR names another")
+    if measurable:
+        _note_missing(*runs)
+
+
+def _note_missing(*folders: Path) -> None:
+    for folder in folders:
+        if not folder.exists():
+            note(f"note: there is no folder {folder}/, so there are no results; --runs DIR names another")
 
 
 def _refuse(by: str, form: str, given: dict[str, object]) -> None:
@@ -207,6 +214,55 @@ def _write_site(  # noqa: PLR0913
 @click.command(
     cls=Command,
     examples={
+        "harness trend table5": "Say which throughputs of table 5 changed, when, and between which versions.",
+        "harness trend table5 --runs runs --runs nightly --format json": "The same of two folders, for a program.",
+    },
+)
+@options.tables
+@options.selection
+@options.throughput
+@options.machines
+@options.show_training
+@options.data
+@options.edition
+@options.several_runs
+@options.option(
+    "--format",
+    "form",
+    group=OUTPUT,
+    type=click.Choice(("terminal", "markdown", "json")),
+    default="terminal",
+    help="Format of the trend.",
+)
+@options.option("-o", "--output", group=OUTPUT, type=options.PATH, help="File to write  [default: print]")
+def trend(tables: tuple[str, ...], edition: str, runs: tuple[Path, ...], output: Path | None, **params: Any) -> None:  # noqa: ANN401
+    """Show which cells changed over time.
+
+    For each change: when, and between which versions.  A cell on one machine is a series of all its results; a change
+    is a step of its level that is more than noise.
+    """
+    from harness.judge.trend import find_trends
+    from harness.report.trend import render_trend, render_trend_json, render_trend_markdown
+
+    requested = options.make_options(params)
+    plan = make_plan(Catalog(edition=edition).find(tables), requested)
+    trends = find_trends(plan, chain.from_iterable(open_store(folder).all_results() for folder in runs), requested)
+    if params["form"] == "terminal":
+        width, color = (FILE_WIDTH, False) if output else (terminal_width(), use_color())
+        text = "\n".join(render_trend(each, width=width, color=color) for each in trends)
+    else:
+        text = (render_trend_json if params["form"] == "json" else render_trend_markdown)(trends)
+    if output is None:
+        echo(text, styled=True, end="")
+    else:
+        write_file(output, text)
+        echo(f"{output}")
+    _note_missing(*runs)
+
+
+@click.command(
+    cls=Command,
+    examples={
         "harness figure figure1": "Draw throughput and accuracy over the published points.",
         "harness figure table5 --chart runs --style slides -o table5.svg": "Draw throughputs for slides.",
     },
@@ -249,18 +305,22 @@ def _write_site(  # noqa: PLR0913
 def figure(name: str, edition: str, runs: Path, output: Path | None, **params: Any) -> None:  # noqa: ANN401
     """Draw a figure from the results there are.
 
-    It shows trade-offs, layers, throughputs or trainings.
+    It shows trade-offs, layers, throughputs, trainings or cells over time.
     """
     from harness.figure.draw import draw
     from harness.judge.judged import judged_tables
+    from harness.judge.trend import find_trends
 
     (spec,) = Catalog(edition=edition).find([name])
     chart = select_chart(spec, params["chart"])
     path = output or Path("figures") / f"{spec.name}{'-' if params['chart'] else ''}{params['chart'] or ''}.png"
     requested, store = options.make_options(params), open_store(runs)
     with meanwhile(f"drawing {path}"):
-        (table,) = judged_tables([spec], requested, store, describe("auto")).tables
-        draw(table, path, chart=chart, points=params["points"], style=params["style"])
+        judged = judged_tables([spec], requested, store, describe("auto"))
+        (table,), trend = judged.tables, None
+        if chart == "trend":
+            (trend,) = find_trends(judged.plan, store.all_results(), requested)
+        draw(table, path, chart=chart, points=params["points"], style=params["style"], trend=trend)
     echo(f"{path}")
     if params["points"] != "published" and not any(filled.measurement for filled in table.cells.values()):
         note(f"note: no measured points in {runs}/: published values only")

@@ -31,6 +31,7 @@ CHARTS: Mapping[str, Callable[[Spec], bool]] = {
     "ratios": _has_throughput,
     "curves": _has_trainings,
     "losses": _has_trainings,
+    "trend": lambda spec: any(cell.kind for cell in spec.cells.values()),
 }
 # What a table is drawn as without --chart: charts of throughput and of trainings are drawn on request.
 DEFAULT = ("points", "epochs", "layers")

@@ -20,7 +20,9 @@ from harness.figure.layers import layers_figure
 from harness.figure.points import points_figure
 from harness.figure.strips import ratios_figure, runs_figure
 from harness.figure.style import STYLES, Style
+from harness.figure.trend import trend_figure
 from harness.judge.table import Table
+from harness.judge.trend import TableTrend
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -35,17 +37,29 @@ _CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
 }
 
 
-def draw(table: Table, path: Path, *, chart: str | None = None, points: str = "both", style: str = "paper") -> None:
+def draw(  # noqa: PLR0913
+    table: Table,
+    path: Path,
+    *,
+    chart: str | None = None,
+    points: str = "both",
+    style: str = "paper",
+    trend: TableTrend | None = None,
+) -> None:
     """Draw a table and write it, as PNG, SVG or PDF by the suffix.
 
-    `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is
-    drawn.  Raises `HarnessError` for another suffix, a file that cannot be written, or a table with nothing to draw.
+    `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is drawn.
+    A `trend` is drawn in place of any of them.  Raises `HarnessError` for another suffix, a file that cannot be
+    written, or a table with nothing to draw.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
-    build, sizes = _CHARTS[select_chart(table.spec, chart)], STYLES[style]
+    sizes = STYLES[style]
     with mpl.rc_context(sizes.rc):
-        figure = build(table, sizes, points)
+        if trend is not None:
+            figure = trend_figure(table, trend, sizes)
+        else:
+            figure = _CHARTS[select_chart(table.spec, chart)](table, sizes, points)
         # No date and no version in the file: the same results give the same bytes.
         metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         suffix, content = path.suffix.lower(), BytesIO()

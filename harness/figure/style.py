@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -114,7 +115,7 @@ class Style:
             fontsize=self.small,
         )
 
-    def figure_legend(self, figure: Figure, handles: Sequence[Line2D]) -> None:
+    def figure_legend(self, figure: Figure, handles: Sequence[Artist]) -> None:
         """Put a legend at the lower edge of a figure."""
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=self.small)
 

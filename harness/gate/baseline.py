@@ -10,18 +10,17 @@ from harness.gate.noise import (
     LEAST_PROCESSES,
     MOST_PROCESSES,
     DriftReference,
-    Noise,
     detectable_change,
     drift_reference,
-    noise_of,
     process_throughput,
 )
 from harness.judge.table import FilledCell, Table, fingerprint_of
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.specs import Spec
+from harness.stats import Noise, noise_of
 from harness.store.result import Result
-from harness.store.select import Selection, is_noisy
+from harness.store.select import Selection, is_noisy, reference_seconds
 
 # Digits of a run's time: a thousandth of a percent, far below what clocks and machines are good for.
 DIGITS = 5
@@ -169,13 +168,13 @@ def _runs_of(filled: FilledCell, selection: Selection) -> list[BaselineRun]:
 
 def throughput_run(result: Result) -> BaselineRun:
     """Return the run of a baseline that a throughput result makes."""
-    reference = result.facts.get("yardstick")
+    reference = reference_seconds(result)
     return BaselineRun(
         id=result.id,
         job=result.job,
         batch=int(result.facts["batch"]),
         seconds=tuple(_rounded(sample) for sample in result.metrics[THROUGHPUT].samples),
-        reference_seconds=_rounded(statistics.mean(reference)) if reference else None,
+        reference_seconds=_rounded(reference) if reference else None,
     )
 
 

@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 from harness.errors import HarnessError, did_you_mean
 from harness.gate.baseline import Baseline, BaselineCell, BaselineRun, CellKey, median_throughput, name_of, paper_of
-from harness.gate.noise import Noise
 from harness.specs import Spec
 from harness.specs.checked import TABLE, TEXT, Constraint, shown
 from harness.specs.kinds import KINDS
+from harness.stats import Noise
 from harness.store.possible import value_problem
 from harness.store.record import COUNT, ID, STRING, TABLES, TEXT_OR_NULL, RecordReader
 from harness.store.result import job_to_data

@@ -18,14 +18,14 @@ from harness.gate.baseline import (
     name_of,
     throughput_run,
 )
-from harness.gate.noise import LEAST_PROCESSES, DriftReference, Noise, noise_of, process_throughput, throughput_change
+from harness.gate.noise import LEAST_PROCESSES, DriftReference, process_throughput, throughput_change
 from harness.gate.paired import PairedTest, paired_test
 from harness.judge.chain import unknown_origin
 from harness.judge.table import EXACT, FilledCell, fingerprint_of
 from harness.judge.verdict import Diff, Verdict, measuring_command, why_missing
 from harness.plan.job import Job
 from harness.specs import Cell
-from harness.stats import Interval
+from harness.stats import Interval, Noise, noise_of
 from harness.store.predictions import check_accuracy
 from harness.store.result import Result
 from harness.store.select import Selection, is_noisy
@@ -247,7 +247,7 @@ class BaselineJudge:
         if paired:
             evidence = replace(evidence, p=paired.p, images=paired.images)
             beyond = beyond and paired.p < SIGNIFICANT / tests
-        return Decision(outcome=_outcome(cell, difference.value, beyond=beyond), evidence=evidence)
+        return Decision(outcome=outcome_of(cell, difference.value, beyond=beyond), evidence=evidence)
 
     def _paired_test(self, cell: Cell, run: BaselineRun, result: Result, before: float) -> PairedTest | None:
         """Compare image by image; None where one of the runs has no predictions."""
@@ -300,7 +300,7 @@ class BaselineJudge:
             p=change.p,
             processes=(len(now), len(before)),
         )
-        outcome = _outcome(cell, change.change, beyond=change.beyond_noise)
+        outcome = outcome_of(cell, change.change, beyond=change.beyond_noise)
         if outcome is Outcome.IMPROVED and drift < 0:
             return _not_judged(
                 f"faster, but so was the machine as a whole: by {-100 * drift:.0f} %, by its reference workload"
@@ -370,7 +370,8 @@ def _changed_method(before: Job, now: Job) -> str:
     return f"measured otherwise than in the baseline: {changed or f'{now.kind} job, was {before.kind}'}"
 
 
-def _outcome(cell: Cell, difference: float, *, beyond: bool) -> Outcome:
+def outcome_of(cell: Cell, difference: float, *, beyond: bool) -> Outcome:
+    """Return what a difference, now less before, means for a cell, if it is beyond what is allowed."""
     if not beyond:
         return Outcome.HELD
     if cell.better is None:

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats import student
+from harness.stats import LEAST_CHANGE, Noise, noise_of, student
 
 # With three processes on either side the smallest p that ranks can give is 1 in 20; with two it is 1 in 6.
 LEAST_PROCESSES = 3
@@ -30,24 +30,9 @@ SIGNIFICANT_RANKS = 0.05
 # a year even without the ranks, and far fewer with them.
 FALSE_POSITIVES = 0.01
 
-# A smaller loss of throughput is no regression, however little noise the machine has.
-LEAST_CHANGE = 0.01
-
 # A machine has drifted if its reference workload says so at this level, and by this fraction at least.
 DRIFT_LEVEL = 0.01
 LEAST_DRIFT = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """How much the throughput of the same work differs from process to process on one machine.
-
-    `spread` is the standard deviation of the logarithm of a process's throughput, so nearly a fraction of it;
-    `degrees` are its degrees of freedom.
-    """
-
-    spread: float
-    degrees: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +80,6 @@ class DriftReference:
 def process_throughput(seconds: Sequence[float]) -> float:
     """Images a second of one process, from its seconds an image: its median iteration, robust to outliers."""
     return 1 / statistics.median(seconds)
-
-
-def noise_of(groups: Iterable[Sequence[float]]) -> Noise | None:
-    """Pool the noise within groups of throughputs of the same work; None where no group has two."""
-    squares, degrees = 0.0, 0
-    for group in groups:
-        if len(group) > 1:
-            squares += statistics.variance([math.log(throughput) for throughput in group]) * (len(group) - 1)
-            degrees += len(group) - 1
-    return Noise(spread=math.sqrt(squares / degrees), degrees=degrees) if degrees else None
 
 
 def throughput_change(

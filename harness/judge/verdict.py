@@ -22,7 +22,7 @@ from harness.specs.catalog import EDITIONS, name_to_type
 from harness.specs.datasets import EMBEDDED
 from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
 from harness.store.result import Result
-from harness.store.select import is_noisy
+from harness.store.select import is_noisy, reference_seconds
 
 # Points between two trainings of the same recipe; the authors name about 0.2 (issue 32 of their repository).
 RETRAINING_SPREAD = 0.2
@@ -270,7 +270,7 @@ def _different_conditions(timed: Sequence[Result]) -> str:
             return f"measured on {timed[0].machine.label} and on {other.machine.label}"
         if not same_software(other.software, timed[0].software):
             return "measured with different versions of the software; measure both again with --rerun"
-    references = [fmean(result.facts["yardstick"]) for result in timed if result.facts.get("yardstick")]
+    references = [seconds for seconds in map(reference_seconds, timed) if seconds is not None]
     drift = max(references, default=1.0) / min(references, default=1.0) - 1
     if drift > MOST_DRIFT:
         return (

@@ -83,8 +83,19 @@ class Job:
     @property
     def without_code(self) -> "Job":
         """The same job whatever the code of the user's own models is: what a baseline compares before and after."""
-        settings = tuple((name, value) for name, value in self.settings if name != CODE)
-        return replace(self, settings=settings, needs=tuple((part, job.without_code) for part, job in self.needs))
+        return self.without(CODE)
+
+    def without(self, *names: str, revision: bool = True) -> "Job":
+        """Return the same job without the settings of these names, also of the trainings that it needs.
+
+        Where `revision` is false, neither have a revision: however it was measured.
+        """
+        return replace(
+            self,
+            settings=tuple((name, value) for name, value in self.settings if name not in names),
+            revision=self.revision if revision else 0,
+            needs=tuple((part, job.without(*names, revision=revision)) for part, job in self.needs),
+        )
 
     @property
     def exclusive(self) -> bool:

@@ -10,6 +10,7 @@ from harness.cleaning import github, json_text, markdown, one_line, visible
 from harness.gate.gate import Evidence, Gate, GatedCell, Outcome
 from harness.report.formatting import number, probability
 from harness.report.markdown import collapsed, table
+from harness.specs import Cell
 
 SCHEMA = 1
 
@@ -145,20 +146,20 @@ def _change(cell: GatedCell) -> str:
     evidence, unit = cell.evidence, cell.cell.unit
     if evidence is None:
         return cell.reason
-    values = f"{_value(evidence.now, unit)}, was {_value(evidence.before, unit)}"
+    values = f"{value_text(evidence.now, unit)}, was {value_text(evidence.before, unit)}"
     if evidence.difference is None or evidence.allowed is None:
         return values
     difference, allowed = evidence.difference, evidence.allowed
     if evidence.processes:
         now, before = evidence.processes
         return (
-            f"{values}: {100 * abs(difference.value):.1f} % {'slower' if difference.value < 0 else 'faster'}, "
+            f"{values}: {100 * abs(difference.value):.1f} % {direction_of(cell.cell, difference.value)}, "
             f"of which {100 * allowed:.1f} % may be noise on this machine; "
             f"{probability(evidence.p)} by ranks, {now} runs against {before}"
         )
     if difference.value == 0:
         return values
-    direction = _direction(cell, difference.value)
+    direction = direction_of(cell.cell, difference.value)
     if evidence.images is None:
         unit = " points" if unit.startswith("%") else f" {unit}".rstrip()
         limit = f", {number(allowed, None, significant=2)} allowed" if allowed else ""
@@ -178,13 +179,17 @@ def _paired_change(cell: GatedCell, evidence: Evidence, direction: str) -> str:
     )
 
 
-def _direction(cell: GatedCell, difference: float) -> str:
-    if cell.cell.better is None:
+def direction_of(cell: Cell, difference: float) -> str:
+    """Return in a word which way a cell changed."""
+    if cell.metric == "throughput":
+        return "faster" if difference > 0 else "slower"
+    if cell.better is None:
         return "more" if difference > 0 else "less"
-    return "better" if (difference > 0) == (cell.cell.better == "higher") else "worse"
+    return "better" if (difference > 0) == (cell.better == "higher") else "worse"
 
 
-def _value(value: float | str, unit: str) -> str:
+def value_text(value: float | str, unit: str) -> str:
+    """Return a value with its unit."""
     if isinstance(value, str):
         return value
     return f"{value:.2f} %" if unit.startswith("%") else f"{number(value, None)} {unit}".rstrip()

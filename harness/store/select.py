@@ -13,6 +13,7 @@ chosen.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from harness.errors import HarnessError, StoreError
 from harness.machine import Machine, same_software
@@ -91,6 +92,11 @@ def interference(result: Result) -> str:
 def is_noisy(result: Result) -> bool:
     """Whether a throughput tells about something else as well than the model."""
     return bool(interference(result))
+
+
+def reference_seconds(result: Result) -> float | None:
+    """Return the seconds of the reference workload, the mean of before and after a throughput; None if not measured."""
+    return fmean(result.facts["yardstick"]) if result.facts.get("yardstick") else None
 
 
 def _elsewhere(job: Job, results: Iterable[Result], machine: Machine | None) -> Elsewhere | None:

@@ -120,19 +120,16 @@ class Store:
         Those of another revision are among them, of the job or of a training behind it.  Files that are no result, or
         in the wrong place, are passed over: whoever looks for their own job reports them.
         """
-
-        def rest(of: Job) -> tuple[object, ...]:
-            settings = [(name, value) for name, value in of.settings if name not in names]
-            return of.kind, settings, [(part, rest(training)) for part, training in of.needs]
-
         folders = [entry.name for entry in os.scandir(self.root)] if jobs and self.root.is_dir() else []
         variants: dict[Job, list[Result]] = {job: [] for job in jobs}
         for job, results in variants.items():
+            rest = job.without(*names, revision=False)
             for folder in (name for name in folders if name.startswith(job.key_prefix) and name != job.key):
                 for path in (self.root / folder).glob("[!.]*.json"):
                     with contextlib.suppress(StoreError):
                         result = read(path)
-                        if result.error is None and rest(result.job) == rest(job) and path == self.path_of(result):
+                        same = result.job.without(*names, revision=False) == rest
+                        if result.error is None and same and path == self.path_of(result):
                             results.append(result)
         return variants
 

@@ -27,6 +27,8 @@ LINES = tuple(
         "report mine.toml --runs main --format json --protocol modern --allow-nearest",
         "report mine.toml --runs main --format markdown --throughput-only",
         "report mine.toml --runs main --format pytest-benchmark -o bench.json",
+        "trend mine.toml --runs main --runs change --machine Laptop --format markdown -o trend.md",
+        "figure mine.toml --chart trend -o t.svg --runs main",
         "figure mine.toml --chart runs --points ours --style paper -o f.svg --runs main",
         GATE,
         f"{GATE} --junit j.xml --json --allow-missing -v",

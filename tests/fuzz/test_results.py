@@ -21,6 +21,7 @@ COMMANDS = [
     ("report", "table5", "--roofline"),
     ("report", "table8", "--train", "--scale", "proxy", "--format", "json"),
     *(("report", "table5", "--format", form) for form in ("csv", "pytest-benchmark", "markdown", "latex")),
+    *(("trend", "table5", "--format", form) for form in ("terminal", "json", "markdown")),
     ("check", "table5"),
     ("plan", "table5", "--device", "cpu"),
     ("runs", "list"),
