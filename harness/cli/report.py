@@ -1,6 +1,8 @@
 """`harness report` and `harness figure`: results -> tables and figures, measuring nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from harness.cli.completion import complete_tables
 from harness.cli.console import echo, note, terminal_width, use_color, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError
-from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart
+from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart, with_axes
 from harness.machine import describe
 from harness.plan.plan import Options
 from harness.specs import Catalog
@@ -142,6 +144,9 @@ def _write_site(  # noqa: PLR0913
 @options.option(
     "--points", type=click.Choice(POINTS), default="both", help="Measured over published values, or either."
 )
+@options.option("--x", metavar="COLUMN", help="Column on the horizontal axis of --chart points.")
+@options.option("--y", metavar="COLUMN", help="Column on its vertical axis.")
+@options.option("--pareto/--no-pareto", help="Draw the Pareto fronts of --chart points.")
 @options.option("--style", type=click.Choice(STYLES), default="paper", help="Medium to draw for.")
 @options.option(
     "-o", "--output", type=options.PATH, help="File to write, .png, .svg or .pdf  [default: figures/NAME.png]"
@@ -155,10 +160,18 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **params: A
     from harness.judge.judged import judged_tables
 
     (spec,) = Catalog(edition=edition).find([name])
-    chart = select_chart(spec, params["chart"])
-    path = output or Path("figures") / f"{spec.name}{'-' if params['chart'] else ''}{params['chart'] or ''}.png"
-    (table,) = judged_tables([spec], options.make_options(params), open_store(runs), describe("auto")).tables
-    draw(table, path, chart=chart, points=params["points"], style=params["style"])
+    x, y, requested = params["x"], params["y"], params["chart"]
+    if x or y:
+        if requested not in (None, "points"):
+            raise HarnessError(f"--chart {requested}: has no columns on its axes; leave out --chart, or --x and --y")
+        spec, requested = with_axes(spec, x, y), "points"
+    chart, settings = select_chart(spec, requested), options.make_options(params)
+    if chart == "points" and spec.axes:
+        settings = replace(settings, columns=tuple(map(escape, spec.axes)))  # they may be extra ones
+    of = spec.axes if (x or y) and spec.axes else filter(None, [requested])
+    path = output or Path("figures") / f"{'-'.join((spec.name, *of))}.png"
+    (table,) = judged_tables([spec], settings, open_store(runs), describe("auto")).tables
+    draw(table, path, chart=chart, points=params["points"], style=params["style"], pareto=params["pareto"])
     echo(f"{path}")
     if params["points"] != "published" and not any(filled.measurement for filled in table.cells.values()):
         note(f"note: no measured points in {runs}/: published values only")

@@ -24,7 +24,7 @@ from harness.judge.table import Table
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
-_CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
+CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
     "points": points_figure,
     "epochs": epochs_figure,
     "layers": lambda table, style, _: layers_figure(table, style),
@@ -35,17 +35,28 @@ _CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
 }
 
 
-def draw(table: Table, path: Path, *, chart: str | None = None, points: str = "both", style: str = "paper") -> None:
+def draw(  # noqa: PLR0913
+    table: Table,
+    path: Path,
+    *,
+    chart: str | None = None,
+    points: str = "both",
+    style: str = "paper",
+    pareto: bool = False,
+) -> None:
     """Draw a table and write it, as PNG, SVG or PDF by the suffix.
 
     `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is
-    drawn.  Raises `HarnessError` for another suffix, a file that cannot be written, or a table with nothing to draw.
+    drawn.  `pareto` adds the Pareto fronts of a chart of points.  Raises `HarnessError` for another suffix, a file that
+    cannot be written, a table with nothing to draw, or a front of another chart.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
-    build, sizes = _CHARTS[select_chart(table.spec, chart)], STYLES[style]
+    name, sizes = select_chart(table.spec, chart), STYLES[style]
+    if pareto and name != "points":
+        raise HarnessError(f"--pareto: a chart of {name} has no Pareto front; leave it out, or name --x and --y")
     with mpl.rc_context(sizes.rc):
-        figure = build(table, sizes, points)
+        figure = points_figure(table, sizes, points, pareto=pareto) if pareto else CHARTS[name](table, sizes, points)
         # No date and no version in the file: the same results give the same bytes.
         metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         suffix, content = path.suffix.lower(), BytesIO()
