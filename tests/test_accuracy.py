@@ -672,6 +672,21 @@ def test_the_tokens_are_drawn_layer_by_layer(tmp_path: Path) -> None:
     assert (tmp_path / "tokens.png").stat().st_size > 5000
 
 
+def test_every_measurement_of_tokens_has_a_line_whatever_its_model(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    more = '[row.large]\nlabel = "Large"\nset = { model = "net", weights = "w", res = 384 }\n'
+    again = '[row.again]\nlabel = "Again"\nset = { model = "net", weights = "w", res = 224 }\n'
+    path.write_text(TOKENS + more + again, encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec], GIVEN)
+    figure = layers_figure(fill(spec, plan, {j.key: evaluated(j, 0.9, by_layer=[0.1, 0.9]) for j in plan.jobs}))
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert len(figure.axes[0].lines) == len(names) == 2
+    assert names == ["tokens net imagenet at 224 w", "tokens net imagenet at 384 w"]
+    assert figure.get_suptitle() == "tokens. Tokens"
+
+
 def test_a_table_without_axes_or_measured_tokens_is_not_drawn(tmp_path: Path, spec: Spec) -> None:
     table = fill(spec, make_plan([spec]), {})
     with pytest.raises(HarnessError) as error:

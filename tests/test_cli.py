@@ -25,6 +25,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from rich.cells import cell_len
 
+from docs.generate import CPU_RESULTS
 from harness.cli.main import cli, stoppable
 from harness.machine import describe, gpus
 from harness.plan.plan import make_plan
@@ -348,6 +349,14 @@ def test_a_report_of_what_nobody_can_measure_does_not_ask_for_results(tmp_path: 
     assert ran.stdout.splitlines()[1] == "Nothing here is to be measured."
 
 
+def test_a_figure_of_two_columns_is_named_by_them_and_may_have_extra_ones(tmp_path: Path) -> None:
+    ran = run_harness(
+        tmp_path, "figure", "table5", "--x", "macs", "--y", "top1", "--runs", str(CPU_RESULTS), "--pareto"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "figures/table5-macs-top1.png\n", "")
+    assert (tmp_path / "figures" / "table5-macs-top1.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_without_results_a_figure_has_the_published_points(tmp_path: Path) -> None:
     ran = run_harness(tmp_path, "figure", "figure1")
     note = "note: no measured points in runs/: published values only\n"
@@ -499,6 +508,14 @@ def test_a_bug_ends_with_its_traceback_and_a_code_that_no_verdict_has(
                 "nothing of 'figure3' was measured yet, so there is nothing of ours to draw; "
                 "run `harness reproduce figure3`, or draw the paper's with --points published"
             ),
+        ),
+        (
+            "figure table8 --x pretrained --y finetune",
+            ("--y finetune: the columns of numbers of 'table8' are pretrained, finetuned; did you mean 'finetuned'?"),
+        ),
+        (
+            "figure table5 --x params --y top1 --chart runs",
+            "--chart runs: has no columns on its axes; leave out --chart, or --x and --y",
         ),
         (
             "figure figure1 -o figure1.jpg",

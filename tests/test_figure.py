@@ -15,7 +15,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from harness.errors import HarnessError
-from harness.figure.catalog import CHARTS, POINTS, available_charts, select_chart
+from harness.figure.catalog import CHARTS, POINTS, available_charts, select_chart, with_axes
 from harness.figure.catalog import STYLES as STYLE_NAMES
 from harness.figure.curves import curves_figure
 from harness.figure.draw import draw
@@ -33,7 +33,9 @@ from harness.store.result import Measurement, Result
 from harness.store.store import Store
 from tests.fakes import H200, LAPTOP, V100, result_of, with_facts, with_trainings
 
-REMARK = "The accuracy of {} is the published one: it was not measured."
+TITLE = "Figure 1. Throughput and accuracy on ImageNet"
+REFERENCE = Path(__file__).parent.parent / "runs" / "reference" / "cpu-xeon-2-cores-2026-11-21"
+REMARK = "The {} of {} is the published one: it was not measured."
 
 ON_V100 = {  # figure 1 of the paper, images a second
     "vit_l16_384": 27.3,
@@ -90,9 +92,8 @@ def labels(axes: Axes) -> list[Annotation]:
     return [text for text in axes.texts if isinstance(text, Annotation)]
 
 
-def legend_of(axes: Axes) -> list[str]:
-    legend = axes.get_legend()
-    assert legend
+def legend_of(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
     return [text.get_text() for text in legend.get_texts()]
 
 
@@ -186,14 +187,9 @@ def test_families_differ_in_colour_and_in_marker(figure1: Spec) -> None:
 
 
 def test_the_legend_names_families_and_machines(figure1: Spec) -> None:
-    def legend(table: Table) -> list[str]:
-        actual = drawn(table)[1].get_legend()
-        assert actual
-        return [text.get_text() for text in actual.get_texts()]
-
     families = ["EfficientNet", "ViT", "DeiT", "DeiT⚗"]
-    assert legend(filled(figure1, {})) == [*families, "published (V100 16GB)"]
-    assert legend(filled(figure1, ON_V100, machine=H200)) == [
+    assert legend_of(drawn(filled(figure1, {}))[0]) == [*families, "published (V100 16GB)"]
+    assert legend_of(drawn(filled(figure1, ON_V100, machine=H200))[0]) == [
         *families,
         "published (V100 16GB)",
         "measured (NVIDIA H200 140 GiB)",
@@ -204,8 +200,8 @@ def test_the_axes_are_the_specs_with_speed_on_a_log_scale(figure1: Spec) -> None
     figure, axes = drawn(filled(figure1, ON_V100))
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
     assert axes.get_xlabel() == "throughput (im/s), log scale"
-    assert axes.get_ylabel() == "top-1 accuracy (% top-1)"
-    assert figure.get_suptitle() == "Figure 1. Throughput and accuracy on ImageNet"
+    assert axes.get_ylabel() == "top-1 accuracy (%)"
+    assert figure.get_suptitle().splitlines()[0] == TITLE
 
 
 # The remark about what was not measured.
@@ -231,7 +227,8 @@ def test_borrowed_accuracies_are_owned_up_to(
     figure1: Spec, throughputs: dict[str, float], accuracies: dict[str, float], whose: str | None
 ) -> None:
     figure, _ = drawn(filled(figure1, throughputs, accuracies=accuracies))
-    assert figure.get_supxlabel() == (REMARK.format(whose) if whose else "")
+    title = f"{TITLE}\n{REMARK.format('top-1 accuracy', whose)}" if whose else TITLE
+    assert figure.get_suptitle() == title
 
 
 # Rows without a published value.
@@ -274,11 +271,11 @@ def test_a_row_that_nobody_published_is_drawn_once_both_its_values_are_measured(
     figure, axes = drawn(fill(spec, plan, throughputs))
     assert points(axes, hollow=True) == {(100.0, 12.0)}
     assert points(axes, hollow=False) == {(50.0, 12.0)}
-    assert figure.get_supxlabel() == REMARK.format("all our points")
+    assert figure.get_suptitle() == f"mine. Mine\n{REMARK.format('#param.', 'all our points')}"
     figure, axes = drawn(fill(spec, plan, {**throughputs, **counts}))
     assert points(axes, hollow=False) == {(50.0, 7.0)}
     assert [label.get_text() for label in labels(axes)].count("Two") == 1
-    assert figure.get_supxlabel() == ""
+    assert figure.get_suptitle() == "mine. Mine"
 
 
 def test_a_long_name_at_the_edge_stays_inside(tmp_path: Path) -> None:
@@ -293,6 +290,143 @@ def test_a_long_name_at_the_edge_stays_inside(tmp_path: Path) -> None:
     assert label.get_window_extent().x1 <= axes.get_window_extent().x1
 
 
+# Other columns, and fronts.
+
+
+def table5_of(*columns: str, results: bool = True) -> Table:
+    spec = with_axes(Catalog().find(["table5"])[0], *columns)
+    store = Store(REFERENCE if results else REFERENCE / "none")
+    (table,) = judged_tables([spec], Options(columns=columns), store, None).tables
+    return table
+
+
+def test_any_two_columns_are_drawn_with_their_units() -> None:
+    figure, axes = drawn(table5_of("params", "throughput"))
+    assert axes.get_xlabel() == "#param. (M), log scale"
+    assert axes.get_ylabel() == "throughput (im/s), log scale"
+    assert sum(len(np.asarray(line.get_xdata())) for line in axes.lines) == 64  # 32 rows, published and measured
+    assert (11.6895, 63.0557) in {(x, round(y, 4)) for x, y in points(axes, hollow=False)}  # ResNet-18
+    assert legend_of(figure)[-2:] == ["published (V100 16GB)", "measured (Intel Xeon Processor, 2 cores)"]
+
+
+def test_an_axis_is_logarithmic_over_more_than_a_decade_unless_it_has_shares() -> None:
+    _, axes = drawn(table5_of("params", "top1"))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    _, axes = drawn(table5_of("top1", "real", results=False))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    table8 = with_axes(Catalog().find(["table8"])[0], "pretrained", "finetuned")
+    _, axes = drawn(fill(table8, make_plan([table8]), {}))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")  # from 3.4 to 81.9 %
+
+
+def test_a_throughput_that_was_not_measured_is_not_borrowed(figure1: Spec) -> None:
+    turned = replace(figure1, axes=("top1", "throughput"))
+    figure, axes = drawn(filled(turned, {"deit_b": 9.0}, accuracies={"deit_b": 81.8, "deit_s": 79.9}))
+    assert points(axes, hollow=False) == {(81.8, 9.0)}  # and not DeiT-S at the 940 im/s of another machine
+    assert figure.get_suptitle() == TITLE
+    figure, axes = drawn(filled(turned, {"deit_b": 9.0}))
+    assert points(axes, hollow=False) == {(81.8, 9.0)}
+    assert figure.get_suptitle() == f"{TITLE}\n{REMARK.format('top-1 accuracy', 'all our points')}"
+
+
+def test_rows_without_both_values_are_counted() -> None:
+    figure, _ = drawn(table5_of("top1", "real", results=False))
+    assert figure.get_supxlabel().splitlines()[0].startswith("4 of 32 rows have no value on one of the axes.")
+
+
+@pytest.mark.parametrize(
+    ("table", "x", "y", "sentence"),
+    [
+        (
+            "table5",
+            "throughputs",
+            "top1",
+            (
+                "--x throughputs: the columns of numbers of 'table5' are "
+                "params, res, throughput, top1, real, v2, top5, macs; did you mean 'throughput'?"
+            ),
+        ),
+        ("table8", "pretrained", "mixup", "--y mixup: the columns of numbers of 'table8' are pretrained, finetuned"),
+        (
+            "table8",
+            "pretrained",
+            None,
+            "--x pretrained: name a column with --y too; the columns of numbers of 'table8' are pretrained, finetuned",
+        ),
+        (
+            "table8",
+            "pretrained",
+            "pretrained",
+            (
+                "--x pretrained, --y pretrained: that is one column, so every point lies on a line; "
+                "the columns of numbers of 'table8' are pretrained, finetuned"
+            ),
+        ),
+    ],
+)
+def test_a_column_that_is_none_of_numbers_is_refused_with_those_there_are(
+    table: str, x: str | None, y: str | None, sentence: str
+) -> None:
+    with pytest.raises(HarnessError) as refused:
+        with_axes(Catalog().find([table])[0], x, y)
+    assert str(refused.value) == sentence
+
+
+def test_a_column_is_named_by_its_label_too_and_the_other_axis_stays(figure1: Spec) -> None:
+    assert with_axes(Catalog().find(["table5"])[0], "#PARAM.", "ImNet top-1").axes == ("params", "top1")
+    assert with_axes(figure1, None, "top1").axes == ("throughput", "top1")
+
+
+def front_of(axes: Axes, linestyle: str) -> list[tuple[float, float]]:
+    (line,) = [line for line in axes.lines if line.get_alpha() == 0.35 and line.get_linestyle() == linestyle]
+    return [(x, y) for x, y in np.asarray(line.get_xydata()).tolist()]
+
+
+def test_the_pareto_front_has_the_points_that_none_beats_on_both_axes(figure1: Spec) -> None:
+    table = filled(figure1, {"deit_b": 9.0, "deit_s": 30.0, "efficientnet_b4": 8.0, "vit_b16_384": 40.0})
+    with mpl.rc_context(PAPER.rc):
+        figure, without = points_figure(table, pareto=True), points_figure(table)
+    # B4 has 82.9 at 8 im/s, DeiT-B 81.8 at 9, DeiT-S 79.8 at 30, ViT-B 77.9 at 40: none beats another.
+    assert front_of(figure.axes[0], "-") == [(8, 82.9), (9, 81.8), (30, 79.8), (40, 77.9)]
+    published = front_of(figure.axes[0], "--")
+    assert (85.8, 85.2) in published  # the most accurate, so nothing beats it
+    assert not {(27.3, 76.5), (292.3, 81.8)} & set(published)  # DeiT⚗ beats ViT-L and DeiT-B
+    assert legend_of(figure)[-2:] == ["Pareto front, published", "Pareto front, measured"]
+    assert [line for line in without.axes[0].lines if line.get_alpha() == 0.35] == []
+
+
+def test_fewer_parameters_are_better_and_another_column_must_say_so(tmp_path: Path) -> None:
+    with mpl.rc_context(PAPER.rc):
+        front = front_of(points_figure(table5_of("params", "top1", results=False), pareto=True).axes[0], "--")
+    assert [y for _, y in front] == sorted(y for _, y in front)
+    (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
+    spec = load(tmp_path / "mine.toml")
+    with pytest.raises(HarnessError) as refused:
+        points_figure(fill(spec, make_plan([spec]), {}), pareto=True)
+    assert str(refused.value) == (
+        "--pareto: 'mine' does not say which way 'speed' is better; "
+        f'write better = "higher" or "lower" under [column.speed] of {spec.path}'
+    )
+    with pytest.raises(HarnessError, match=r"^--pareto: a chart of runs has no Pareto front; leave it out, or name"):
+        draw(table5_of("params", "throughput"), tmp_path / "x.png", chart="runs", pareto=True)
+
+
+def test_trainings_at_a_small_scale_are_not_among_published_points_and_the_figure_says_so(table8: Spec) -> None:
+    spec = with_axes(table8, "pretrained", "finetuned")
+    plan = make_plan([spec], Options(train=True, scale="proxy", seeds=1))
+    jobs = [planned.job for planned in plan.cells_in(spec).values() if planned.job]
+    top1 = {"top1": Measurement(unit="%", value=70.0)}
+    table = fill(spec, plan, with_trainings(*(replace(result_of(job), metrics=top1) for job in jobs)))
+    figure, axes = drawn(table)
+    sentence = (
+        "13 of our 13 points are not comparable and not drawn: trained at the proxy scale, which stands in for the"
+    )
+    assert sentence in " ".join(figure.get_supxlabel().split())
+    assert points(axes, hollow=False) == set()
+    with pytest.raises(HarnessError, match=f"^{sentence}"):
+        points_figure(table, points="ours")
+
+
 # One side alone.
 
 
@@ -301,12 +435,13 @@ def test_the_paper_s_figure_is_drawn_from_either_side(figure1: Spec) -> None:
     table = filled(figure1, throughputs)
     both = drawn(table)[1]
     with mpl.rc_context(PAPER.rc):
-        ours, published = (points_figure(table, points=points).axes[0] for points in ("ours", "published"))
+        alone = [points_figure(table, points=points) for points in ("ours", "published")]
+    ours, published = (figure.axes[0] for figure in alone)
     assert points(ours, hollow=True) == points(published, hollow=True) == set()
     assert points(ours, hollow=False) == points(both, hollow=False)
     assert points(published, hollow=False) == points(both, hollow=True)
-    assert legend_of(published)[-1] == "published (V100 16GB)"
-    assert legend_of(ours)[-1] == "measured (Some Processor, 4 cores)"
+    assert legend_of(alone[1])[-1] == "published (V100 16GB)"
+    assert legend_of(alone[0])[-1] == "measured (Some Processor, 4 cores)"
 
 
 def test_nothing_of_ours_cannot_be_drawn_alone(figure1: Spec) -> None:
@@ -357,14 +492,34 @@ def test_figure_3_has_a_line_a_row_over_the_epochs_of_the_columns(figure3: Spec)
     assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 5
 
 
+def test_trainings_of_one_length_at_two_sizes_are_two_lines(tmp_path: Path) -> None:
+    columns = "".join(
+        f'[column.c{res}_{epochs}]\nlabel = "at {res}"\njob = "train"\nmetric = "top1"\nunit = "%"\n'
+        f'set = {{ epochs = {epochs}, recipe = "deit-b", model = "deit_base_patch16_224", res = {res} }}\n'
+        for res in (224, 384)
+        for epochs in (100, 102, 300)
+    )
+    published = ", ".join(f"c{res}_{e} = {v}" for res, v in ((224, 80), (384, 95)) for e in (100, 102, 300))
+    head, row = '[table]\ntitle = "T"\n[source.paper]\nkind = "paper"\ncite = "us"\n', '[row.b]\nlabel = "B"\n'
+    (tmp_path / "mine.toml").write_text(f"{head}{columns}{row}paper = {{ {published} }}", encoding="utf-8")
+    spec = load(tmp_path / "mine.toml")
+    figure = epochs_figure(fill(spec, make_plan([spec]), {}))
+    assert by_epochs(figure.axes[0], hollow=True) == [
+        [(100, 80), (102, 80), (300, 80)],
+        [(100, 95), (102, 95), (300, 95)],
+    ]
+    assert legend_of(figure) == ["B, at 224", "B, at 384", "published"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["100", "", "300"]
+
+
 def test_our_trainings_are_filled_over_the_published_points(figure3: Spec) -> None:
     table = trained(figure3, {("hard_distillation", "e500"): 83.6, ("hard_distillation", "e300"): 83.1})
     (axes,) = epochs_figure(table).axes
     assert by_epochs(axes, hollow=False) == [[(300, 83.1), (500, 83.6)]]
     assert len(by_epochs(axes, hollow=True)) == 5
-    (alone,) = epochs_figure(table, points="ours").axes
-    assert by_epochs(alone, hollow=False) == [[(300, 83.1), (500, 83.6)]]
-    assert by_epochs(alone, hollow=True) == []
+    alone = epochs_figure(table, points="ours")
+    assert by_epochs(alone.axes[0], hollow=False) == [[(300, 83.1), (500, 83.6)]]
+    assert by_epochs(alone.axes[0], hollow=True) == []
     assert legend_of(alone) == ["Hard distillation", "measured"]
 
 
@@ -373,7 +528,7 @@ def test_a_training_on_other_images_is_not_drawn_and_the_figure_says_so(figure3:
     table = trained(figure3, {("hard_distillation", "e500"): 40.0}, images=images)
     figure = epochs_figure(table)
     assert by_epochs(figure.axes[0], hollow=False) == []
-    assert figure.get_supxlabel() == (
+    assert " ".join(figure.get_supxlabel().split()) == (
         "1 of our 1 values are not comparable and not drawn: measured on 10 of the 50,000 images of ImageNet."
     )
     with pytest.raises(HarnessError, match=r"^nothing of 'figure3' was measured yet"):
@@ -381,8 +536,6 @@ def test_a_training_on_other_images_is_not_drawn_and_the_figure_says_so(figure3:
 
 
 # Throughputs: every run, and over the published ones.
-
-REFERENCE = Path(__file__).parent.parent / "runs" / "reference" / "cpu-xeon-2-cores-2026-11-21"
 
 
 @pytest.fixture(scope="module")
@@ -416,13 +569,41 @@ def test_each_run_is_drawn_as_a_share_of_the_mean(tmp_path: Path) -> None:
     ratios = ratios_figure(table).axes[0]
     assert [label.get_text() for label in ratios.get_yticklabels()] == ["One"]  # nobody published the other
     assert throughput_ratio(table.cell("one", "speed")) == (0.8, 0.9, 1.1)
+    said = "1 of the 2 measured throughputs have no published value and are not drawn."
+    assert ratios_figure(table).get_supxlabel() == said
 
 
-def test_rows_that_share_a_job_share_a_strip_of_runs_but_not_of_ratios(table5: Table) -> None:
-    (runs,), (ratios,) = runs_figure(table5).axes, ratios_figure(table5).axes
-    assert (len(runs.get_yticks()), len(ratios.get_yticks())) == (26, 32)
-    names = [label.get_text() for label in runs.get_yticklabels()]
-    assert names.index("EfficientNet-B5") < names.index("EfficientNet-B6") < names.index("KDforAA-B8")
+def test_a_throughput_of_one_run_is_drawn_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
+    spec = load(tmp_path / "mine.toml")
+    plan = make_plan([spec])
+    jobs = [job for job in plan.jobs if job.kind == "throughput"]
+    table = fill(spec, plan, {job.key: spread(job, (0.04,)) for job in jobs})
+    for chart, rows in ((runs_figure, ["One", "Two"]), (ratios_figure, ["One"])):
+        labels = chart(table).axes[0].get_yticklabels()
+        assert [label.get_text() for label in labels] == rows
+        assert all(label.get_fontsize() == PAPER.small for label in labels)
+
+
+def test_a_screen_has_the_strips_that_can_be_read_and_says_how_many_it_has_not(tmp_path: Path) -> None:
+    rows = "".join(f'[row.r{n}]\nlabel = "{n}"\nset = {{ model = "m{n}", res = 224 }}\n' for n in range(58))
+    (tmp_path / "mine.toml").write_text(MINE + rows, encoding="utf-8")
+    spec = load(tmp_path / "mine.toml")
+    plan = make_plan([spec])
+    table = fill(spec, plan, {job.key: result_of(job) for job in plan.jobs if job.kind == "throughput"})
+    screen, page = runs_figure(table, SLIDES), runs_figure(table, PAPER)
+    assert (len(screen.axes[0].get_yticks()), len(page.axes[0].get_yticks())) == (50, 60)
+    assert screen.get_supxlabel() == "10 of 60 throughputs have no room and are not drawn."
+    assert page.get_supxlabel() == ""
+
+
+def test_rows_that_share_a_job_show_the_same_runs_each_and_the_figure_says_so(table5: Table) -> None:
+    runs, ratios = runs_figure(table5), ratios_figure(table5)
+    assert (len(runs.axes[0].get_yticks()), len(ratios.axes[0].get_yticks())) == (32, 32)
+    names = [label.get_text() for label in runs.axes[0].get_yticklabels()]
+    assert names == [row.label for row in table5.spec.rows]
+    assert runs.get_supxlabel() == "6 of the 32 strips show the runs of another one: their rows share a measurement."
+    assert ratios.get_supxlabel() == ""
 
 
 def test_ratios_stand_family_by_family_with_a_wrong_value_hollow_and_left_out_of_the_median(table5: Table) -> None:
@@ -490,8 +671,7 @@ def test_slides_fill_a_screen_with_type_of_twice_the_size(figure1: Spec) -> None
         figure = points_figure(filled(figure1, ON_V100), SLIDES)
         width, height = figure.get_size_inches() * SLIDES.dpi
         assert (round(width / 10), round(height)) == (192, 1080)
-        legend = figure.axes[0].get_legend()
-    assert legend
+        (legend,) = figure.legends
     assert {text.get_fontsize() for text in legend.get_texts()} == {15}
 
 
@@ -554,7 +734,8 @@ def test_no_name_is_a_formula_or_pushes_the_drawing_aside(tmp_path: Path) -> Non
     table = fill(spec, plan, {job.key: result_of(job, value=50.0) for job in plan.jobs})
     for chart in ("points", "runs", "ratios"):
         draw(table, tmp_path / f"{chart}.png", chart=chart)
-    (axes,) = ratios_figure(table).axes
+    with mpl.rc_context(PAPER.rc):
+        (axes,) = ratios_figure(table).axes
     (label,) = axes.get_yticklabels()
     assert label.get_text() == r"<b>x</b> $\frac{ $ & long long long long long l…"
     assert axes.get_position().width > 0.3
@@ -652,7 +833,7 @@ def test_the_default_row_is_dotted_into_the_panels_of_the_others(table8: Spec) -
     assert dotted == [[[1, 20], [2, 60]]]
     assert all(line.get_linestyle() == "-" for line in default.lines)
     # The row of another optimiser for fine-tuning has the default row's pre-training, and shares its panel.
-    assert default.get_title(loc="left") == "none: DeiT-B + 1 more"
+    assert default.get_title(loc="left") == "none: DeiT-B, fine-tuning SGD"
 
 
 def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> None:
@@ -668,3 +849,63 @@ def test_curves_say_what_was_trained_and_stay_apart_from_it(table8: Spec) -> Non
 def test_what_was_not_trained_has_no_curves(table8: Spec) -> None:
     with pytest.raises(HarnessError, match=r"^nothing of 'table8' was trained at the proxy scale; name another"):
         curves_figure(taught(table8, {}))
+
+
+def test_fine_tuning_follows_the_pre_training_that_it_starts_from(table8: Spec) -> None:
+    both = {("none", "pretrained"): THREE, ("none", "finetuned"): [[60.0, 70.0]] * 3}
+    figure = curves_figure(taught(table8, both))
+    panel = figure.axes[0]
+    bold = [line for line in panel.lines if line.get_linewidth() == 1.3 * PAPER.line]
+    drawn = [np.asarray(line.get_xydata()).tolist() for line in bold]
+    assert drawn == [[[1, 20], [2, 60]], [[46, 60], [47, 70]]]  # 45 epochs of pre-training at the proxy scale
+    assert legend_of(figure) == ["pre-trained 224²", "fine-tuned 384²", "each seed", "the default row"]
+    assert figure.get_supxlabel() == "Epochs of fine-tuning follow those of pre-training."
+
+
+def test_a_row_of_fine_tuning_alone_shows_what_it_starts_from() -> None:
+    (spec,) = Catalog().find(["table10"])
+    plan = make_plan([spec], Options(train=True, scale="proxy", seeds=1))
+    (tuned,) = (job for job in plan.all_jobs if job.kind == "train" and job.need("start") and job["res"] == 56)
+    start = tuned.need("start")
+    assert start
+    results = {
+        job.key: replace(
+            result_of(job), facts={"history": [{"epoch": 1, "top1": top1}, {"epoch": 2, "top1": top1 + 1}]}
+        )
+        for job, top1 in ((start, 20.0), (tuned, 60.0))
+    }
+    alone = fill(replace(spec, rows=spec.rows[3:], default=None), plan, results)
+    figure = curves_figure(alone)
+    (panel,) = figure.axes
+    assert [np.asarray(line.get_xydata()).tolist() for line in panel.lines] == [
+        [[46, 60], [47, 61]],
+        [[1, 20], [2, 21]],
+    ]
+    assert legend_of(figure) == ["Imagenet acc. top-1", "the pre-training"]
+    # Where the default row is that pre-training, it is drawn once.
+    figure = curves_figure(fill(spec, plan, results))
+    assert legend_of(figure) == ["Imagenet acc. top-1", "the default row"]
+
+
+def test_trainings_that_failed_are_counted(table8: Spec) -> None:
+    table = taught(table8, {("dropout", "pretrained"): THREE, ("ema", "pretrained"): THREE})
+    cells = {
+        key: replace(cell, trainings=tuple(replace(each, error="NaN in step 3") for each in cell.trainings))
+        if key == ("ema", "pretrained")
+        else cell
+        for key, cell in table.cells.items()
+    }
+    figure = curves_figure(replace(table, cells=cells))
+    assert figure.get_supxlabel() == "3 of 6 trainings failed or kept no top1, and are not drawn."
+    failed = {key: cell for key, cell in cells.items() if key == ("ema", "pretrained")}
+    with pytest.raises(HarnessError) as refused:
+        curves_figure(replace(table, cells=cells | {("dropout", "pretrained"): failed["ema", "pretrained"]}))
+    assert str(refused.value) == (
+        "every training of 'table8' at the proxy scale failed; "
+        "`harness reproduce table8 --train --scale proxy` tries again"
+    )
+
+
+def test_a_column_named_by_its_epochs_says_how_many_a_small_scale_has(figure3: Spec) -> None:
+    figure = curves_figure(taught(figure3, {("no_distillation", "e300"): THREE}))
+    assert legend_of(figure) == ["300 epochs (45 here)", "each seed"]

@@ -1,6 +1,8 @@
 """`harness report`, `trend` and `figure`: results -> tables and figures, measuring nothing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from harness.cli.completion import complete_tables
 from harness.cli.console import echo, meanwhile, note, terminal_width, use_color, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError
-from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart
+from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart, with_axes
 from harness.machine import describe
 from harness.plan.plan import Options, make_plan
 from harness.specs import Catalog
@@ -294,6 +296,9 @@ def trend(tables: tuple[str, ...], edition: str, runs: tuple[Path, ...], output:
     default="both",
     help="Measured over published values, or either.",
 )
+@options.option("--x", group=OUTPUT, metavar="COLUMN", help="Column on the horizontal axis of --chart points.")
+@options.option("--y", group=OUTPUT, metavar="COLUMN", help="Column on its vertical axis.")
+@options.option("--pareto/--no-pareto", group=OUTPUT, help="Draw the Pareto fronts of --chart points.")
 @options.option("--style", group=OUTPUT, type=click.Choice(STYLES), default="paper", help="Medium to draw for.")
 @options.option(
     "-o",
@@ -312,15 +317,31 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **params: A
     from harness.judge.trend import find_trends
 
     (spec,) = Catalog(edition=edition).find([name])
-    chart = select_chart(spec, params["chart"])
-    path = output or Path("figures") / f"{spec.name}{'-' if params['chart'] else ''}{params['chart'] or ''}.png"
-    requested, store = options.make_options(params), open_store(runs)
+    x, y, requested = params["x"], params["y"], params["chart"]
+    if x or y:
+        if requested not in (None, "points"):
+            raise HarnessError(f"--chart {requested}: has no columns on its axes; leave out --chart, or --x and --y")
+        spec, requested = with_axes(spec, x, y), "points"
+    chart, settings = select_chart(spec, requested), options.make_options(params)
+    if chart == "points" and spec.axes:
+        settings = replace(settings, columns=tuple(map(escape, spec.axes)))  # they may be extra ones
+    of = spec.axes if (x or y) and spec.axes else filter(None, [requested])
+    path = output or Path("figures") / f"{'-'.join((spec.name, *of))}.png"
+    store = open_store(runs)
     with meanwhile(f"drawing {path}"):
-        judged = judged_tables([spec], requested, store, describe("auto"))
+        judged = judged_tables([spec], settings, store, describe("auto"))
         (table,), trend = judged.tables, None
         if chart == "trend":
-            (trend,) = find_trends(judged.plan, store.all_results(), requested)
-        draw(table, path, chart=chart, points=params["points"], style=params["style"], trend=trend)
+            (trend,) = find_trends(judged.plan, store.all_results(), settings)
+        draw(
+            table,
+            path,
+            chart=chart,
+            points=params["points"],
+            style=params["style"],
+            pareto=params["pareto"],
+            trend=trend,
+        )
     echo(f"{path}")
     if params["points"] != "published" and not any(filled.measurement for filled in table.cells.values()):
         note(f"note: no measured points in {runs}/: published values only")

@@ -1,8 +1,9 @@
 """`Spec` -> which figures can be drawn of it, without matplotlib."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, did_you_mean
 from harness.specs import Spec
 
 # Which points a figure with published points and ours shows: both over each other, or either alone.
@@ -65,3 +66,33 @@ def select_chart(spec: Spec, requested: str | None = None) -> str:
         remedy = f"it can be drawn as {' or '.join(possible)}" if possible else "it cannot be drawn at all"
         raise HarnessError(f"--chart {requested}: '{spec.name}' has no data for that; {remedy}")
     return requested
+
+
+def numeric_columns(spec: Spec) -> tuple[str, ...]:
+    """Return the keys of the columns that have numbers, published or to be measured."""
+    cells = [
+        cell for cell in spec.cells.values() if not cell.text and (cell.references or cell.kind or cell.derivation)
+    ]
+    numeric = {cell.column.key for cell in cells}
+    return tuple(column.key for column in spec.columns if column.key in numeric)
+
+
+def with_axes(spec: Spec, x: str | None, y: str | None) -> Spec:
+    """Return a table with these columns, by key or label, on the axes of its points; None leaves the table's own.
+
+    Raises `HarnessError`, with the columns there are, where one is no column of numbers, or an axis has none.
+    """
+    columns, axes = numeric_columns(spec), spec.axes or (None, None)
+    names = {name.lower(): c.key for c in spec.columns if c.key in columns for name in (c.label, c.key)}
+    there = f"the columns of numbers of '{spec.name}' are {', '.join(columns)}"
+    if not columns:
+        there = f"'{spec.name}' has no columns of numbers"
+    for option, name in (("--x", x), ("--y", y)):
+        if name is not None and name.lower() not in names:
+            raise HarnessError(f"{option} {name}: {there}{did_you_mean(name, columns)}")
+    across, up = (names[name.lower()] if name else axis for name, axis in zip((x, y), axes, strict=True))
+    if across is None or up is None:
+        raise HarnessError(f"--{'x' if x else 'y'} {x or y}: name a column with --{'y' if x else 'x'} too; {there}")
+    if across == up:
+        raise HarnessError(f"--x {across}, --y {up}: that is one column, so every point lies on a line; {there}")
+    return replace(spec, axes=(across, up))

@@ -26,7 +26,7 @@ from harness.judge.trend import TableTrend
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
-_CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
+CHARTS: Mapping[str, Callable[[Table, Style, str], Figure]] = {
     "points": points_figure,
     "epochs": epochs_figure,
     "layers": lambda table, style, _: layers_figure(table, style),
@@ -44,22 +44,28 @@ def draw(  # noqa: PLR0913
     chart: str | None = None,
     points: str = "both",
     style: str = "paper",
+    pareto: bool = False,
     trend: TableTrend | None = None,
 ) -> None:
     """Draw a table and write it, as PNG, SVG or PDF by the suffix.
 
     `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is drawn.
-    A `trend` is drawn in place of any of them.  Raises `HarnessError` for another suffix, a file that cannot be
-    written, or a table with nothing to draw.
+    `pareto` adds the Pareto fronts of a chart of points, and a `trend` is drawn in place of any chart.  Raises
+    `HarnessError` for another suffix, a file that cannot be written, a table with nothing to draw, or a front of
+    another chart.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
-    sizes = STYLES[style]
+    name, sizes = select_chart(table.spec, chart), STYLES[style]
+    if pareto and name != "points":
+        raise HarnessError(f"--pareto: a chart of {name} has no Pareto front; leave it out, or name --x and --y")
     with mpl.rc_context(sizes.rc):
         if trend is not None:
             figure = trend_figure(table, trend, sizes)
+        elif pareto:
+            figure = points_figure(table, sizes, points, pareto=True)
         else:
-            figure = _CHARTS[select_chart(table.spec, chart)](table, sizes, points)
+            figure = CHARTS[name](table, sizes, points)
         # No date and no version in the file: the same results give the same bytes.
         metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
         suffix, content = path.suffix.lower(), BytesIO()

@@ -1,25 +1,26 @@
 """Accuracy against the length of the training, a line a row, as in figure 3."""
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
 from harness.errors import HarnessError
 from harness.figure.points import nothing_measured
-from harness.figure.style import PAPER, Style, line_style, title_of
+from harness.figure.style import PAPER, Style, line_style, short, title_of
 from harness.judge.table import FilledCell, Table
 from harness.judge.verdict import Verdict, judge
-from harness.specs import Cell, Row
+from harness.specs import Cell
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochLine:
-    """The values of one row, by epochs, shortest training first."""
+class Series:
+    """The cells of one row that form a line, shortest training first; `label` tells it from others of the row."""
 
-    row: Row
-    epochs: tuple[int, ...]
-    values: tuple[float, ...]
+    label: str
+    cells: tuple[FilledCell, ...]
 
 
 def epochs_figure(table: Table, style: Style = PAPER, points: str = "both") -> Figure:
@@ -27,39 +28,80 @@ def epochs_figure(table: Table, style: Style = PAPER, points: str = "both") -> F
 
     Raises `HarnessError` where ours are requested and none was measured.
     """
-    published = [] if points == "ours" else _lines(table, lambda filled: filled.published_number)
-    ours = [] if points == "published" else _lines(table, lambda filled: _comparable(filled, table))
+    series = _series(table)
+    published = [] if points == "ours" else _lines(series, lambda filled: filled.published_number)
+    ours = [] if points == "published" else _lines(series, lambda filled: _comparable(filled, table))
     if points == "ours" and not ours:
         raise HarnessError(nothing_measured(table))
-    figure, axes = style.one_panel(width=6.4, height=4.6)
-    styles = {row.key: line_style(number) for number, row in enumerate(table.spec.rows)}
+    figure, axes = style.one_panel(width=6.4)
     for lines, solid in ((published, points == "published"), (ours, True)):
-        for line in lines:
-            axes.plot(line.epochs, line.values, **style.line_properties(*styles[line.row.key], solid=solid))
-    lengths = sorted({length for line in (*published, *ours) for length in line.epochs})
-    axes.set_xticks(lengths, [str(length) for length in lengths])
+        for number, line in lines:
+            axes.plot(list(line), list(line.values()), **style.line_properties(*line_style(number), solid=solid))
+    drawn = [*published, *ours]
+    lengths = sorted({length for _, line in drawn for length in line})
+    axes.set_xticks(lengths, _labels_apart(lengths))
     axes.set_xlabel("epochs")
-    axes.set_ylabel(_label(table))
+    axes.set_ylabel(short(_label(table), 90))
     axes.margins(x=0.05, y=0.08)
-    drawn = {line.row.key for line in (*published, *ours)}
-    handles = [style.marker_handle(row.label, *styles[row.key]) for row in table.spec.rows if row.key in drawn]
+    face = None if ours or points == "published" else "white"
+    numbers = dict.fromkeys(number for number, _ in sorted(drawn, key=lambda line: line[0]))
+    handles = [style.marker_handle(series[number].label, *line_style(number), face=face) for number in numbers]
     labels = ("published" if published else "", "measured" if ours else "")
-    style.legend_below(axes, [*handles, *style.source_handles(*labels, solid=points == "published")], columns=3)
-    figure.suptitle(title_of(table), fontsize=style.title)
-    style.remark(figure, _left_out(table) if points != "published" else "")
+    style.frame(
+        figure,
+        title_of(table),
+        handles=[*handles, *style.source_handles(*labels, solid=points == "published")],
+        remarks=[_left_out(table) if points != "published" else ""],
+        height=3.8,
+    )
     return figure
 
 
-def _lines(table: Table, value_of: Callable[[FilledCell], float | None]) -> list[EpochLine]:
-    values: dict[str, dict[int, float]] = {}
+def _labels_apart(lengths: Sequence[int]) -> list[str]:
+    """Return the labels of the ticks, empty where one would lie over that to its left."""
+    labels, last = [], -math.inf
+    for length in lengths:
+        apart = length - last > 0.08 * (lengths[-1] - lengths[0])
+        last = length if apart else last
+        labels.append(str(length) if apart else "")
+    return labels
+
+
+def _series(table: Table) -> list[Series]:
+    """Return a line for each row and metric; more where a row has several trainings of one length."""
+    groups: dict[tuple[str, str], list[FilledCell]] = {}
     for (row, _), filled in table.cells.items():
-        length, value = _epochs(filled.cell), value_of(filled)
-        if length is not None and value is not None:
-            values.setdefault(row, {})[length] = value
-    lines = [(row, sorted(values[row.key].items())) for row in table.spec.rows if row.key in values]
+        if _epochs(filled.cell) is not None:
+            groups.setdefault((row, str(filled.cell.metric)), []).append(filled)
+    split: dict[tuple[str, str, str], list[FilledCell]] = {}
+    for (row, metric), cells in groups.items():
+        several = len({_epochs(filled.cell) for filled in cells}) < len(cells)
+        for filled in cells:
+            others = sorted((name, str(value)) for name, value in filled.cell.settings.items() if name != "epochs")
+            split.setdefault((row, metric, str(others) if several else ""), []).append(filled)
+    lines = Counter(row for row, _, _ in split)
     return [
-        EpochLine(row=row, epochs=tuple(e for e, _ in line), values=tuple(v for _, v in line)) for row, line in lines
+        Series(
+            label=f"{cells[0].cell.row.label}, {cells[0].cell.column.label}"
+            if lines[row] > 1
+            else cells[0].cell.row.label,
+            cells=tuple(sorted(cells, key=lambda filled: _epochs(filled.cell) or 0)),
+        )
+        for (row, _, _), cells in split.items()
     ]
+
+
+def _lines(
+    series: Sequence[Series], value_of: Callable[[FilledCell], float | None]
+) -> list[tuple[int, dict[int, float]]]:
+    """Return the number of each series that has values, with the values by epochs."""
+    lines = []
+    for number, line in enumerate(series):
+        values = [(_epochs(filled.cell), value_of(filled)) for filled in line.cells]
+        known = {length: value for length, value in values if length is not None and value is not None}
+        if known:
+            lines.append((number, known))
+    return lines
 
 
 def _epochs(cell: Cell) -> int | None:

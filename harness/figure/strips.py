@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from harness.errors import HarnessError
-from harness.figure.style import GREY, PAPER, Style, family_styles, short, title_of
+from harness.figure.style import GREY, PAPER, Style, family_styles, log_ticks, short, title_of, width_of
 from harness.judge.table import FilledCell, Table
 from harness.report.formatting import number
 from harness.store.result import Measurement, Result
 
 STRIP_HEIGHT = 0.2  # inches that a strip takes on a page
+_LABELS = 0.75  # inches that the axis and its label take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,9 @@ def runs_figure(table: Table, style: Style = PAPER) -> Figure:
 
     Raises `HarnessError` where no throughput was measured.
     """
-    by_result: dict[str, Strip] = {}
-    for strip in _strips(table):
-        by_result.setdefault(_measured(strip.filled)[1].id, strip)  # rows that share a job show the same runs
-    strips = list(by_result.values())
-    figure, axes = style.one_panel(height=1.4 + STRIP_HEIGHT * len(strips))
+    measured = _strips(table)
+    strips = measured[: _most(style)]
+    figure, axes = style.one_panel()
     styles = family_styles(table)
     for position, strip in enumerate(strips):
         color, _ = styles[strip.family]
@@ -54,19 +53,38 @@ def runs_figure(table: Table, style: Style = PAPER) -> Figure:
         heights = [position - 0.32 + 0.64 * run / max(1, count - 1) for run in range(count)]
         axes.plot(runs.shares, heights, ".", color=color, markersize=style.marker / 2, zorder=3)
         axes.plot([runs.low, runs.high], [position, position], color="black", linewidth=1.3 * style.line, zorder=2)
-        low, _, high = statistics.quantiles(runs.shares, n=4, method="inclusive")
-        axes.barh(position, high - low, height=0.7, left=low, color=color, alpha=0.25, zorder=1)
-    _label(figure, axes, [(strip.label, _throughput(strip.filled)) for strip in strips], style)
+        if count > 1:
+            low, _, high = statistics.quantiles(runs.shares, n=4, method="inclusive")
+            axes.barh(position, high - low, height=0.7, left=low, color=color, alpha=0.25, zorder=1)
     axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
-    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel(
         "throughput of each run, as a share of the mean of all\n"
         "(each strip from top to bottom: first run to last; shaded: the middle half)"
     )
     axes.margins(x=0.03)
     interval = Line2D([], [], color="black", linewidth=1.3 * style.line, label="95 % interval of the mean")
-    style.figure_legend(figure, [*_families(table, strips, style), interval])
-    figure.suptitle(title_of(table, f"Timed runs on {_machine(table)}"), fontsize=style.title)
+    texts = [(strip.label, _throughput(strip.filled)) for strip in strips]
+    has_interval = (_measured(strip.filled)[0].low is not None for strip in strips)
+    shared = len(strips) - len({_measured(strip.filled)[1].id for strip in strips})
+    height = style.frame(
+        figure,
+        title_of(table, f"Timed runs on {_machine(table)}"),
+        handles=[
+            *style.family_handles(table, {strip.family for strip in strips}, marker="."),
+            *([interval] if any(has_interval) else []),
+        ],
+        remarks=[
+            f"{shared} of the {len(strips)} strips show the runs of another one: their rows share a measurement."
+            if shared
+            else "",
+            _without_room(len(measured) - len(strips), len(measured)),
+        ],
+        height=_LABELS + STRIP_HEIGHT * len(strips),
+        beside=_beside(figure, texts, style),
+    )
+    _label(axes, texts, style, height)
     return figure
 
 
@@ -75,17 +93,19 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
 
     Raises `HarnessError` where no throughput was measured that was published too.
     """
-    strips = [strip for strip in _strips(table) if strip.filled.published_number]
-    if not strips:
+    measured = _strips(table)
+    comparable = [strip for strip in measured if strip.filled.published_number]
+    if not comparable:
         raise HarnessError(
             f"nothing was published for the throughputs of '{table.spec.name}' that were measured; "
             "--chart runs draws their runs"
         )
     order = [*table.spec.families, ""]
-    strips.sort(key=lambda strip: order.index(strip.family))  # stable: within a family the table's order
+    # Stable: within a family the table's order.
+    strips = sorted(comparable, key=lambda strip: order.index(strip.family))[: _most(style)]
     ratios = [throughput_ratio(strip.filled) for strip in strips]
     wrong = [is_wrong(strip.filled, table) for strip in strips]
-    figure, axes = style.one_panel(height=1.6 + STRIP_HEIGHT * len(strips))
+    figure, axes = style.one_panel()
     axes.set_xscale("log")
     styles = family_styles(table)
     for position, (strip, (ratio, low, high)) in enumerate(zip(strips, ratios, strict=True)):
@@ -102,21 +122,37 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
             axes.plot([statistics.median(right)] * 2, ends, color=color, linewidth=3 * style.line, alpha=0.35, zorder=1)
         if positions and positions[0]:
             axes.axhline(positions[0] - 0.5, color=GREY, linewidth=0.5)
-    texts = [f"×{number(ratio, None, significant=3)}" for ratio, _, _ in ratios]
-    _label(figure, axes, [(strip.label, text) for strip, text in zip(strips, texts, strict=True)], style)
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7), numticks=50))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"×{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_xlim()
+    log_ticks(axes.xaxis, low, high, "×{:g}")
     if low / 2 <= 1 <= high * 2:  # else a line at 1 would squeeze everything else together
         axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
-    machine = strips[0].filled.cell.column.machine
-    axes.set_xlabel(f"measured over published{f' ({machine})' if machine else ''}, log scale")
-    median = Line2D([], [], color=GREY, linewidth=3 * style.line, alpha=0.35, label="median of the family")
+    machines = dict.fromkeys(strip.filled.cell.column.machine for strip in strips if strip.filled.cell.column.machine)
+    published = short(f"published ({', '.join(machines)})") if machines else "published"
+    axes.set_xlabel(f"measured over {published}, log scale")
+    kind = "median of the family" if table.spec.families else "median"
+    median = Line2D([], [], color=GREY, linewidth=3 * style.line, alpha=0.35, label=kind)
     hollow = style.marker_handle("published value known to be wrong", GREY, "o", face="white")
-    style.figure_legend(figure, [*_families(table, strips, style), median, *([hollow] if any(wrong) else [])])
-    title = f"Measured over published throughput, on {_machine(table)}"
-    figure.suptitle(title_of(table, title), fontsize=style.title)
+    values = [f"×{number(ratio, None, significant=3)}" for ratio, _, _ in ratios]
+    texts = [(strip.label, value) for strip, value in zip(strips, values, strict=True)]
+    left_out = len(measured) - len(comparable)
+    height = style.frame(
+        figure,
+        title_of(table, f"Measured over published throughput, on {_machine(table)}"),
+        handles=[
+            *style.family_handles(table, {strip.family for strip in strips}),
+            *([] if all(wrong) else [median]),
+            *([hollow] if any(wrong) else []),
+        ],
+        remarks=[
+            f"{left_out} of the {len(measured)} measured throughputs have no published value and are not drawn."
+            if left_out
+            else "",
+            _without_room(len(comparable) - len(strips), len(comparable)),
+        ],
+        height=_LABELS + STRIP_HEIGHT * len(strips),
+        beside=_beside(figure, texts, style),
+    )
+    _label(axes, texts, style, height)
     return figure
 
 
@@ -147,9 +183,8 @@ def is_wrong(filled: FilledCell, table: Table) -> bool:
 
 
 def is_throughput(filled: FilledCell) -> bool:
-    """Whether a cell holds a measured throughput with its runs."""
-    measurement = filled.measurement
-    return filled.cell.kind == filled.cell.metric == "throughput" and bool(measurement and len(measurement.samples) > 1)
+    """Whether a cell holds a measured throughput."""
+    return filled.cell.kind == filled.cell.metric == "throughput" and filled.measurement is not None
 
 
 def _strips(table: Table) -> list[Strip]:
@@ -185,10 +220,26 @@ def _machine(table: Table) -> str:
     return short(table.machine.label) if table.machine else "an unknown machine"
 
 
-def _label(figure: Figure, axes: Axes, texts: Sequence[tuple[str, str]], style: Style) -> None:
-    """Write the label of each strip on its left and its value on its right, the first strip on top."""
-    height = figure.get_figheight() - 1.6
-    size = min(style.small, 0.75 * 72 * height / max(1, len(texts)))
+def _most(style: Style) -> int:
+    """Return how many strips have room: with labels that can be read on a screen, with a file that can be on a page."""
+    return 1400 if style.grows else 50
+
+
+def _without_room(left_out: int, count: int) -> str:
+    return f"{left_out} of {count} throughputs have no room and are not drawn." if left_out else ""
+
+
+def _beside(figure: Figure, texts: Sequence[tuple[str, str]], style: Style) -> float:
+    """Return the width of the labels on both sides, in inches."""
+    return sum(width_of(figure, "\n".join(side), style.small) for side in zip(*texts, strict=True)) + 0.3
+
+
+def _label(axes: Axes, texts: Sequence[tuple[str, str]], style: Style, height: float) -> None:
+    """Write the label of each strip on its left and its value on its right, the first strip on top.
+
+    They are as small as the height of the drawing, in inches, needs.
+    """
+    size = min(style.small, 0.75 * 72 * (height - _LABELS) / len(texts))
     axes.set_yticks(range(len(texts)), [label for label, _ in texts], fontsize=size)
     axes.set_ylim(len(texts) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -205,7 +256,3 @@ def _label(figure: Figure, axes: Axes, texts: Sequence[tuple[str, str]], style: 
             color=GREY,
             annotation_clip=False,
         )
-
-
-def _families(table: Table, strips: Sequence[Strip], style: Style) -> list[Line2D]:
-    return style.family_handles(table, {strip.family for strip in strips}) if table.spec.families else []

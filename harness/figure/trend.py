@@ -43,7 +43,7 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
         )
     across = min(_ACROSS, len(trends))
     down = -(-len(trends) // across)
-    figure = style.empty_figure(height=1.3 + _PANEL * down)
+    figure = style.empty_figure()
     panels = figure.subplots(down, across, sharex=True, squeeze=False).flatten().tolist()
     for number, axes in enumerate(panels):
         if number >= len(trends):
@@ -59,11 +59,15 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.get_offset_text().set_visible(number + across >= len(trends))
         axes.xaxis.get_offset_text().set_fontsize(style.label)
-    style.figure_legend(figure, _handles(trends, style))
     machines = dict.fromkeys(trend.machine.label for trend in trends)
-    figure.suptitle(title_of(table, f"Results over time, on {'; '.join(machines)}"), fontsize=style.title)
     few = len(here) - len(trends)
-    style.remark(figure, f"{few} series with one or two results, or of text, are not drawn." if few else "")
+    style.frame(
+        figure,
+        title_of(table, f"Results over time, on {'; '.join(machines)}"),
+        handles=_handles(trends, style),
+        remarks=[f"{few} series with one or two results, or of text, are not drawn." if few else ""],
+        height=0.4 + _PANEL * down,
+    )
     return figure
 
 
