@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.commands import start_harness as harness
+from tests.commands import run_harness as harness
+from tests.commands import start_harness
 
 ASSETS = Path(__file__).parents[1].parent / "shared" / "assets"
 
@@ -50,8 +52,10 @@ def labels_of(images: Path) -> dict[str, tuple[int, set[int]]]:
 @needs_assets
 def test_the_first_accuracy_of_a_new_user_is_labelled_as_a_sample(tmp_path: Path, images: Path, weights: Path) -> None:
     arguments = (*EVALUATE, "--data", f"imagenet={images}", "--weights", str(weights))
-    run = harness(tmp_path, *arguments)
-    assert (run.returncode, run.told.count("\n")) == (0, 1)
+    run = start_harness(tmp_path, *arguments)  # all others in this process, where they share one that has torch
+    # A line of the job, and one for each minute that a busy machine takes for it.
+    lines = [line for line in run.told.splitlines() if not re.fullmatch(r"1 model over imagenet: \d+/40", line)]
+    assert (run.returncode, len(lines)) == (0, 1)
     assert "measured on 40 of the 50,000 images of ImageNet, 40 of its 1,000 classes" in run.stdout
     assert "0 of 2 values judged; 2 not comparable." in run.stdout
     (result,) = (tmp_path / "runs").glob("evaluate-*/*.json")

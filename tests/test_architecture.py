@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +152,14 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pat
 def test_completion_imports_nothing_heavy(tmp_path: Path) -> None:
     variables = {"COMP_WORDS": "harness report table5 --rows d", "COMP_CWORD": "4"}
     assert imported_by(tmp_path, _HARNESS_COMPLETE="bash_complete", **variables) == []
+
+
+def test_what_does_not_run_with_the_oldest_versions_imports_none_of_the_libraries_that_have_one() -> None:
+    root = PACKAGE.parent
+    once = re.findall(r"--ignore tests/(test_\w+)\.py", (root / "tox.ini").read_text(encoding="utf-8"))
+    assert once
+    names = ", ".join(f"tests.{name}" for name in once)
+    libraries = {*HOMES, *HEAVY, "filelock", "huggingface_hub", "PIL", "safetensors", "sklearn"} - {"pytest"}
+    code = f"import sys, {names}\nprint(*sys.modules.keys() & {libraries})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert ran.stdout.split() == []

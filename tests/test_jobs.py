@@ -335,10 +335,10 @@ def test_the_batch_of_a_cpu_is_the_saturation_batch_size() -> None:
 
 def test_the_largest_batch_under_a_memory_limit_is_searched_in_one_process_and_confirmed_in_another() -> None:
     phases: list[str] = []
-    job = throughput_job(batch="largest", memory="200MiB", repeats=2, res=128)
+    job = throughput_job(batch="largest", memory="60MiB", repeats=2, res=128)
     metrics, facts, _ = throughput.measure_throughput(job, lambda p: phases.append(p.phase), device="cpu", threads=1)
     batch = metrics["batch"].value
-    assert facts["memory_cap"] == 200 * 2**20
+    assert facts["memory_cap"] == 60 * 2**20
     assert not facts["freed_memory_kept"]
     outcomes = {probe["batch"]: probe["outcome"] for probe in facts["probes"]}
     assert outcomes[batch + facts["steps_down"]] == "fits"
@@ -543,17 +543,14 @@ def test_a_busy_machine_takes_longer_for_the_reference_workload() -> None:
         while True:
             pass
 
-    def reference_seconds() -> float:
-        return min(device.time_reference_workload() for _ in range(3))
-
     count = usable_cores()
     device = Cpu(count)
-    idle = reference_seconds()
+    idle = min(device.time_reference_workload() for _ in range(3))
     neighbours = [multiprocessing.get_context("fork").Process(target=spin, daemon=True) for _ in range(8 * count)]
     try:
         for neighbour in neighbours:
             neighbour.start()
-        busy = reference_seconds()
+        busy = device.time_reference_workload()
     finally:
         for neighbour in neighbours:
             neighbour.kill()

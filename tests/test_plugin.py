@@ -47,7 +47,7 @@ class Ran:
     out: str
 
 
-def run_pytest(folder: Path, text: str, *options: str) -> Ran:
+def run_pytest(folder: Path, text: str, *options: str, **variables: str) -> Ran:
     """Run a test file of somebody else's in a folder of its own, with a lock that no other test holds."""
     (folder / "test_mine.py").write_text(text, encoding="utf-8")
     plugin = () if INSTALLED else ("-p", "harness.pytest_plugin.plugin")
@@ -57,7 +57,7 @@ def run_pytest(folder: Path, text: str, *options: str) -> Ran:
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", *plugin, "-q", "-s", "-p", "no:cacheprovider", *options, "test_mine.py"],
             cwd=folder,
-            env={**environment, "TMPDIR": temporary, "PYTHONPATH": str(ROOT)},
+            env={**environment, "TMPDIR": temporary, "PYTHONPATH": str(ROOT), **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -149,6 +149,7 @@ def test_it(harness_throughput):
     found.assert_at_least(1e9)
 """,
         *("--harness-runs", "kept", "--harness-device", "cpu"),
+        OMP_NUM_THREADS="2",
     )
     assert ran.code == 1
     said = re.search(r"^E +AssertionError: (.*)$", ran.out, re.MULTILINE)
@@ -158,46 +159,50 @@ def test_it(harness_throughput):
         r"is less than 1e\+09, by more than chance.*",
         said[1],
     )
-    assert len(list((tmp_path / "kept").glob("throughput-test_vit-160-*/*.json"))) == 1
+    (result,) = (tmp_path / "kept").glob("throughput-test_vit-160-*/*.json")
+    assert json.loads(result.read_text(encoding="utf-8"))["facts"]["threads"] == 2
 
 
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (
-            'harness_throughput("resnet18", batsch=4)',
-            "a throughput job has no setting 'batsch'; did you mean 'batch'?",
-        ),
-        (
-            'harness_throughput("resnet18", batch=4.5)',
-            "batch must be 'auto' or 'largest' or an integer, not 4.5",
-        ),
-        (
-            'harness_throughput("resnet18", step="training")',
-            "the setting 'step' is of the timm protocol only; give protocol='timm'",
-        ),
-        (
-            "[harness_throughput.of_step(lambda: None, batch=1) for _ in range(2)]",
-            "harness_throughput measures one throughput per test; parametrize it for more",
-        ),
-        (
-            'harness_accuracy("deit_tiny_patch16_224")',
-            "'deit_tiny_patch16_224' names no weights; write MODEL.TAG, as deit_tiny_patch16_224.fb_in1k",
-        ),
-        (
-            'harness_accuracy("deit_tiny_patch16_224.fb_in1k", data="imagenet-v2")',
-            "deit_tiny_patch16_224.fb_in1k needs images: pytest --harness-data imagenet-v2=PATH",
-        ),
-        (
-            "harness_accuracy.of_predictions([1, 2], [1])",
-            "2 predictions for 1 labels; give one for each, and at least one",
-        ),
-    ],
-)
-def test_a_mistake_fails_the_test_with_one_sentence(tmp_path: Path, call: str, sentence: str) -> None:
-    ran = run_pytest(tmp_path, f"def test_it(harness_throughput, harness_accuracy):\n    {call}\n")
-    failure = ran.out.partition("____ test_it ____")[2].partition("\n")[2].partition("\n===")[0]
-    assert failure.partition("\n---")[0].strip() == sentence, ran.out
+# Calls, and what a test that makes one fails with.
+MISTAKES = [
+    (
+        'harness_throughput("resnet18", batsch=4)',
+        "a throughput job has no setting 'batsch'; did you mean 'batch'?",
+    ),
+    (
+        'harness_throughput("resnet18", batch=4.5)',
+        "batch must be 'auto' or 'largest' or an integer, not 4.5",
+    ),
+    (
+        'harness_throughput("resnet18", step="training")',
+        "the setting 'step' is of the timm protocol only; give protocol='timm'",
+    ),
+    (
+        "[harness_throughput.of_step(lambda: None, batch=1) for _ in range(2)]",
+        "harness_throughput measures one throughput per test; parametrize it for more",
+    ),
+    (
+        'harness_accuracy("deit_tiny_patch16_224")',
+        "'deit_tiny_patch16_224' names no weights; write MODEL.TAG, as deit_tiny_patch16_224.fb_in1k",
+    ),
+    (
+        'harness_accuracy("deit_tiny_patch16_224.fb_in1k", data="imagenet-v2")',
+        "deit_tiny_patch16_224.fb_in1k needs images: pytest --harness-data imagenet-v2=PATH",
+    ),
+    (
+        "harness_accuracy.of_predictions([1, 2], [1])",
+        "2 predictions for 1 labels; give one for each, and at least one",
+    ),
+]
+
+
+def test_a_mistake_fails_the_test_with_one_sentence(tmp_path: Path) -> None:
+    signature = "def test_{}(harness_throughput, harness_accuracy):\n    {}\n"
+    ran = run_pytest(tmp_path, "".join(signature.format(number, call) for number, (call, _) in enumerate(MISTAKES)))
+    for number, (_, sentence) in enumerate(MISTAKES):
+        failure = ran.out.partition(f"____ test_{number} ____")[2].partition("\n")[2]
+        failure = re.split(r"\n(?:===|---|____)", failure)[0]
+        assert failure.strip() == sentence, ran.out
 
 
 def test_what_timm_does_not_know_fails_with_its_sentence(tmp_path: Path) -> None:

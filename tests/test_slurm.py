@@ -36,7 +36,9 @@ def slurm() -> Iterator[dict[str, str]]:
     told = {**os.environ, "SLURM_LOCAL_DIR": folder}
     ran = subprocess.run([str(LOCAL_SLURM), "start"], env=told, check=True, text=True, stdout=subprocess.PIPE)
     env = dict(shlex.split(line)[1].split("=", 1) for line in ran.stdout.splitlines())
-    yield {**os.environ, **env, "PYTHONPATH": str(ROOT)}
+    # The threads of a job are Slurm's to say.
+    ours = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    yield {**ours, **env, "PYTHONPATH": str(ROOT)}
     subprocess.run([str(LOCAL_SLURM), "stop"], env={**os.environ, **env}, check=True)
 
 

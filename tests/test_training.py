@@ -2,14 +2,15 @@
 
 import csv
 import errno
+import functools
 import hashlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import distributed, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import JobError
@@ -44,9 +44,7 @@ from harness.store.result import Result, new_id
 from harness.store.store import Store
 from tests.fakes import LAPTOP, result_of
 from tests.test_atomic import full_disk
-from tests.trainings import PLAIN, changed, ignored, smoke, trained
-
-ROOT = Path(__file__).parent.parent
+from tests.trainings import PLAIN, changed, ignored, smoke, start_forked, trained
 
 
 def digest(runs: Path) -> str:
@@ -77,23 +75,23 @@ def trainer_of(job: Job, runs: Path, stops_after: int | None = None) -> Any:  # 
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, dict[str, Any]]:
     """Train the smoke-size DeiT without augmentation, which is how it learns fastest."""
     runs = tmp_path_factory.mktemp("teacher")
-    job = smoke(epochs=20, depth=2, embed_dim=64, num_heads=4, **PLAIN)
+    job = smoke(epochs=12, depth=2, embed_dim=64, num_heads=4, **PLAIN)
     _, facts = trained(job, runs)
     return job, runs, facts
 
 
 def test_a_small_deit_learns_the_digits(teacher: tuple[Job, Path, dict[str, Any]]) -> None:
     history = teacher[2]["history"]
-    assert history[-1]["top1"] > 80  # chance gives 10
+    assert history[-1]["top1"] > 70  # chance gives 10
     assert history[-1]["loss"] < 0.6 * history[0]["loss"]
 
 
 def test_a_distilled_student_agrees_more_with_its_teacher(tmp_path: Path) -> None:
     # A teacher that is often wrong, so that agreeing with it is not the same as being right.
     sizes: dict[str, Any] = {"depth": 2, "embed_dim": 64, "num_heads": 4, **PLAIN}
-    job, runs = smoke(epochs=6, **sizes), tmp_path / "teacher"
-    alone = smoke(epochs=10, seed=2, **sizes)
-    taught = smoke(epochs=10, seed=2, distillation="soft", soft_weight=0.9, **sizes)
+    job, runs = smoke(epochs=4, **sizes), tmp_path / "teacher"
+    alone = smoke(epochs=6, seed=2, **sizes)
+    taught = smoke(epochs=6, seed=2, distillation="soft", soft_weight=0.9, **sizes)
     taught = Job.of("train", dict(taught.settings), {"teacher": job})
     runs.mkdir()
     trained(job, runs)
@@ -104,7 +102,7 @@ def test_a_distilled_student_agrees_more_with_its_teacher(tmp_path: Path) -> Non
         _save_for_students(job, runs, into=folder)
         trained(setup, folder)
         agreement[name] = _agreement(setup, folder, job, runs)
-    assert agreement["taught"] > agreement["alone"] + 0.05  # 0.11 to 0.15 with three seeds
+    assert agreement["taught"] > agreement["alone"] + 0.1  # 0.20 to 0.28 with three seeds
 
 
 def _save_for_students(job: Job, runs: Path, *, into: Path) -> None:
@@ -159,7 +157,7 @@ def small_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, 
 def adaptation_of(teacher: Job, runs: Path, into: Path) -> Job:
     """Make the job that adapts a teacher to 56 pixels, and store the teacher where the job finds it."""
     _save_for_students(teacher, runs, into=into)
-    return Job.of("train", dict(convnet("fixres", res=56, epochs=3).settings), {"start": teacher})
+    return Job.of("train", dict(convnet("fixres", res=56, epochs=2).settings), {"start": teacher})
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +197,7 @@ def test_only_the_classifier_and_the_batch_norms_of_a_teacher_are_adapted_in_eac
     norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
     assert changes == {f"{n}.{kind}" for n in norms for kind in STATISTICS} | {"fc.weight", "fc.bias"}
     counted = {int(after[f"{name}.num_batches_tracked"] - before[f"{name}.num_batches_tracked"]) for name in norms}
-    assert counted == {3 * 22}  # 1,437 images make 22 batches of 64 an epoch
+    assert counted == {2 * 22}  # 1,437 images make 22 batches of 64 an epoch
 
 
 STATISTICS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -306,19 +304,30 @@ def test_the_average_is_saved_where_the_recipe_asks_for_it(tmp_path: Path) -> No
 # Nothing is lost.
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Job], str]:
+    """Return the digest of what a training leaves that nothing stops; each is trained once."""
+
+    @functools.cache
+    def digest_of(job: Job) -> str:
+        runs = tmp_path_factory.mktemp("whole")
+        trained(job, runs)
+        return digest(runs)
+
+    return digest_of
+
+
 @pytest.mark.parametrize("stops", [1, 19, 20, 33, 47])
-def test_a_training_that_was_stopped_anywhere_ends_with_the_same_weights_to_the_bit(tmp_path: Path, stops: int) -> None:
+def test_a_training_that_was_stopped_anywhere_ends_with_the_same_weights_to_the_bit(
+    tmp_path: Path, whole: Callable[[Job], str], stops: int
+) -> None:
     # The third epoch is the first with another learning rate.
     job = smoke(epochs=3, ema=True, dropout=0.1)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    trained(job, whole)
     with pytest.raises(TrainingStopped):
-        trainer_of(job, broken, stops_after=stops).run()
-    _, facts = trained(job, broken)
+        trainer_of(job, tmp_path, stops_after=stops).run()
+    _, facts = trained(job, tmp_path)
     assert facts["resumed"] == 1
-    assert digest(whole) == digest(broken)
+    assert digest(tmp_path) == whole(job)
 
 
 def test_loader_processes_do_not_change_what_is_learnt(tmp_path: Path) -> None:
@@ -329,45 +338,29 @@ def test_loader_processes_do_not_change_what_is_learnt(tmp_path: Path) -> None:
     assert digest(folders[0]) == digest(folders[1])
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from tests.trainings import smoke, trained
-
-if __name__ == "__main__":
-    trained(smoke(epochs=4), Path(sys.argv[1]))
-"""
-
-
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2], ids=lambda number: number.name)
-def test_a_killed_training_resumes_and_ends_with_the_same_weights(tmp_path: Path, by: signal.Signals) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    script = tmp_path / "train.py"
-    script.write_text(KILLED, encoding="utf-8")
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(
+    tmp_path: Path, whole: Callable[[Job], str], by: signal.Signals
+) -> None:
     job = smoke(epochs=4)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(broken)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-    _wait_for(lambda: list((broken / job.key).glob("checkpoint-*")), process)
-    process.send_signal(by)
-    assert process.wait() != 0
-    left = checkpoint.Checkpoints(broken / job.key, job).load()
+    process = start_forked(trained, job, tmp_path)
+    _wait_for(lambda: list((tmp_path / job.key).glob("checkpoint-*")), process)
+    assert process.pid is not None
+    os.kill(process.pid, by)
+    process.join()
+    assert process.exitcode != 0
+    left = checkpoint.Checkpoints(tmp_path / job.key, job).load()
     assert left is not None
     if by != signal.SIGKILL:
         assert left[0].steps_done >= 20
-    trained(job, whole)
-    trained(job, broken)
-    assert digest(whole) == digest(broken)
+    trained(job, tmp_path)
+    assert digest(tmp_path) == whole(job)
 
 
-def _wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:  # noqa: ANN401
+def _wait_for(condition: Callable[[], object], process: BaseProcess) -> None:
     end = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.exitcode is None, "it ended before it could be killed"
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -427,20 +420,19 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_training_resumed_past_damaged_checkpoints_ends_with_the_same_weights_and_says_so(
-    tmp_path: Path, kept: int
+    tmp_path: Path, whole: Callable[[Job], str], kept: int
 ) -> None:
-    whole, broken, job = tmp_path / "whole", tmp_path / "broken", smoke(epochs=4)
-    trained(job, whole)
-    paths = interrupted(job, broken)
+    job = smoke(epochs=4)
+    paths = interrupted(job, tmp_path)
     for path in paths[kept:]:
         flip_a_bit(path, -5)
     _, facts, warnings = train.train(
-        job, Inputs(), ignored, devices=("cpu",), runs=broken, weights=broken / "weights.safetensors", cores=1
+        job, Inputs(), ignored, devices=("cpu",), runs=tmp_path, weights=tmp_path / "weights.safetensors", cores=1
     )
-    assert digest(whole) == digest(broken)
+    assert digest(tmp_path) == whole(job)
     names = [path.name for path in reversed(paths[kept:])]
     assert (facts["resumed"], facts["damaged_checkpoints"]) == (kept, names)
-    assert f"damaged and set aside, {', '.join(names)}: check the disk of {broken}" in warnings
+    assert f"damaged and set aside, {', '.join(names)}: check the disk of {tmp_path}" in warnings
 
 
 def test_only_the_leading_process_sets_a_checkpoint_aside(tmp_path: Path) -> None:
@@ -618,7 +610,11 @@ def _batch() -> tuple[Student, torch.Tensor, torch.Tensor]:
 
 
 def test_two_processes_with_half_the_batch_have_the_gradient_of_one_with_the_whole(tmp_path: Path) -> None:
-    spawn(_gradients, args=(2, 29517 + os.getpid() % 1000, str(tmp_path)), nprocs=2)
+    port = 29517 + os.getpid() % 1000
+    ranks = [start_forked(_gradients, rank, 2, port, str(tmp_path)) for rank in range(2)]
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0, 0]
     student, pixels, targets = _batch()
     nn.functional.cross_entropy(student(pixels)[0], targets).backward()
     shared = torch.load(tmp_path / "gradients.pt", weights_only=True)
@@ -629,10 +625,18 @@ def test_two_processes_with_half_the_batch_have_the_gradient_of_one_with_the_who
 
 def test_torchrun_trains_with_two_processes(tmp_path: Path) -> None:
     reports: list[Progress] = []
-    metrics, facts = trained(smoke(epochs=1), tmp_path, processes=2, report=reports.append)
+    # A head that is not trained has no gradient to share.
+    job = smoke(epochs=1, model="deit_tiny_distilled_patch16_224")
+    first = built_student(job, tmp_path).state_dict()
+    weights = tmp_path / "weights.safetensors"
+    options: dict[str, Any] = {"devices": ("cpu",), "runs": tmp_path, "weights": weights, "cores": 1, "processes": 2}
+    metrics, facts, warnings = train.train(job, Inputs(workers=0), reports.append, **options)
     assert (facts["processes"], facts["batch_per_process"], facts["steps"]) == (2, 32, 20)
     assert facts["weights"]["sha256"] == digest(tmp_path)
     assert 0 < float(metrics["top1"].value) < 100
+    last = load_file(weights)
+    assert {name for name in last if torch.equal(first[name], last[name])} == {"head_dist.weight", "head_dist.bias"}
+    assert any(warning.startswith("without a teacher the class head alone is trained") for warning in warnings)
 
 
 def test_an_error_in_one_of_several_processes_is_reported(tmp_path: Path) -> None:
@@ -694,13 +698,12 @@ def test_a_wider_initialisation_is_of_transformers_alone(tmp_path: Path) -> None
     assert deviations == {"deit-b": pytest.approx(0.1, rel=0.1), "regnety-16gf": pytest.approx(0.01, rel=0.1)}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_without_a_teacher_the_class_head_alone_is_trained(tmp_path: Path, processes: int) -> None:
+def test_without_a_teacher_the_class_head_alone_is_trained(tmp_path: Path) -> None:
     job = smoke(epochs=1, model="deit_tiny_distilled_patch16_224")
     first = built_student(job, tmp_path).state_dict()
     weights = tmp_path / "weights.safetensors"
     options: dict[str, Any] = {"devices": ("cpu",), "runs": tmp_path, "weights": weights, "cores": 1}
-    _, _, warnings = train.train(job, Inputs(workers=0), ignored, processes=processes, **options)
+    _, _, warnings = train.train(job, Inputs(workers=0), ignored, **options)
     last = load_file(weights)
     assert {name for name in last if torch.equal(first[name], last[name])} == {"head_dist.weight", "head_dist.bias"}
     assert (

@@ -1,11 +1,14 @@
 """Small trainings on the embedded digits, for the tests of the trainer."""
 
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from harness.jobs import train
 from harness.plan.job import Job
 from harness.plan.stages import TrainingStages
+from harness.run.launch import LocalLauncher
 from harness.run.messages import Inputs, Progress
 from harness.specs.checked import Scalar
 from harness.specs.recipe import Recipes
@@ -60,3 +63,12 @@ def trained(
 
 def ignored(_progress: Progress) -> None:
     """Ignore what a training reports."""
+
+
+def start_forked(function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Start a function in a process as a job has it: forked from one that has torch, which costs its import once."""
+    launcher = LocalLauncher()
+    launcher.warm()
+    process: BaseProcess = launcher._context.Process(target=function, args=arguments)
+    process.start()
+    return process

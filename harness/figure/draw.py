@@ -56,7 +56,7 @@ def draw(  # noqa: PLR0913
     """
     if path.suffix.lower() not in SUFFIXES:
         raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
-    name, sizes = select_chart(table.spec, chart), STYLES[style]
+    name, sizes = "trend" if trend else select_chart(table.spec, chart), STYLES[style]
     if pareto and name != "points":
         raise HarnessError(f"--pareto: a chart of {name} has no Pareto front; leave it out, or name --x and --y")
     with mpl.rc_context(sizes.rc):
