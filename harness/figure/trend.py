@@ -22,6 +22,7 @@ from harness.report.trend import cause_of, is_shown, row_of, size_of
 from harness.store.result import Result
 
 _ACROSS = 3  # panels side by side; more would have no room for what changed
+_ON_A_SCREEN = 6  # panels that can be read from the last row
 _PANEL = 1.75  # inches of height on a page
 _LINE = 40  # letters of a line over a panel
 _CHANGES = 3  # that are described over a panel
@@ -41,6 +42,9 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
             f"no cell of '{name}' has three results yet, so there is no trend to draw; "
             f"`harness reproduce {name} --rerun` adds a result to each"
         )
+    drawable = len(trends)
+    if not style.grows:
+        trends = sorted(trends, key=lambda trend: not trend.changes)[:_ON_A_SCREEN]
     across = min(_ACROSS, len(trends))
     down = -(-len(trends) // across)
     figure = style.empty_figure(height=1.3 + _PANEL * down)
@@ -61,9 +65,13 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
         axes.xaxis.get_offset_text().set_fontsize(style.label)
     style.figure_legend(figure, _handles(trends, style))
     machines = dict.fromkeys(trend.machine.label for trend in trends)
-    figure.suptitle(title_of(table, f"Results over time, on {'; '.join(machines)}"), fontsize=style.title)
-    few = len(here) - len(trends)
-    style.remark(figure, f"{few} series with one or two results, or of text, are not drawn." if few else "")
+    few, others = len(here) - drawable, drawable - len(trends)
+    remarks = [
+        title_of(table, f"Results over time, on {'; '.join(machines)}"),
+        *([f"not drawn: {few} series of text, or of one or two results"] if few else []),
+        *([f"changed ones first; not drawn: {others} more"] if others else []),
+    ]
+    figure.suptitle("\n".join(remarks), fontsize=style.title)
     return figure
 
 
