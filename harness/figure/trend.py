@@ -22,6 +22,7 @@ from harness.report.trend import cause_of, is_shown, row_of, size_of
 from harness.store.result import Result
 
 _ACROSS = 3  # panels side by side; more would have no room for what changed
+_ON_A_SCREEN = 6  # panels that can be read from the last row
 _PANEL = 1.75  # inches of height on a page
 _LINE = 40  # letters of a line over a panel
 _CHANGES = 3  # that are described over a panel
@@ -41,6 +42,9 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
             f"no cell of '{name}' has three results yet, so there is no trend to draw; "
             f"`harness reproduce {name} --rerun` adds a result to each"
         )
+    drawable = len(trends)
+    if not style.grows:
+        trends = sorted(trends, key=lambda trend: not trend.changes)[:_ON_A_SCREEN]
     across = min(_ACROSS, len(trends))
     down = -(-len(trends) // across)
     figure = style.empty_figure()
@@ -60,12 +64,15 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
         axes.xaxis.get_offset_text().set_visible(number + across >= len(trends))
         axes.xaxis.get_offset_text().set_fontsize(style.label)
     machines = dict.fromkeys(trend.machine.label for trend in trends)
-    few = len(here) - len(trends)
+    few, others = len(here) - drawable, drawable - len(trends)
     style.frame(
         figure,
         title_of(table, f"Results over time, on {'; '.join(machines)}"),
         handles=_handles(trends, style),
-        remarks=[f"{few} series with one or two results, or of text, are not drawn." if few else ""],
+        remarks=[
+            f"Not drawn: {few} series of text, or of one or two results." if few else "",
+            f"Changed ones first; not drawn: {others} more." if others else "",
+        ],
         height=0.4 + _PANEL * down,
     )
     return figure
