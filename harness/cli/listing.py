@@ -128,7 +128,7 @@ class TrainingClock:
 
 def _list_specs(specs: Iterable[Spec], width: int) -> str:
     """Return a heading and a row for each table."""
-    rows = [("table", "paper", "rows × columns", "jobs", "title")]
+    rows: list[tuple[str, ...]] = [("table", "paper", "rows × columns", "jobs", "title")]
     for spec in specs:
         cells = (cell for cell in spec.cells.values() if cell.settings or cell.references)
         needs = ", ".join(_origins(cells)) or "nothing to measure"

@@ -289,7 +289,7 @@ def _table(runs: Sequence[Result], now: datetime, width: int) -> list[str]:
     Where they do not fit, what all have is said once, the ids are cut to what tells them apart, and cells are broken.
     """
     labels = {run.machine.label for run in runs}
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("run", "age", "outcome", "job", "machine"),
         *((run.id, _age(now - run.started), _outcome(run), str(run.job), run.machine.label) for run in runs),
     ]
