@@ -119,6 +119,7 @@ class FakeLauncher(LocalLauncher):
     unknown: Mapping[str, str] = field(default_factory=dict)
     batches: list[tuple[str, ...]] = field(default_factory=list)
     inventory: Inventory = field(default_factory=Inventory)
+    announce: Callable[[str], None] = print  # it imports nothing, so there is nothing to announce
 
     def stop(self) -> None:
         pass

@@ -211,7 +211,7 @@ def test_calibrating_measures_the_missing_runs_of_each_throughput(
 ) -> None:
     mine(tmp_path)
     fake = FakeLauncher()
-    monkeypatch.setattr("harness.cli.execution.LocalLauncher", lambda: fake)
+    monkeypatch.setattr("harness.cli.execution.LocalLauncher", lambda **_: fake)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # an exclusive lock of its own
     command = ("baseline", "mine.toml", "-o", "b.json", "--calibrate", "--device", "cpu", "-q")
     ran = harness(*command, "--rounds", "4")

@@ -338,8 +338,8 @@ def test_without_a_measured_step_plan_says_how_to_get_the_hours_here(tmp_path: P
     cost, here = ran.stdout.splitlines()[-2:]
     assert cost == "training: 2 of known cost, ≈ 584 V100-hours"
     assert here == (
-        f"  how long 2 of 2 trainings would take on {machine} is not known: `harness reproduce` with the same options "
-        "and --only train-speed times their steps, about a minute each"
+        f"  how long 2 of 2 trainings would take on {machine} is not known: "
+        "`harness reproduce table8 --train --only train-speed` times their steps, about a minute each"
     )
 
 
