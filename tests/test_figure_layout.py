@@ -45,7 +45,7 @@ def measured(job: Job, number: int) -> Result:
         return result_of(job, value=3.0 * 1.3 ** (number % 30))
     result = result_of(job)
     history = [{"epoch": epoch, "top1": 90.0 - number % 40 / epoch, "loss": 3 / epoch} for epoch in range(1, 5)]
-    facts = result.facts | ({"history": history} if job.kind == "train" else {})
+    facts = {**result.facts, **({"history": history} if job.kind == "train" else {})}
     value = Measurement(unit="%", value=70.0 + number % 20, low=60.0, high=95.0)
     return replace(result, metrics=dict.fromkeys(KINDS[job.kind].metrics, value), facts=facts)
 
@@ -115,7 +115,7 @@ def assert_legible(figure: Figure) -> None:
     ]
     assert outside == []
     assert overlapping(boxes) == []
-    assert min(text.get_fontsize() for text in texts(figure)) >= 5
+    assert min(float(text.get_fontsize()) for text in texts(figure)) >= 5
     for axes in figure.axes:
         frame = axes.get_window_extent()
         assert frame.height > 0.05 * page.height
@@ -147,19 +147,20 @@ def throughputs(table: Table) -> list[str]:
 
 def drawn_points(figure: Figure, *, hollow: bool) -> int:
     lines = [line for line in marks(figure) if line.get_marker() not in ("None", "")]
-    return sum(len(line.get_xdata()) for line in lines if (line.get_markerfacecolor() == "white") is hollow)
+    return sum(
+        len(np.asarray(line.get_xdata())) for line in lines if bool(line.get_markerfacecolor() == "white") is hollow
+    )
 
 
 def assert_no_row_is_missing(figure: Figure, table: Table, chart: str) -> None:
     rows = table.spec.rows
+    remark = " ".join(figure.get_supxlabel().split())
     if chart == "runs":
-        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-        said = f"{len(throughputs(table)) - len(labels)} of {len(throughputs(table))} throughputs have no room"
-        assert len(labels) == len(throughputs(table)) or said in " ".join(figure.get_supxlabel().split())
-        assert (
-            labels
-            == [name if len(name) <= 48 else f"{name[:47].rstrip()}…" for name in throughputs(table)][: len(labels)]
-        )
+        strips = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        names = [name if len(name) <= 48 else f"{name[:47].rstrip()}…" for name in throughputs(table)]
+        assert strips == names[: len(strips)]
+        said = f"{len(names) - len(strips)} of {len(names)} throughputs have no room"
+        assert len(strips) == len(names) or said in remark
     elif chart == "points":
         pairs = [[table.cell(row.key, key) for key in table.spec.axes or ()] for row in rows]
         published = [pair for pair in pairs if all(f.published_number is not None for f in pair)]
@@ -169,13 +170,13 @@ def assert_no_row_is_missing(figure: Figure, table: Table, chart: str) -> None:
         labels = len(figure.axes[0].texts)
         every = drawn_points(figure, hollow=True) + drawn_points(figure, hollow=False)
         said = f"{every - labels} of {every} points have no label"
-        assert labels == every or said in " ".join(figure.get_supxlabel().split())
+        assert labels == every or said in remark
     elif chart == "epochs":
         cells = [f for f in table.cells.values() if "epochs" in f.cell.settings]
         assert drawn_points(figure, hollow=True) == sum(f.published_number is not None for f in cells)
         values = sum(f.number is not None for f in cells)
         said = "values are not comparable and not drawn"
-        assert drawn_points(figure, hollow=False) == values or said in " ".join(figure.get_supxlabel().split())
+        assert drawn_points(figure, hollow=False) == values or said in remark
     elif chart in TRAINED:
         trained = [
             row.label for row in rows if any(f.trainings for (key, _), f in table.cells.items() if key == row.key)

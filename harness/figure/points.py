@@ -64,10 +64,10 @@ def points_figure(table: Table, style: Style = PAPER, points: str = "both", *, p
         f"measured ({here})".removesuffix(" ()") if ours else "",
     )
     solid = points == "published"
-    source = {"color": GREY if table.spec.families else line_style(0)[0], "joined": families.keys() != {""}}
+    color = GREY if table.spec.families else line_style(0)[0]
     handles = [
         *style.family_handles(table, families, face=None if ours or solid else "white"),
-        *style.source_handles(*labels, solid=solid, **source),
+        *style.source_handles(*labels, solid=solid, color=color, joined=families.keys() != {""}),
         *filter(None, fronts),
     ]
     title = "\n".join([title_of(table), *_borrowed(table, ours)])

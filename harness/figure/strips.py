@@ -57,7 +57,7 @@ def runs_figure(table: Table, style: Style = PAPER) -> Figure:
             low, _, high = statistics.quantiles(runs.shares, n=4, method="inclusive")
             axes.barh(position, high - low, height=0.7, left=low, color=color, alpha=0.25, zorder=1)
     axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 2.5, 5, 10)))
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1))
     axes.set_xlabel(
         "throughput of each run, as a share of the mean of all\n"

@@ -129,7 +129,7 @@ class Style:
 
         On a screen its type is smaller where it would take more than a third of the height.
         """
-        for earlier in figure.legends:
+        for earlier in tuple(figure.legends):
             earlier.remove()
         size, lines = self.small, 1
         while handles:
