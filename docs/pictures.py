@@ -45,6 +45,10 @@ pre code { font: inherit }
 p, details, table, pre { margin: 0 0 16px }
 """
 
+# Whether each figure that is in view, or about to be, is drawn: a page loads its plotting library only then.
+DRAWN = """[...document.querySelectorAll(".plot")].every(
+    (plot) => plot.querySelector("svg") || plot.getBoundingClientRect().top > innerHeight + 300)"""
+
 DARK, LIGHT = MONOKAI, DEFAULT_TERMINAL_THEME
 
 
@@ -120,9 +124,12 @@ def _shoot(page: Path, path: Path, picture: Picture) -> None:
         browser = playwright.chromium.launch(executable_path=next(browsers, None))
         width, height = picture.size
         tab = browser.new_page(
-            viewport={"width": width, "height": height}, color_scheme="dark" if picture.dark else "light"
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if picture.dark else "light",
+            bypass_csp=True,  # which forbids what waiting needs
         )
         tab.goto(page.as_uri())
+        tab.wait_for_function(DRAWN)
         atomic.write(path, tab.screenshot())
         browser.close()
 
