@@ -17,6 +17,7 @@ from harness import __version__
 from harness.cleaning import printable
 from harness.cli import cluster, doctor, gate, listing, options, report, reproduce, runs
 from harness.cli.console import ExitCode, check_output, open_streams, print_error
+from harness.cli.why import why
 from harness.errors import HarnessError, did_you_mean
 from harness.machine.user import ensure_user_name
 
@@ -75,6 +76,7 @@ for command in (
     *(gate.check, gate.baseline, runs.compare, runs.runs, cluster.status, cluster.cancel),
 ):
     cli.add_command(command)
+cli.add_command(why)
 
 
 def main() -> NoReturn:
