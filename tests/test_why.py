@@ -278,6 +278,11 @@ def test_what_cannot_be_read_is_one_sentence_with_a_remedy(argument: str, messag
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_is_typed_behind_a_flag_is_not_its_value() -> None:
+    found = why(TORCHRUN + "--ThreeAugment top1=78.8")
+    assert (found.top1, found.unknown) == (78.8, ("threeaugment=True",))
+
+
 def test_an_unknown_recipe_is_corrected(tmp_path: Path) -> None:
     done = run_harness(tmp_path, "why", "mixup=0", "--recipe", "deit-bb")
     assert done.stderr == "error: unknown recipe 'deit-bb'; did you mean 'deit-b'?\n"

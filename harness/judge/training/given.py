@@ -38,6 +38,10 @@ KINDS = (
     "pairs as batch_size=480"
 )
 
+# How an accuracy is called, and what else may be typed behind a command.
+_ACCURACIES = ("top1", "acc1", "acc", "accuracy", "max_accuracy", "test_acc1")
+_TYPED = (*_ACCURACIES, "epoch", "world_size")
+
 # Options that take no value.
 _FLAGS = ("amp", "model_ema", "repeated_aug", "unscale_lr", "no_aug", "channels_last", "train_mode", "use_env")
 
@@ -179,7 +183,7 @@ def _printed(text: str) -> dict[str, Any]:
 def _settings(options: Mapping[str, Value], read: str, **more: Any) -> GivenTraining:  # noqa: ANN401 -- fields
     """Return options under their plain names, with the accuracy taken out that may be among them."""
     plain = {re.sub(r"\W", "_", name).lower(): value for name, value in options.items()}
-    names = [name for name in ("top1", "acc1", "acc", "accuracy", "max_accuracy", "test_acc1") if name in plain]
+    names = [name for name in _ACCURACIES if name in plain]
     top1 = next((number for name in names if (number := number_of(plain[name])) is not None), None)
     if top1 is not None:
         plain = {name: value for name, value in plain.items() if name not in names}
@@ -285,7 +289,7 @@ def _parse_command(words: Sequence[str], place: str) -> GivenTraining:
                 name = ""
             elif name:
                 options[name.removeprefix("no_")] = not name.startswith("no_")
-        elif pair and pair[1].islower() and (not name or options.get(name) is not True):  # typed behind it
+        elif pair and (pair[1] in _TYPED or (pair[1].islower() and options.get(name) is not True)):
             options[pair[1]] = value_of(pair[2])
         elif name:
             before = options.get(name)

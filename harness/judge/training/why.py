@@ -360,13 +360,13 @@ def _add_batch_and_rate(case: _Case, rest: float) -> None:
         scaled = base * (reached if accumulates else published) / unit if unit else base
         how_to = f"accumulate {times} steps ({reached} images)" if accumulates else f"have {published:g} images a step"
         follows = rate is None or math.isclose(rate, rule, rel_tol=0.02)
-        how = "scaled by the rule" if follows else "not scaled by the rule"
+        how = f"scaled by the rule, but was tuned for {published:g}" if follows else "not scaled for it"
         case.causes.append(
             Cause(
                 key="batch_size",
                 theirs=str(batch),
                 recipe=f"{published:g}, repeats counted" if settings["repeated_aug"] else f"{published:g}",
-                effect=f"not published; the rate is {how}, which keeps the step, not what was tuned for {published:g}",
+                effect=f"not published; the rate is {how}",
                 source=f"{case.recipe.cite}; the authors: {said} images on a GPU, {source.partition('; ')[2]}",
                 advice=f"{how_to} at a peak rate of {scaled:.3g}",
                 likely=_likely("batch_size", rest),
