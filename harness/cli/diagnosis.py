@@ -39,7 +39,11 @@ def _bold(lines: list[str], *, color: bool) -> list[str]:
 def headline(diagnosis: Diagnosis) -> str:
     """Return how far the training is below the published accuracy, and how many differences there are."""
     title, count = diagnosis.recipe.title, len(diagnosis.causes)
-    found = "no difference found" if not count else f"{count} possible cause{'s' if count > 1 else ''}, likeliest first"
+    found = (
+        ("no difference found", "one possible cause")[count]
+        if count < 2
+        else f"{count} possible causes, likeliest first"
+    )
     if diagnosis.top1 is None:
         return f"{title}: {found}"
     reached = f"{title}: {diagnosis.top1:.2f} % top-1"

@@ -42,6 +42,9 @@ KINDS = (
 _ACCURACIES = ("top1", "acc1", "acc", "accuracy", "max_accuracy", "test_acc1")
 _TYPED = (*_ACCURACIES, "epoch", "world_size")
 
+# Options that argparse accepts shortened.
+_SHORT = {"b": "batch_size", "batch": "batch_size", "node": "nodes"}
+
 # Options that take no value.
 _FLAGS = ("amp", "model_ema", "repeated_aug", "unscale_lr", "no_aug", "channels_last", "train_mode", "use_env")
 
@@ -120,8 +123,10 @@ def read_given(arguments: Sequence[str], logs: Iterable[Path] = ()) -> GivenTrai
         else:
             words.append(argument)
     parts = [_parse(_read(path), str(path)) for path in files]
-    if words:
-        text = words[0] if len(words) == 1 else shlex.join(words)
+    # Words of a command belong together; else a text in quotation marks is one thing, and pairs around it another.
+    texts = [] if any(word.startswith("-") for word in words) else [word for word in words if re.search(r"\s", word)]
+    rest = [word for word in words if word not in texts]
+    for text in (*texts, *([rest[0] if len(rest) == 1 else shlex.join(rest)] if rest else [])):
         if not re.search(r"[\s=(]", text):
             raise HarnessError(f"'{abridged(text)}': there is no such file; name one, or type {KINDS}")
         parts.append(_parse(text, "the command line"))
@@ -167,9 +172,7 @@ def _parse(text: str, place: str) -> GivenTraining:
         return _parse_command(words, place)
     if words and all(_PAIR.fullmatch(word) for word in words):
         pairs = {name: value_of(value) for name, value in (_PAIR.fullmatch(word).groups() for word in words)}  # type: ignore[union-attr]
-        return _settings(
-            pairs, f"{place}: pairs", launched=any(name in pairs for name in ("batch_size", "batch-size", "b"))
-        )
+        return _settings(pairs, f"{place}: pairs", launched=not {"batch_size", "batch-size", *_SHORT}.isdisjoint(pairs))
     return _parse_yaml(text, place)
 
 
@@ -182,7 +185,8 @@ def _printed(text: str) -> dict[str, Any]:
 
 def _settings(options: Mapping[str, Value], read: str, **more: Any) -> GivenTraining:  # noqa: ANN401 -- fields
     """Return options under their plain names, with the accuracy taken out that may be among them."""
-    plain = {re.sub(r"\W", "_", name).lower(): value for name, value in options.items()}
+    lower = ((re.sub(r"\W", "_", name).lower(), value) for name, value in options.items())
+    plain = {_SHORT.get(name, name): value for name, value in lower}
     names = [name for name in _ACCURACIES if name in plain]
     top1 = next((number for name in names if (number := number_of(plain[name])) is not None), None)
     if top1 is not None:
@@ -283,7 +287,7 @@ def _parse_command(words: Sequence[str], place: str) -> GivenTraining:
             options |= {"ngpus": 8, "nodes": 2} if file == "run_with_submitit.py" else {}
             name = "nproc_per_node" if file == "distributed_train.sh" else ""
         elif word.startswith("-") and not _NUMBER.fullmatch(word):
-            name = {"-b": "batch_size", "-j": "workers"}.get(word, word.lstrip("-").replace("-", "_"))
+            name = word.lstrip("-").replace("-", "_")
             if pair:
                 options[pair[1]] = value_of(pair[2])
                 name = ""

@@ -22,7 +22,7 @@ _ACCUMULATION = ("grad_accum_steps", "accum_iter", "accum_steps", "accumulation"
 
 # Options that are read together with others, and those that change no accuracy at what every log has.
 _READ = re.compile(
-    r"batch_size|b|world_size|nproc_per_node|(n|num_|n_)?gpus|n?nodes|lr|learning_rate|lr_b\w+|unscale_lr|aa|(no_)?aug|"
+    r"batch_size|world_size|nproc_per_node|(n|num_|n_)?gpus|n?nodes|lr|learning_rate|lr_b\w+|unscale_lr|aa|(no_)?aug|"
     r"aug_repeats|scale|model_ema|distillation(_type)?|amp(_dtype)?|train_mode|epoch|" + "|".join(_ACCUMULATION)
 )
 _WITHOUT_EFFECT = re.compile(
@@ -31,7 +31,7 @@ _WITHOUT_EFFECT = re.compile(
     r"aug_splits|split|sync|bn|save|tta|recovery|experiment|train_|cutmix_minmax|mixup_(mode|off)|start|warmup_prefix|"
     r"epoch_|drop_(block|connect)|layer_decay|opt_|clip_mode|sched_|(num_)?workers|no_prefetch|prefetch|color_jitter_|fuser|"
     r"seed|device|gpu|rank|backend|comment|partition|timeout|inat|fast_norm|hub|vflip|ratio|mean|std|pretrained|finetune)\w*"
-    r"|env|gp|m|module|config|attn_only|src|cosub"
+    r"|env|gp|j|m|module|config|attn_only|src|cosub"
 )
 
 
@@ -100,7 +100,7 @@ def their_settings(given: GivenTraining) -> TheirSettings:
     for name, value in options.items():
         if name in _SAME:
             _take(theirs, name, _SAME[name], value)
-        elif not _READ.fullmatch(name) and not _WITHOUT_EFFECT.fullmatch(name):
+        elif value not in (None, False) and not _READ.fullmatch(name) and not _WITHOUT_EFFECT.fullmatch(name):
             theirs.unknown.append(f"{name}={_shown(value)}")
     _take_augmentation(theirs, options)
     _take_others(theirs, options, given.script)
@@ -172,7 +172,7 @@ def _take_others(theirs: TheirSettings, options: Mapping[str, Value], script: st
         theirs.names["distillation"] = "distillation_type"
     if options.get("amp") is not None and script == "timm":
         theirs.values["precision"] = str(options.get("amp_dtype") or "float16") if options["amp"] else "float32"
-        theirs.names["precision"] = "amp"
+        theirs.names["precision"] = "amp_dtype"
     if isinstance(options.get("train_mode"), bool):
         theirs.values["eval_mode"], theirs.names["eval_mode"] = not options["train_mode"], "train_mode"
     if (epoch := number_of(options.get("epoch"))) is not None and 0 < epoch < 10**6:
@@ -186,7 +186,7 @@ def _count(options: Mapping[str, Value], *names: str) -> int | None:
 
 
 def _batch_of(options: Mapping[str, Value], given: GivenTraining, theirs: TheirSettings) -> BatchSize | None:
-    per_device = _count(options, "batch_size", "b")
+    per_device = _count(options, "batch_size")
     accumulation = _count(options, *_ACCUMULATION) or 1
     devices = _count(options, "world_size", "num_gpus", "gpus", "n_gpus")
     on_node = _count(options, "nproc_per_node", "ngpus")

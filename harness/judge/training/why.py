@@ -20,6 +20,7 @@ from harness.specs.kinds import RECIPE
 from harness.specs.recipe import Recipe, Recipes
 
 STATEMENTS = "author-statements"
+DEFAULT = "deit-b"
 
 # Two runs, ours and the published one, each vary: a gap of twice the noise between runs is no sign of a mistake.
 _NOISE_TIMES = 2
@@ -161,16 +162,20 @@ def _last_top1(given: GivenTraining) -> float | None:
 
 
 def _recipe_for(theirs: TheirSettings, recipes: Recipes) -> str:
-    """Return the recipe that trains their model at their size; the first one without either."""
-    model, res = theirs.values.get("model"), theirs.values.get("res", 224)
+    """Return the recipe that trains their model at their size; without a model, or such a recipe, that of DeiT-B."""
+    model = str(theirs.values.get("model", ""))
+    res = theirs.values.get("res") or (float(size[0]) if (size := re.search(r"(?<=_)\d{3}$", model)) else 224)
     loaded = [recipes.find(name) for name in recipes.names]
-    fitting = [r for r in loaded if model and _plain(r.settings.get("model")) == model]
+    fitting = [recipe for recipe in loaded if model and _equal(model, recipe.settings.get("model", ""))]
+    if model and not fitting:
+        theirs.notes.append(f"no recipe trains {model}; --recipe names the one to compare with instead of {DEFAULT}")
     fitting.sort(key=lambda r: (r.settings.get("res") != res, r.settings.get("data") != "imagenet", len(r.lineage)))
-    return fitting[0].name if fitting else "deit-b"
+    return fitting[0].name if fitting else DEFAULT
 
 
-def _plain(value: object) -> object:
-    return value.partition(".")[0].lower() if isinstance(value, str) and "/" not in value else value
+def _plain(value: str) -> str:
+    """Return a model's name without its tag and size: 384 pixels are the same model."""
+    return re.sub(r"_\d{3}$", "", value.partition(".")[0].lower()) if "/" not in value else value
 
 
 def _published(specs: Sequence[Spec], recipe: Recipe) -> tuple[float | None, str]:
