@@ -114,6 +114,7 @@ def test_two_changes_that_a_row_makes_together_are_one_cause() -> None:
 def test_a_change_part_of_the_way_costs_at_most_what_the_row_does() -> None:
     (found,) = why("mixup=0.2").causes
     assert (found.points, found.effect) == (None, "at most −3.1 points")
+    assert keys(why("mixup=0.7", "cutmix=0"))[0] == "cutmix"
 
 
 def test_a_row_that_failed_is_named_and_no_points_are_made_of_it() -> None:

@@ -274,7 +274,7 @@ def _published_cause(case: _Case, effect: _Effect, how: str) -> Cause:
     points = -effect.points if how == "reverse" else effect.points
     kind = {"part": "at most ", "more": "at least "}.get(how, "")
     words = f"{kind}{points:+.1f} points".replace("-", "−")
-    likely = -points
+    likely = -points / 2 if how == "part" else -points
     if effect.failed:
         words = "the training of that row failed"
         # One that reached more than the failed training did not fail as that one did.
