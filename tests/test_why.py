@@ -65,9 +65,9 @@ THREADS = [
     # augmentation is needed.
     (95, [f"model={S}", "batch_size=384", "world_size=8"], "batch_size"),
     (95, [f"model={S}", "repeated_aug=false"], "repeated_aug"),
-    # Fewer than 512 images: the rate has to be scaled.
+    # Fewer than 512 images, and no answer: by the paper, the rate has to be scaled.
     (205, [f"model={B}", "batch_size=256", "world_size=1", "lr=1e-3", "unscale_lr=true"], "learning_rate"),
-    # The size is that of each GPU, which makes 1024; after 250 of 300 epochs the training is not over.
+    # No answer either: the size is that of each GPU, which makes 1024, but after 250 of 300 epochs it is not over.
     (220, [on(8, TI, "128"), "top1=62.5", "epoch=250"], "the training is not over"),
     # As for the small models, on four GPUs.  No maintainer answered; its author came to 64 images on each of 16 GPUs.
     (233, [on(4, B, "256"), "top1=78.9"], "images on a device"),
