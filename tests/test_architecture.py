@@ -142,6 +142,7 @@ finally:
         ["reproduce", "--help"],
         ["reproduce", "tabel5"],
         ["reproduce", "table5", "--batch", "none"],
+        ["why", "batch_size=60", "world_size=8"],
     ],
     ids=" ".join,
 )
