@@ -122,8 +122,11 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
             axes.plot([statistics.median(right)] * 2, ends, color=color, linewidth=3 * style.line, alpha=0.35, zorder=1)
         if positions and positions[0]:
             axes.axhline(positions[0] - 0.5, color=GREY, linewidth=0.5)
+    values = [f"×{number(ratio, None, significant=3)}" for ratio, _, _ in ratios]
+    texts = [(strip.label, value) for strip, value in zip(strips, values, strict=True)]
+    beside = _beside(figure, texts, style)
     low, high = axes.get_xlim()
-    log_ticks(axes.xaxis, low, high, "×{:g}")
+    log_ticks(axes.xaxis, low, high, "×{:g}", share=1 - beside / figure.get_figwidth())
     if low / 2 <= 1 <= high * 2:  # else a line at 1 would squeeze everything else together
         axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
     machines = dict.fromkeys(strip.filled.cell.column.machine for strip in strips if strip.filled.cell.column.machine)
@@ -132,8 +135,6 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
     kind = "median of the family" if table.spec.families else "median"
     median = Line2D([], [], color=GREY, linewidth=3 * style.line, alpha=0.35, label=kind)
     hollow = style.marker_handle("published value known to be wrong", GREY, "o", face="white")
-    values = [f"×{number(ratio, None, significant=3)}" for ratio, _, _ in ratios]
-    texts = [(strip.label, value) for strip, value in zip(strips, values, strict=True)]
     left_out = len(measured) - len(comparable)
     height = style.frame(
         figure,
@@ -150,7 +151,7 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
             _without_room(len(comparable) - len(strips), len(comparable)),
         ],
         height=_LABELS + STRIP_HEIGHT * len(strips),
-        beside=_beside(figure, texts, style),
+        beside=beside,
     )
     _label(axes, texts, style, height)
     return figure

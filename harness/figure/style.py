@@ -237,9 +237,9 @@ def short(text: str, most: int = 48) -> str:
     return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
 
 
-def log_ticks(axis: Axis, low: float, high: float, form: str = "{:g}") -> None:
-    """Set the ticks of a logarithmic axis over these values, as many as their labels have room for."""
-    decades = log10(high / low)
+def log_ticks(axis: Axis, low: float, high: float, form: str = "{:g}", share: float = 0.8) -> None:
+    """Set the ticks of a logarithmic axis over these values, as many as have room on its share of the figure."""
+    decades = log10(high / low) * 0.8 / share
     steps = (1, 1.5, 2, 2.5, 3, 4, 5, 7) if decades < 0.9 else (1, 2, 5) if decades < 4 else (1,)
     axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=50 if decades < 8 else 8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))
