@@ -12,6 +12,7 @@ import torch
 from harness.jobs.speed.batch_size import Probe, largest_batch
 from harness.jobs.speed.device import MemoryLimit, Timings
 from harness.jobs.speed.throughput import TimedBatch, probe_batch, time_batch
+from harness.jobs.too_large import too_large
 from harness.machine.monitor import Monitor, Sample, Window
 from harness.plan.job import Job
 from harness.run.messages import Progress
@@ -89,8 +90,8 @@ class FakeGpu:
         self.calls.append("empty_cache")
         self.allocated = self.peak = 0
 
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        return isinstance(error, torch.cuda.OutOfMemoryError)
+    def too_large(self, error: BaseException) -> str:
+        return too_large(error)
 
 
 def search(gpu: FakeGpu) -> list[Probe]:
@@ -109,6 +110,33 @@ def test_a_probe_that_failed_leaves_nothing_behind_for_the_next() -> None:
     gpu = FakeGpu()
     assert probe_batch(gpu.make_step, 500, gpu).outcome == "out of memory"
     assert probe_batch(gpu.make_step, 128, gpu).outcome == "fits"
+
+
+@dataclass
+class AnotherLimit(FakeGpu):
+    """A GPU on which more than 100 images fail with an error of its own."""
+
+    says: str = ""
+
+    def run(self) -> None:
+        if self.batch > 100:
+            raise RuntimeError(self.says)
+        super().run()
+
+
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [
+        ("Triton Error [CUDA]: out of memory", "out of memory"),
+        ("GET was unable to find an engine to execute this computation", "out of memory for any algorithm of cuDNN"),
+        ("Expected canUse32BitIndexMath(input) to be true, but got false.", "too many elements for 32-bit indices"),
+    ],
+)
+def test_whatever_a_batch_is_too_large_for_the_search_goes_below_it_and_keeps_the_reason(
+    says: str, outcome: str
+) -> None:
+    probes = {probe.batch: probe.outcome for probe in search(AnotherLimit(says=says))}
+    assert (probes[100], probes[101]) == ("fits", outcome)
 
 
 def test_every_probe_keeps_its_memory_and_time() -> None:

@@ -223,9 +223,9 @@ class EvaluationPass:
         An unreadable image has no prediction.
         """
         job = model.evaluation.job
-        with outcome.timed("to device and normalise"):
-            images = device_batch.images(model.evaluation.view, str(job["norm"]))
         try:
+            with outcome.timed("to device and normalise"):
+                images = device_batch.images(model.evaluation.view, str(job["norm"]))
             with outcome.timed("forward"):
                 heads = model.predictor.predict(images)
         except (JobError, RuntimeError) as error:

@@ -19,8 +19,9 @@ MAX_EXTRAPOLATIONS = 8  # after so many probes extrapolation creeps, and bisecti
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One batch size that was tried: `outcome` is `fits`, `out of memory` or, where memory did not matter, `timed`.
+    """One batch size that was tried.
 
+    `outcome` is `fits`, `out of memory` or what else it was too large for, or, where memory did not matter, `timed`.
     Memory is the peak in bytes: allocated to tensors, and reserved from the device for them.
     """
 

@@ -15,18 +15,9 @@ import torch
 from harness.errors import JobError
 from harness.jobs.speed.allocator import ResourceUsage, release_freed_memory, retain_freed_memory
 from harness.jobs.speed.reference_workload import ReferenceWorkload
+from harness.jobs.too_large import OUT_OF_MEMORY, too_large
 from harness.machine import GIB, CpuClock, gpus, usable_cores
 from harness.machine.monitor import Monitor, monitor_gpu
-
-# How libraries that torch calls report out of memory; torch's own CUDA allocator has a class for it.
-_OUT_OF_MEMORY = (
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator: can't allocate memory",
-    "std::bad_alloc",
-)
 
 # Share of CPU time spent in the kernel: with allocator retention it is next to none.
 MOST_SYSTEM_SHARE = 0.05
@@ -55,13 +46,6 @@ class MemoryLimit:
     available: int | None
     facts: dict[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-def is_out_of_memory_error(error: BaseException) -> bool:
-    """Whether an error means out of memory, and nothing else."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY)
 
 
 class Device(Protocol):
@@ -93,9 +77,9 @@ class Device(Protocol):
     def empty_cache(self) -> None:
         """Free what earlier steps left behind and reset the peak."""
 
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an error means out of memory, and nothing else."""
-        return is_out_of_memory_error(error)
+    def too_large(self, error: BaseException) -> str:
+        """Return what a batch is too large for; empty if the error says something else."""
+        return too_large(error)
 
 
 class Cpu(Device):
@@ -192,9 +176,11 @@ class Cpu(Device):
         except OSError:
             return
 
-    def is_out_of_memory(self, error: BaseException) -> bool:
+    def too_large(self, error: BaseException) -> str:
         """As everywhere; under a limit oneDNN may also fail to get its scratch memory, with a message of its own."""
-        return is_out_of_memory_error(error) or (self._limited and "could not create a primitive" in str(error))
+        if self._limited and "could not create a primitive" in str(error):
+            return OUT_OF_MEMORY
+        return too_large(error)
 
 
 def thread_warnings(threads: int, cores: int, used: float) -> list[str]:

@@ -50,8 +50,8 @@ def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -
     if batch == "largest" or (batch == "auto" and device != "cpu"):
         return summarise(_time_largest_batch(job, report, device, threads))
     timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch))
-    if timed is None:
-        raise JobError(f"out of memory at batch {batch}")
+    if isinstance(timed, str):
+        raise JobError(f"{timed} at batch {batch}")
     return summarise(timed)
 
 
@@ -86,10 +86,10 @@ def _time_largest_batch(job: Job, report: Report, device: str, threads: int) -> 
     probes = run_in_fresh_process(_search, job, report, device, threads)
     batch = max((probe.batch for probe in probes if probe.outcome == "fits"), default=0)
     if not batch:
-        raise JobError(f"out of memory at batch 1 under {job['memory']}; give more with --memory")
+        raise JobError(f"{probes[0].outcome} at batch 1 under {job['memory']}; give more with --memory")
     for steps_down in range(min(MAX_STEPS_DOWN + 1, batch)):
         timed = run_in_fresh_process(_measure, job, report, device, threads, batch - steps_down)
-        if timed is not None:
+        if not isinstance(timed, str):
             warning = saturation_warning(probes)
             return replace(
                 timed,
@@ -115,7 +115,7 @@ def _search(job: Job, report: Report, device: str, threads: int) -> list[Probe]:
 
 
 def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, device: Device) -> Probe:
-    """Try one batch; only out of memory counts as too large, any other error propagates."""
+    """Try one batch; an error that does not say that it is too large propagates."""
     device.empty_cache()
     seconds, outcome = 0.0, "fits"
     try:
@@ -123,16 +123,19 @@ def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, de
         # Twice: during a second iteration the first one's output may still be allocated.
         for _ in range(2):
             seconds = device.time_step(step)
-    except (RuntimeError, MemoryError) as error:
-        if not device.is_out_of_memory(error):
+    except Exception as error:
+        outcome = device.too_large(error)
+        if not outcome:
             raise
-        outcome = "out of memory"
     allocated, reserved = device.peak_memory()
     return Probe(batch=batch, outcome=outcome, seconds=seconds, allocated=allocated, reserved=reserved)
 
 
-def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | None:
-    """Build, check, warm up, time; None if out of memory.  A batch of None is chosen where throughput saturates."""
+def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | str:
+    """Build, check, warm up, time; a text if the batch is too large, which says for what.
+
+    A batch of None is chosen where throughput saturates.
+    """
     report(Progress(job=job, phase="building"))
     with open_device(device, threads, as_script=flags_of(job).as_script) as opened:
         set_flags(flags_of(job))
@@ -141,10 +144,11 @@ def _measure(job: Job, report: Report, device: str, threads: int, batch: int | N
         try:
             workload.check_output()
             timed = time_batch(opened, workload, job, report, batch)
-        except (RuntimeError, MemoryError) as error:
-            if batch is None or not opened.is_out_of_memory(error):
+        except Exception as error:
+            reason = opened.too_large(error)
+            if batch is None or not reason:
                 raise
-            return None
+            return reason
     return replace(
         timed,
         facts={"flags": workload.flags.facts, **limit.facts, **timed.facts},

@@ -11,7 +11,7 @@ from torch import nn
 from harness.errors import JobError
 from harness.jobs import models
 from harness.jobs.precision import Precision
-from harness.jobs.speed.device import is_out_of_memory_error
+from harness.jobs.too_large import too_large
 from harness.plan.job import Job
 from harness.specs.kinds import SCRIPT
 
@@ -136,7 +136,7 @@ class Workload:
         try:
             step()
         except Exception as error:
-            if is_out_of_memory_error(error):
+            if too_large(error):
                 raise  # the batch is too large, which says nothing about the compiler
             reason = " ".join(str(error).split())[:200]
             return self.make_step(batch), f"not compiled: {type(error).__name__}: {reason}"

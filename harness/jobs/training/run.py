@@ -22,6 +22,7 @@ from harness.jobs.data.images import Images, image_facts
 from harness.jobs.data.loading import LIMITS
 from harness.jobs.data.open import open_images
 from harness.jobs.precision import PRECISIONS
+from harness.jobs.too_large import too_large
 from harness.jobs.training.checkpoint import Checkpoints, TrainingState
 from harness.jobs.training.data import build_erasing, build_mixing
 from harness.jobs.training.distributed import World
@@ -71,7 +72,17 @@ def train_in_process(job: Job, *, context: ProcessContext, world: World, path: P
         trainer = assemble_trainer(
             job, images, tests, context=context, world=world, report=report, stop_requested=stop_requested
         )
-        state = trainer.run()
+        try:
+            state = trainer.run()
+        except (RuntimeError, MemoryError) as error:
+            reason = too_large(error)
+            if not reason:
+                raise
+            share = trainer.hyper.batch_size // world.size
+            message = (
+                f"{reason} with {share} images at once; give more devices, or --set batch_size=N for a smaller one"
+            )
+            raise JobError(message) from error
     digest = _save_weights(trainer, path) if world.leads else ""
     world.wait()
     return _facts(trainer, state, digest)
