@@ -24,6 +24,7 @@ from harness.jobs.fresh import error_message, exit_with_parent
 from harness.jobs.speed import peaks, throughput, train_speed
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
+from harness.machine import pin_gpus
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Progress, Report, Saved
 from harness.store import predictions
@@ -88,8 +89,7 @@ QUESTIONS: Mapping[str, Callable[..., object]] = {
 def run_batch(batch: Batch, pipe: Connection) -> None:
     """Run the jobs one after the other and save their results; a failing job fails alone."""
     _start_child()
-    # NVML counts GPUs in the order of their bus; CUDA would count them by speed.
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    pin_gpus()
     store = Store(batch.runs)
     _redirect_output(str(store.log))
     # Files without a result are left alone while it may follow.
@@ -128,6 +128,7 @@ def check_dataset(inputs: Inputs, data: str, pipe: Connection) -> None:
 
 def join_training(folder: Path, count: int) -> None:
     """Take part in a training that another node leads."""
+    pin_gpus()
     follow(folder, count)
 
 
