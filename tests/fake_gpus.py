@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "fake_cuda"
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
+TIMEOUT = 600  # seconds, on a machine that has much else to do
+
 needs_compiler = pytest.mark.skipif(
     COMPILER is None or sys.platform != "linux", reason="needs a C compiler and Linux for the fake NVML"
 )
@@ -54,7 +56,7 @@ class Ran:
         return found
 
 
-def run_python(folder: Path, *arguments: str, timeout: float = 240, **settings: str) -> Ran:
+def run_python(folder: Path, *arguments: str, **settings: str) -> Ran:
     """Run Python in a folder with fake GPUs; `settings` are those of the fake, as `FAKE_GPUS="2"`."""
     log = folder / "fake.log"
     log.unlink(missing_ok=True)
@@ -77,7 +79,7 @@ def run_python(folder: Path, *arguments: str, timeout: float = 240, **settings: 
         capture_output=True,
         text=True,
         check=False,
-        timeout=timeout,
+        timeout=TIMEOUT,
     )
     text = log.read_text(encoding="utf-8") if log.exists() else ""
     return Ran(code=ran.returncode, out=ran.stdout, error=ran.stderr, log=text)

@@ -108,6 +108,13 @@ class Monitor:
         """Record the processes that appeared with our own context, which was just created."""
         self._ours = frozenset(self.processes() or ()) - frozenset(self._before or ())
 
+    def memory_used(self) -> int | None:
+        """Return the bytes of the GPU that are taken, by whomever; None where that is not reported."""
+        try:
+            return int(self._api.nvmlDeviceGetMemoryInfo(self._handle).used)
+        except self._api.NVMLError:
+            return None
+
     def start(self) -> None:
         """Start sampling."""
         self._samples, self._missing = [], {}

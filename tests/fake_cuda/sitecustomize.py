@@ -53,12 +53,17 @@ class State:
     synced = time.perf_counter()
 
 
-def touch(device=None):
-    """Use a device, as everything does that needs its context."""
+def initialise():
+    """Initialise CUDA in this process, which makes no context yet."""
     if State.owner not in (None, os.getpid()):
         say("BAD FORK")
         raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
     State.owner = os.getpid()
+
+
+def touch(device=None):
+    """Use a device, as everything does that needs its context."""
+    initialise()
     index = State.current if device is None else device
     if index >= len(uuids()):
         raise RuntimeError("CUDA error: invalid device ordinal")
@@ -115,7 +120,8 @@ def play(torch):
         State.peak = State.held
 
     def properties(device=None):
-        index = touch(index_of(device))
+        initialise()
+        index = State.current if index_of(device) is None else index_of(device)
         major, minor = divmod(int(os.environ.get("FAKE_SM", "90").split(";")[0]), 10)
         fields = {"name": "fake", "major": major, "minor": minor, "total_memory": TOTAL}
         return type("Properties", (), {**fields, "uuid": uuids()[index].removeprefix("GPU-")})
@@ -196,7 +202,7 @@ def play(torch):
         def __init__(self, device_type, dtype=None, enabled=True, cache_enabled=None):  # noqa: FBT002 -- torch's own
             if device_type == "cuda":
                 touch()
-                say("autocast", dtype)
+            say("autocast", dtype)
             super().__init__("cpu" if device_type == "cuda" else device_type, dtype, enabled, cache_enabled)
 
     torch.autocast = torch.amp.autocast = Autocast
@@ -209,7 +215,7 @@ def play(torch):
     real_version = torch.backends.cudnn.version
 
     def version():
-        State.owner = State.owner or os.getpid()  # it initialises CUDA, without a context
+        initialise()
         return real_version()
 
     torch.backends.cudnn.version = version

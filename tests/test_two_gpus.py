@@ -1,0 +1,51 @@
+"""Whole commands on fake GPUs: which cards they use, what they leave, and that nothing is forked after CUDA."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.fake_gpus import Ran, needs_compiler, run_python
+
+pytestmark = needs_compiler
+
+# Measures throughputs as a worker does, one after the other.
+MEASURE = """
+import json, sys
+from harness.jobs.speed.throughput import measure_throughput
+from harness.machine import pin_gpus
+from harness.plan.job import Job
+pin_gpus()
+for device, settings in json.loads(sys.argv[1]):
+    job = Job.of("throughput", {"model": "resnet18", "res": 32, "repeats": 3, "batch": "auto", **settings})
+    metrics, facts, warnings = measure_throughput(job, lambda _: None, device=device, threads=0)
+    print(json.dumps([facts, list(warnings)]))
+"""
+
+PAPER = {"protocol": "paper", "memory": "2GiB"}
+
+
+def measured(folder: Path, *jobs: tuple[str, dict[str, str]], **settings: str) -> tuple[Ran, list[Any]]:
+    ran = run_python(folder, "-c", MEASURE, json.dumps(jobs), **settings)
+    assert ran.code == 0, ran.error
+    return ran, [json.loads(line) for line in ran.out.splitlines()]
+
+
+def test_the_end_of_the_memory_is_found_however_it_is_told_and_what_others_hold_is_not_our_context(
+    tmp_path: Path,
+) -> None:
+    held = {"FAKE_GPUS": "2", "FAKE_OTHERS": str(70 * 2**30), "FAKE_OOM": "Triton Error [CUDA]: out of memory"}
+    large = {"protocol": "paper", "memory": "16GiB"}
+    ran, [(small, calm), (full, warned)] = measured(tmp_path, ("cuda:1", PAPER), ("cuda:1", large), **held)
+    # An image takes 100 MiB, the context 520 of 2,048.
+    assert small["batch"] == 15
+    assert {probe["outcome"] for probe in small["probes"]} == {"fits", "out of memory"}
+    assert (small["context"], small["held_by_others"]) == (520 * 2**20, 70 * 2**30)
+    assert not any("other processes hold" in text for text in calm)
+    # Of 85.03 GB others hold 75.16, and our context 0.55.
+    assert full["batch"] == 88
+    assert any(
+        text
+        == "other processes hold 70.0 GiB of the GPU and leave 8.7, which bounds the batch: measure when it is idle"
+        for text in warned
+    )
+    assert ran.cards == {"b"}
