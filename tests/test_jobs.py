@@ -336,6 +336,25 @@ def test_a_compiled_model_for_which_a_batch_is_too_large_is_not_uncompiled(
         modern_workload().make_compiled_step(2)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "model", "res", "most"),
+    [
+        # Per image the largest tensor is the hidden layer of the MLP: 197 tokens by 4 × 192.
+        ("paper", "deit_tiny_patch16_224", 224, (2**31 - 2) // (197 * 4 * 192)),
+        ("modern", "deit_tiny_patch16_224", 224, (2**31 - 2) // (197 * 4 * 192)),
+        # The first convolution: 64 channels of 32 by 32.
+        ("paper", "resnet18", 64, (2**31 - 2) // (64 * 32 * 32)),
+        # Of 16 by 16, which would be 131,071 images.
+        ("paper", "resnet18", 32, 65_535),
+    ],
+)
+def test_no_batch_has_more_elements_than_32_bits_count_nor_more_images_than_16(
+    protocol: str, model: str, res: int, most: int
+) -> None:
+    set_flags(PROTOCOLS[protocol])
+    assert Workload(throughput_job(protocol=protocol, model=model, res=res), "cpu").most_images() == most
+
+
 def test_the_batch_of_a_cpu_is_the_saturation_batch_size() -> None:
     metrics, facts, _ = throughput.measure_throughput(throughput_job(batch="auto"), silent, device="cpu", threads=1)
     tried = [probe["batch"] for probe in facts["probes"]]

@@ -30,6 +30,21 @@ def measured(folder: Path, *jobs: tuple[str, dict[str, str]], **settings: str) -
     return ran, [json.loads(line) for line in ran.out.splitlines()]
 
 
+def test_modern_takes_the_saturation_batch_size_and_cudnn_searches_only_for_what_is_timed(tmp_path: Path) -> None:
+    job = ("cuda:0", {"protocol": "modern", "memory": "all"})
+    ran, [(facts, _)] = measured(tmp_path, job, FAKE_IMAGE_MIB="20000")
+    # Of 80 GB, 4 images take 80,000 MiB and 8 do not fit.
+    assert facts["batch"] in (1, 2, 4)
+    assert {probe["outcome"] for probe in facts["probes"]} <= {"timed", "too large"}
+    assert facts["flags"]["cudnn_benchmark"] is True
+    tried = [line.partition(" ")[2] for line in ran.log.splitlines() if " images " in line]
+    timed = f"images {facts['batch']} search by cuDNN True"
+    assert tried[-1] == timed
+    assert {line for line in tried if line.endswith("True")} == {timed}
+    assert "BAD FORK" not in ran.log
+    assert ran.cards == {"a"}
+
+
 def test_the_end_of_the_memory_is_found_however_it_is_told_and_what_others_hold_is_not_our_context(
     tmp_path: Path,
 ) -> None:

@@ -1,6 +1,6 @@
 """Images a second of a model: find the batch, confirm it, warm up, time the iterations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Protocol
@@ -43,12 +43,13 @@ class TimedBatch:
 def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -> Outcome:
     """Measure one model on one device.
 
-    On a GPU the largest batch is searched in a process of its own and confirmed by the measurement in another.  On a
-    CPU `auto` takes the saturation batch size, found where it is measured.
+    The largest batch, which `auto` takes on a GPU as published, is searched in a process of its own and confirmed by
+    the measurement in another.  `modern`, and any protocol on a CPU, takes the saturation batch size instead; on a CPU
+    it is found where it is measured.
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
-        return summarise(_time_largest_batch(job, report, device, threads))
+        return summarise(_time_found_batch(job, report, device, threads))
     timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch))
     if isinstance(timed, str):
         raise JobError(f"{timed} at batch {batch}")
@@ -81,14 +82,25 @@ def summarise(timed: TimedBatch) -> Outcome:
     return metrics, facts, [*timing_warnings(timed.seconds), *timed.warnings]
 
 
-def _time_largest_batch(job: Job, report: Report, device: str, threads: int) -> TimedBatch:
-    """Search in one process and measure in fresh ones; if the batch does not fit after all, with one image less."""
-    probes = run_in_fresh_process(_search, job, report, device, threads)
-    batch = max((probe.batch for probe in probes if probe.outcome == "fits"), default=0)
+def saturates(job: Job) -> bool:
+    """Whether a job's batch on a GPU is the one at which throughput stops growing, not the largest that fits.
+
+    A whole GPU of today holds batches of which single tensors have several times 2³¹ elements.
+    """
+    return job["batch"] == "auto" and job["protocol"] == "modern"
+
+
+def _time_found_batch(job: Job, report: Report, device: str, threads: int) -> TimedBatch:
+    """Search in one process and measure in fresh ones; if the batch does not fit after all, with less.
+
+    One image less than the largest batch, half of the one at which throughput saturates.
+    """
+    batch, probes = run_in_fresh_process(_search, job, report, device, threads)
     if not batch:
         raise JobError(f"{probes[0].outcome} at batch 1 under {job['memory']}; give more with --memory")
-    for steps_down in range(min(MAX_STEPS_DOWN + 1, batch)):
-        timed = run_in_fresh_process(_measure, job, report, device, threads, batch - steps_down)
+    smaller = [batch >> n if saturates(job) else batch - n for n in range(MAX_STEPS_DOWN + 1)]
+    for steps_down, size in enumerate(filter(lambda size: size > 0, smaller)):
+        timed = run_in_fresh_process(_measure, job, report, device, threads, size)
         if not isinstance(timed, str):
             warning = saturation_warning(probes)
             return replace(
@@ -101,17 +113,36 @@ def _time_largest_batch(job: Job, report: Report, device: str, threads: int) -> 
     )
 
 
-def _search(job: Job, report: Report, device: str, threads: int) -> list[Probe]:
-    """Find the largest batch under the job's memory limit; every probe is kept."""
+def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, Sequence[Probe]]:
+    """Find the batch under the job's memory limit, 0 if none fits; every probe is kept."""
     probes = []
     with open_device(device, threads, as_script=flags_of(job).as_script) as opened:
-        set_flags(flags_of(job))
+        # cuDNN's own search would begin anew at each probe.
+        set_flags(replace(flags_of(job), cudnn_benchmark=False))
         workload = Workload(job, opened.torch_name)
         limit = opened.set_memory_limit(parse_memory(str(job["memory"]))).available
-        for probe in largest_batch(lambda batch: probe_batch(workload.make_step, batch, opened), limit=limit):
+        most = None if device == "cpu" else workload.most_images()
+        if saturates(job):
+            found = find_saturation(lambda batch: _time_if_it_fits(workload, batch, opened, job, report), largest=most)
+            return found.batch, found.probes
+        for probe in largest_batch(
+            lambda batch: probe_batch(workload.make_step, batch, opened), limit=limit, most=most
+        ):
             probes.append(probe)
             report(Progress(job=job, phase=f"batch {probe.batch}: {probe.outcome}", done=len(probes)))
-    return probes
+    return max((probe.batch for probe in probes if probe.outcome == "fits"), default=0), probes
+
+
+def _time_if_it_fits(workload: Workload, batch: int, device: Device, job: Job, report: Report) -> list[float]:
+    """Time a few iterations; none if the batch is too large."""
+    report(Progress(job=job, phase=f"timing batch {batch}"))
+    device.empty_cache()
+    try:
+        return _time_few_iterations(workload.make_step(batch), device)
+    except Exception as error:
+        if not device.too_large(error):
+            raise
+        return []
 
 
 def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, device: Device) -> Probe:
