@@ -64,3 +64,43 @@ def test_the_end_of_the_memory_is_found_however_it_is_told_and_what_others_hold_
         for text in warned
     )
     assert ran.cards == {"b"}
+
+
+# A training on one GPU that was stopped, and is resumed.
+RESUME = """
+import json, os, signal
+from pathlib import Path
+import torch
+from harness.jobs.data.open import open_images
+from harness.jobs.training.distributed import World
+from harness.jobs.training.run import ProcessContext, assemble_trainer
+from harness.jobs.training.trainer import TrainingStopped
+from harness.run.messages import Inputs
+from tests.trainings import smoke
+job = smoke(epochs=2, precision="float16")
+images, tests = (open_images("digits", "sklearn/digits", split=split) for split in ("train", "test"))
+def trainer(stop):
+    context = ProcessContext(device="cuda:1", cores=1, inputs=Inputs(), runs=Path("runs"))
+    return assemble_trainer(job, images, tests, context=context, world=World(), report=lambda _: None,
+                            stop_requested=lambda: stop)
+try:
+    trainer(True).run()
+except TrainingStopped:
+    pass
+again = trainer(False)
+again._resume()
+states = again.step.optimizer.state_dict()["state"].values()
+print(json.dumps([
+    again.state.steps_done, len(states), sum(getattr(state["step"], "on_gpu", False) for state in states),
+    again.step.scaler.is_enabled(),
+]))
+"""
+
+
+def test_the_steps_that_adamw_counts_stay_on_the_cpu_when_a_training_is_resumed(tmp_path: Path) -> None:
+    ran = run_python(tmp_path, "-c", RESUME, FAKE_GPUS="2")
+    assert ran.code == 0, ran.error
+    steps, states, on_gpu, scaled = json.loads(ran.out.splitlines()[-1])
+    assert steps > 0
+    assert states > 10
+    assert (on_gpu, scaled) == (0, True)
