@@ -66,6 +66,36 @@ def test_the_end_of_the_memory_is_found_however_it_is_told_and_what_others_hold_
     assert ran.cards == {"b"}
 
 
+# A training on two of three GPUs, which its lane has: float16 with a scaler, channels last, compiled.
+TRAIN = """
+import json
+from pathlib import Path
+from harness.jobs import train
+from harness.machine import pin_gpus
+from harness.run.messages import Inputs
+from tests.trainings import smoke
+pin_gpus()
+job = smoke(epochs=1, precision="float16", channels_last=True, compile=True)
+metrics, facts, _ = train.train(
+    job, Inputs(workers=0), lambda _: None, devices=("cuda:1", "cuda:2"), runs=Path("runs"),
+    weights=Path("runs/weights.safetensors"), cores=1,
+)
+print(json.dumps([facts["processes"], facts["hyperparameters"]["precision"], facts["history"][0]["loss"]]))
+"""
+
+
+def test_a_training_in_float16_runs_on_the_cards_of_its_lane_with_a_process_for_each(tmp_path: Path) -> None:
+    ran = run_python(tmp_path, "-c", TRAIN, FAKE_GPUS="3")
+    assert ran.code == 0, ran.error
+    processes, precision, loss = json.loads(ran.out.splitlines()[-1])
+    assert (processes, precision) == (2, "float16")
+    assert 0 < loss < 10
+    assert sorted(ran.contexts().values()) == [["b"], ["c"]]
+    assert ran.log.count("autocast torch.float16") > 0
+    assert ran.log.count("compile") == 2
+    assert "BAD FORK" not in ran.log
+
+
 # A training on one GPU that was stopped, and is resumed.
 RESUME = """
 import json, os, signal
@@ -104,3 +134,44 @@ def test_the_steps_that_adamw_counts_stay_on_the_cpu_when_a_training_is_resumed(
     assert steps > 0
     assert states > 10
     assert (on_gpu, scaled) == (0, True)
+
+
+# Two evaluations, the first of weights that do not exist: it ends before the pass begins.
+EVALUATE = """
+from multiprocessing import Pipe
+from pathlib import Path
+import timm
+from safetensors.torch import save_file
+from harness.jobs.worker import run_batch
+from harness.machine import Machine
+from harness.plan.job import Job
+from harness.run.messages import Batch, Inputs
+Path("weights").mkdir()
+Path("runs").mkdir()
+model = timm.create_model("test_vit", num_classes=10)
+save_file(model.state_dict(), "weights/test_vit.w.safetensors")
+del model
+view = {"precision": "float16", "res": 160, "crop": 0.875, "interpolation": "bicubic", "norm": "imagenet"}
+jobs = tuple(
+    Job.of("evaluate", {**view, "data": "digits", "model": name, "weights": "w"}) for name in ("test_vit2", "test_vit")
+)
+machine = Machine(device="cuda", name="Tesla V100", memory=16 * 2**30)
+inputs = Inputs(data={"digits": "sklearn/digits"}, weights=Path("weights"), workers=0)
+ours, theirs = Pipe(duplex=False)
+run_batch(Batch(jobs=jobs, device="cuda:0", devices=("cuda:0", "cuda:1"), machine=machine, software={},
+                runs=Path("runs"), inputs=inputs), theirs)
+"""
+
+
+def test_an_evaluation_shares_two_gpus_after_another_one_failed_early(tmp_path: Path) -> None:
+    two_v100 = {"FAKE_GPUS": "2", "FAKE_NAMES": "Tesla V100;Tesla V100", "FAKE_SM": "70;70"}
+    ran = run_python(tmp_path, "-c", EVALUATE, **two_v100)
+    assert ran.code == 0, ran.error + (tmp_path / "runs" / "worker.log").read_text(encoding="utf-8")
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("runs/*/*.json")]
+    failed, good = sorted(results, key=lambda result: result["error"] is None)
+    assert "test_vit2" in failed["error"]
+    assert good["error"] is None
+    assert good["facts"]["pass"]["devices"] == ["cuda:0", "cuda:1"]
+    assert "BAD FORK" not in ran.log
+    assert sorted(ran.contexts().values()) == [["a"], ["b"]]
+    assert good["software"]["cudnn_seen"] == failed["software"]["cudnn_seen"]

@@ -12,11 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness import atomic
 from harness.errors import HarnessError
-from harness.jobs import Outcome, count, inventory, models, recipe, train
+from harness.jobs import Outcome, count, inventory, models, own_device, recipe, train
 from harness.jobs.data.check import check_images
 from harness.jobs.data.open import inspect_dataset, open_images
 from harness.jobs.evaluate import agreement, evaluate, tokens
@@ -191,8 +189,7 @@ def _empty_result(job: Job, batch: Batch) -> Result:
 def _finish(result: Result, clock: float, **outcome: Any) -> Result:  # noqa: ANN401 -- fields of a `Result`
     software = dict(result.software)
     if result.machine.device != "cpu":
-        # Only torch knows it, and only after the job: CUDA must not be initialised where processes are forked.
-        software["cudnn_seen"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        software["cudnn_seen"] = own_device.cudnn_version()
     return verified(replace(result, software=software, seconds=time.perf_counter() - clock, **outcome))
 
 

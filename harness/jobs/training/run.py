@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness import atomic
 from harness.errors import JobError
+from harness.jobs import own_device
 from harness.jobs.data.images import Images, image_facts
 from harness.jobs.data.loading import LIMITS
 from harness.jobs.data.open import open_images
@@ -61,6 +62,7 @@ def train_in_process(job: Job, *, context: ProcessContext, world: World, path: P
     `TrainingStopped` if a signal asked for that, with all that was done in a checkpoint, and `JobError` if it cannot be
     done.
     """
+    own_device.use(context.device)
     data = str(job["data"])
     report(Progress(job=job, phase=f"listing the images of {data}"))
     images, tests = (open_split(data, context.inputs, split) for split in ("train", "test"))
