@@ -245,10 +245,13 @@ class FakeNvml:
 
 
 def monitored(api: FakeNvml, *, seconds: float = 0.0) -> Window:
-    monitor = Monitor(api, handle=None)
+    later = [0.0]
+    monitor = Monitor(api, handle=None, now=lambda: time.monotonic() + later[0])
     monitor.mark_own_processes()
     monitor.start()
     time.sleep(seconds)
+    if not seconds:
+        later[0] = 2.0  # long enough for the counter of energy, though nobody waits
     return monitor.stop()
 
 
@@ -293,8 +296,25 @@ def test_clocks_that_move_raise_a_warning_with_both_numbers() -> None:
     ]
 
 
+def window_of(seconds: float) -> Window:
+    """A window in which the counter moves by 250 joules, and as many seconds pass by a fake clock."""
+    clock = [0.0]
+    monitor = Monitor(FakeNvml(energy=[1_000_000, 1_250_000]), handle=None, now=lambda: clock[0])
+    monitor.start()
+    clock[0] = seconds
+    return monitor.stop()
+
+
 def test_energy_is_the_difference_of_the_gpus_own_counter_in_joules() -> None:
-    assert monitored(FakeNvml(energy=[1_000_000, 1_250_000])).energy == 250.0
+    assert (window_of(1.0).energy, window_of(1.0).warnings) == (250.0, [])
+
+
+def test_no_energy_is_given_for_a_window_that_is_too_short_for_the_counter() -> None:
+    window = window_of(0.3)
+    assert window.energy is None
+    assert window.warnings == [
+        "no energy: the GPU's counter moves about ten times a second, too rarely for 0.3 s; give more --repeats"
+    ]
 
 
 def test_what_a_gpu_does_not_report_is_named_and_nothing_fails() -> None:

@@ -20,7 +20,9 @@ from torch._inductor.compile_worker.subproc_pool import SubprocException
 
 from harness.errors import JobError
 from harness.jobs import count, models
+from harness.jobs.data.preprocess import normalise
 from harness.jobs.fresh import run_in_fresh_process
+from harness.jobs.precision import hardware_warnings
 from harness.jobs.speed import throughput
 from harness.jobs.speed.allocator import ResourceUsage, retain_freed_memory
 from harness.jobs.speed.device import (
@@ -470,6 +472,53 @@ def test_torchs_message_for_out_of_memory_on_the_cpu_is_recognised() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**50)
     assert too_large(refused.value) == "out of memory"
+
+
+NO_BFLOAT16 = (
+    "sm_70 has no bfloat16 arithmetic, which begins with sm_80: each number is converted and torch.compile leaves the "
+    "model as it is, so the speed says nothing of bfloat16; measure in float16 here"
+)
+
+
+@pytest.mark.parametrize(
+    ("lowered", "architecture", "said"),
+    [
+        ("bfloat16", "sm_80", ""),
+        ("bfloat16", "sm_100", ""),
+        ("float32", "sm_60", ""),
+        (
+            "bfloat16",
+            "sm_70",
+            NO_BFLOAT16,
+        ),
+        ("tf32", "sm_75", "sm_75 has no TF32, which begins with sm_80: computed in float32"),
+        ("float16", "sm_61", "sm_61 has no tensor cores: float16 is no faster than float32, or slower"),
+        (
+            "float16",
+            "sm_75",
+            "sm_75 has no flash attention, which begins with sm_80: float16 takes the memory-efficient kernel instead",
+        ),
+    ],
+)
+def test_what_a_gpu_lacks_for_a_precision_is_said(lowered: str, architecture: str, said: str) -> None:
+    assert hardware_warnings(lowered, architecture, fused=True, compiled=True) == ([said] if said else [])
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_normalised_images_keep_the_memory_format_of_the_pixels(order: torch.memory_format) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8).contiguous(memory_format=order)
+    images = normalise(pixels, "imagenet")
+    assert images.is_contiguous(memory_format=order)
+    # By hand: the first channel's mean is 0.485, its deviation 0.229.
+    torch.testing.assert_close(images[:, 0], (pixels[:, 0] / 255 - 0.485) / 0.229)
+
+
+def test_normalising_needs_no_upload_but_for_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    with torch.inference_mode():
+        normalise(pixels, "inception")
+    monkeypatch.setattr(torch, "tensor", None)
+    assert not normalise(pixels, "inception").is_inference()
 
 
 def test_clocks_that_differ_by_more_than_two_percent_raise_a_warning() -> None:

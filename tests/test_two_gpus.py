@@ -175,3 +175,7 @@ def test_an_evaluation_shares_two_gpus_after_another_one_failed_early(tmp_path: 
     assert "BAD FORK" not in ran.log
     assert sorted(ran.contexts().values()) == [["a"], ["b"]]
     assert good["software"]["cudnn_seen"] == failed["software"]["cudnn_seen"]
+    assert (
+        "sm_70 has no flash attention, which begins with sm_80: float16 takes the memory-efficient kernel instead"
+        in good["warnings"]
+    )

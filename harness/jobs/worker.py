@@ -19,10 +19,12 @@ from harness.jobs.data.check import check_images
 from harness.jobs.data.open import inspect_dataset, open_images
 from harness.jobs.evaluate import agreement, evaluate, tokens
 from harness.jobs.fresh import error_message, exit_with_parent
+from harness.jobs.precision import hardware_warnings
 from harness.jobs.speed import peaks, throughput, train_speed
+from harness.jobs.speed.workload import flags_of
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
-from harness.machine import pin_gpus
+from harness.machine import Machine, gpus, pin_gpus
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Progress, Report, Saved
 from harness.store import predictions
@@ -190,7 +192,25 @@ def _finish(result: Result, clock: float, **outcome: Any) -> Result:  # noqa: AN
     software = dict(result.software)
     if result.machine.device != "cpu":
         software["cudnn_seen"] = own_device.cudnn_version()
+        if outcome.get("error") is None:
+            outcome["warnings"] = (
+                *outcome["warnings"],
+                *_hardware_warnings(result.job, result.machine, outcome["facts"]),
+            )
     return verified(replace(result, software=software, seconds=time.perf_counter() - clock, **outcome))
+
+
+def _hardware_warnings(job: Job, machine: Machine, facts: Mapping[str, Any]) -> list[str]:
+    """Return what the GPU lacks for the precision of a job."""
+    architecture = next((gpu.architecture for gpu in gpus() if gpu.name == machine.name), None)
+    if architecture is None:
+        return []
+    lowered, fused, compiled = facts.get("precision", job.get("precision")), True, bool(job.get("compile"))
+    if job.kind == "throughput":
+        flags = flags_of(job)
+        lowered = flags.autocast or flags.dtype
+        fused, compiled = flags.fused_attention, flags.compile is not None
+    return hardware_warnings(str(lowered), architecture, fused=fused, compiled=compiled)
 
 
 def _start_child() -> None:
