@@ -12,6 +12,7 @@ import torch
 from harness.jobs.speed.batch_size import Probe, largest_batch
 from harness.jobs.speed.device import MemoryLimit, Timings
 from harness.jobs.speed.throughput import TimedBatch, probe_batch, time_batch
+from harness.jobs.too_large import too_large
 from harness.machine.monitor import Monitor, Sample, Window
 from harness.plan.job import Job
 from harness.run.messages import Progress
@@ -89,8 +90,8 @@ class FakeGpu:
         self.calls.append("empty_cache")
         self.allocated = self.peak = 0
 
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        return isinstance(error, torch.cuda.OutOfMemoryError)
+    def too_large(self, error: BaseException) -> str:
+        return too_large(error)
 
 
 def search(gpu: FakeGpu) -> list[Probe]:
@@ -109,6 +110,33 @@ def test_a_probe_that_failed_leaves_nothing_behind_for_the_next() -> None:
     gpu = FakeGpu()
     assert probe_batch(gpu.make_step, 500, gpu).outcome == "out of memory"
     assert probe_batch(gpu.make_step, 128, gpu).outcome == "fits"
+
+
+@dataclass
+class AnotherLimit(FakeGpu):
+    """A GPU on which more than 100 images fail with an error of its own."""
+
+    says: str = ""
+
+    def run(self) -> None:
+        if self.batch > 100:
+            raise RuntimeError(self.says)
+        super().run()
+
+
+@pytest.mark.parametrize(
+    ("says", "outcome"),
+    [
+        ("Triton Error [CUDA]: out of memory", "out of memory"),
+        ("GET was unable to find an engine to execute this computation", "out of memory for any algorithm of cuDNN"),
+        ("Expected canUse32BitIndexMath(input) to be true, but got false.", "too many elements for 32-bit indices"),
+    ],
+)
+def test_whatever_a_batch_is_too_large_for_the_search_goes_below_it_and_keeps_the_reason(
+    says: str, outcome: str
+) -> None:
+    probes = {probe.batch: probe.outcome for probe in search(AnotherLimit(says=says))}
+    assert (probes[100], probes[101]) == ("fits", outcome)
 
 
 def test_every_probe_keeps_its_memory_and_time() -> None:
@@ -217,10 +245,13 @@ class FakeNvml:
 
 
 def monitored(api: FakeNvml, *, seconds: float = 0.0) -> Window:
-    monitor = Monitor(api, handle=None)
+    later = [0.0]
+    monitor = Monitor(api, handle=None, now=lambda: time.monotonic() + later[0])
     monitor.mark_own_processes()
     monitor.start()
     time.sleep(seconds)
+    if not seconds:
+        later[0] = 2.0  # long enough for the counter of energy, though nobody waits
     return monitor.stop()
 
 
@@ -265,8 +296,25 @@ def test_clocks_that_move_raise_a_warning_with_both_numbers() -> None:
     ]
 
 
+def window_of(seconds: float) -> Window:
+    """A window in which the counter moves by 250 joules, and as many seconds pass by a fake clock."""
+    clock = [0.0]
+    monitor = Monitor(FakeNvml(energy=[1_000_000, 1_250_000]), handle=None, now=lambda: clock[0])
+    monitor.start()
+    clock[0] = seconds
+    return monitor.stop()
+
+
 def test_energy_is_the_difference_of_the_gpus_own_counter_in_joules() -> None:
-    assert monitored(FakeNvml(energy=[1_000_000, 1_250_000])).energy == 250.0
+    assert (window_of(1.0).energy, window_of(1.0).warnings) == (250.0, [])
+
+
+def test_no_energy_is_given_for_a_window_that_is_too_short_for_the_counter() -> None:
+    window = window_of(0.3)
+    assert window.energy is None
+    assert window.warnings == [
+        "no energy: the GPU's counter moves about ten times a second, too rarely for 0.3 s; give more --repeats"
+    ]
 
 
 def test_what_a_gpu_does_not_report_is_named_and_nothing_fails() -> None:

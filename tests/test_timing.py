@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.errors import JobError
 from harness.jobs.speed.batch_size import Probe, find_saturation, largest_batch, saturation_warning
 from harness.jobs.speed.timing import warm_up
 
@@ -130,6 +131,25 @@ def test_a_memory_that_grows_in_a_jump_is_still_searched_exactly() -> None:
 def test_without_a_memory_limit_the_search_grows_and_bisects() -> None:
     probes = list(largest_batch(fake_memory(777, 0, 1), limit=None))
     assert max(p.batch for p in probes if p.outcome == "fits") == 777
+
+
+@pytest.mark.parametrize(("most", "answer"), [(1, 1), (3, 3), (500, 500), (776, 776), (777, 777), (5000, 777)])
+def test_no_batch_above_what_kernels_can_count_is_tried(most: int, answer: int) -> None:
+    for limit in (777, None):
+        probes = list(largest_batch(fake_memory(777, 0, 1), limit=limit, most=most))
+        assert max(p.batch for p in probes if p.outcome == "fits") == answer
+        assert max(p.batch for p in probes) <= most
+
+
+def test_the_search_for_saturation_ends_where_a_batch_is_too_large() -> None:
+    found = find_saturation(lambda batch: [0.01] if batch <= 8 else [])
+    assert [(probe.batch, probe.outcome) for probe in found.probes] == [
+        *((batch, "timed") for batch in (1, 2, 4, 8)),
+        (16, "too large"),
+    ]
+    assert (found.batch, found.seconds) == (8, ())
+    with pytest.raises(JobError, match="batch 1, the smallest, is too large for the memory; give more with --memory"):
+        find_saturation(lambda batch: [])
 
 
 def test_a_model_that_does_not_fit_at_all_is_tried_once() -> None:

@@ -248,14 +248,14 @@ def test_images_of_an_unknown_number_make_no_hours() -> None:
 def test_a_gpu_takes_its_share_of_the_batch_or_half_of_that_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def measure(function: Callable[..., Any], *arguments: Any) -> TimedBatch | None:  # noqa: ANN401
+    def measure(function: Callable[..., Any], *arguments: Any) -> TimedBatch | str:  # noqa: ANN401
         batch: int = arguments[-1]
         tried.append(batch)
         parts = {part: [0.25] * 2 for part in PARTS}
         timed = TimedBatch(
             batch=batch, seconds=(1.0, 1.0), facts={"parts": parts, "peak_allocated": 2**30}, warnings=()
         )
-        return timed if batch <= 32 else None
+        return timed if batch <= 32 else "out of memory"
 
     monkeypatch.setattr(train_speed, "run_in_fresh_process", measure)
     metrics, _, warnings = measure_train_speed(speed_of("deit-b", devices=8), silent, device="cuda:0", threads=0)
@@ -270,7 +270,7 @@ def test_a_gpu_takes_its_share_of_the_batch_or_half_of_that_until_it_fits(monkey
 
 
 def test_where_not_even_two_images_fit_it_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_speed, "run_in_fresh_process", lambda *_: None)
+    monkeypatch.setattr(train_speed, "run_in_fresh_process", lambda *_: "out of memory")
     with pytest.raises(JobError) as caught:
         measure_train_speed(speed_of("deit-b"), silent, device="cuda:0", threads=0)
     assert str(caught.value) == "out of memory at batch 2"

@@ -33,6 +33,7 @@ from harness.jobs.training.distributed import World
 from harness.jobs.training.hyperparameters import Hyperparameters
 from harness.jobs.training.monitoring import COLUMNS
 from harness.jobs.training.run import ProcessContext, assemble_trainer
+from harness.jobs.training.step import Step
 from harness.jobs.training.student import Student
 from harness.jobs.training.trainer import TrainingStopped
 from harness.jobs.training.validation import measure_accuracies
@@ -287,6 +288,20 @@ def test_a_training_leaves_weights_a_table_of_its_epochs_and_points_for_tensorbo
     assert "top-1" in reports[-1].phase
     assert reports[-1].rate is not None
     assert reports[-1].rate > 0
+
+
+def test_a_training_whose_share_of_a_batch_is_too_large_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
+
+    monkeypatch.setattr(Step, "loss", full)
+    with pytest.raises(JobError) as refused:
+        trained(smoke(epochs=1, batch_size=48), tmp_path)
+    assert str(refused.value) == (
+        "out of memory with 48 images at once; give more devices, or --set batch_size=N for a smaller one"
+    )
 
 
 def test_the_average_is_saved_where_the_recipe_asks_for_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from harness.cli import options
 from harness.cli.command import PLACE, Command
 from harness.cli.console import ExitCode, echo, meanwhile
 from harness.errors import did_you_mean, name_few
-from harness.machine import describe, gpus, software, torch_build
+from harness.machine import describe, gpus, software, survey, torch_build
 from harness.plan.plan import make_plan
 from harness.specs import Catalog
 from harness.store.store import Store
@@ -73,7 +73,8 @@ def _describe_environment() -> bool:
         healthy = healthy and supported
         lines.append(f"cuda:{gpu.index}    {gpu.name}, {gpu.architecture}, driver {gpu.driver}: {advice}")
     if not gpus():
-        lines.append("cuda      no NVIDIA driver answers; throughput is measured on the CPU")
+        lines.append(f"cuda      {survey().reason}; throughput is measured on the CPU")
+    lines += [f"problem   {problem}" for problem in survey().problems]
     echo("\n".join(lines))
     return healthy
 

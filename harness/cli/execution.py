@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.cluster import cluster_settings, cluster_target
+from harness.cli.console import warn
 from harness.cli.listing import job_namer
 from harness.cli.progress import make_observer
 from harness.machine import usable_cores
@@ -17,7 +18,7 @@ from harness.run.launch import LocalLauncher
 from harness.run.launch.slurm import Settings, Slurm
 from harness.run.messages import Inputs
 from harness.run.runner import Runner, inspect_inputs
-from harness.run.target import resolve_target
+from harness.run.target import device_warnings, resolve_target
 from harness.store.result import Result
 from harness.store.select import Elsewhere, select_results
 from harness.store.store import Store
@@ -81,6 +82,7 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
     cores, cluster, workers = usable_cores(), cluster_settings(params), params["workers"]
     if cluster is None:
         target = resolve_target(params["device"])
+        warn(*device_warnings(params["device"]))
         target = target.with_workers(scale=params["scale"], jobs=params["jobs"], cores=cores, loaders=workers)
     else:
         target = cluster_target(cluster, runs)
@@ -102,6 +104,7 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
 def local_runner(store: Store, device: str, *, quiet: bool) -> Iterator[Runner]:
     """Prepare a store, and yield a runner on this machine for jobs that need no inputs."""
     store.prepare()
+    warn(*device_warnings(device))
     target = resolve_target(device)
     with make_observer(quiet=quiet, forecast=Forecast(store=store, machine=target.machine)) as observer:
         launcher = LocalLauncher(announce=observer.waits)

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+# The compute capabilities from which GPUs have tensor cores for float16, and for bfloat16 and TF32.
+VOLTA, AMPERE = 70, 80
+
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
@@ -36,3 +39,22 @@ PRECISIONS: Mapping[str, Precision] = {
     "bfloat16": Precision(autocast="bfloat16", tf32=True),
     "float16": Precision(autocast="float16", tf32=True),
 }
+
+
+def hardware_warnings(lowered: str, architecture: str, *, fused: bool, compiled: bool) -> list[str]:
+    """Return a sentence where a GPU, as `sm_70`, lacks what a precision is for; `tf32` is one here as well."""
+    version = int(architecture.removeprefix("sm_"))
+    if version >= AMPERE:
+        return []
+    after = f", which begins with sm_{AMPERE}"
+    if lowered == "tf32":
+        return [f"{architecture} has no TF32{after}: computed in float32"]
+    if lowered == "bfloat16":
+        left = " and torch.compile leaves the model as it is" if compiled else ""
+        lacks = f"{architecture} has no bfloat16 arithmetic{after}: each number is converted{left}"
+        return [f"{lacks}, so the speed says nothing of bfloat16; measure in float16 here"]
+    if lowered == "float16" and version < VOLTA:
+        return [f"{architecture} has no tensor cores: float16 is no faster than float32, or slower"]
+    if lowered == "float16" and fused:
+        return [f"{architecture} has no flash attention{after}: float16 takes the memory-efficient kernel instead"]
+    return []

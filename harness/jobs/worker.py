@@ -12,18 +12,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness import atomic
 from harness.errors import HarnessError
-from harness.jobs import Outcome, count, inventory, models, recipe, train
+from harness.jobs import Outcome, count, inventory, models, own_device, recipe, train
 from harness.jobs.data.check import check_images
 from harness.jobs.data.open import inspect_dataset, open_images
 from harness.jobs.evaluate import agreement, evaluate, tokens
 from harness.jobs.fresh import error_message, exit_with_parent
+from harness.jobs.precision import hardware_warnings
 from harness.jobs.speed import peaks, throughput, train_speed
+from harness.jobs.speed.workload import flags_of
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
+from harness.machine import Machine, gpus, pin_gpus
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Progress, Report, Saved
 from harness.store import predictions
@@ -88,8 +89,7 @@ QUESTIONS: Mapping[str, Callable[..., object]] = {
 def run_batch(batch: Batch, pipe: Connection) -> None:
     """Run the jobs one after the other and save their results; a failing job fails alone."""
     _start_child()
-    # NVML counts GPUs in the order of their bus; CUDA would count them by speed.
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    pin_gpus()
     store = Store(batch.runs)
     _redirect_output(str(store.log))
     # Files without a result are left alone while it may follow.
@@ -128,6 +128,7 @@ def check_dataset(inputs: Inputs, data: str, pipe: Connection) -> None:
 
 def join_training(folder: Path, count: int) -> None:
     """Take part in a training that another node leads."""
+    pin_gpus()
     follow(folder, count)
 
 
@@ -190,9 +191,26 @@ def _empty_result(job: Job, batch: Batch) -> Result:
 def _finish(result: Result, clock: float, **outcome: Any) -> Result:  # noqa: ANN401 -- fields of a `Result`
     software = dict(result.software)
     if result.machine.device != "cpu":
-        # Only torch knows it, and only after the job: CUDA must not be initialised where processes are forked.
-        software["cudnn_seen"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+        software["cudnn_seen"] = own_device.cudnn_version()
+        if outcome.get("error") is None:
+            outcome["warnings"] = (
+                *outcome["warnings"],
+                *_hardware_warnings(result.job, result.machine, outcome["facts"]),
+            )
     return verified(replace(result, software=software, seconds=time.perf_counter() - clock, **outcome))
+
+
+def _hardware_warnings(job: Job, machine: Machine, facts: Mapping[str, Any]) -> list[str]:
+    """Return what the GPU lacks for the precision of a job."""
+    architecture = next((gpu.architecture for gpu in gpus() if gpu.name == machine.name), None)
+    if architecture is None:
+        return []
+    lowered, fused, compiled = facts.get("precision", job.get("precision")), True, bool(job.get("compile"))
+    if job.kind == "throughput":
+        flags = flags_of(job)
+        lowered = flags.autocast or flags.dtype
+        fused, compiled = flags.fused_attention, flags.compile is not None
+    return hardware_warnings(str(lowered), architecture, fused=fused, compiled=compiled)
 
 
 def _start_child() -> None:

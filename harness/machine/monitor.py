@@ -22,6 +22,9 @@ POWER_CAP = 0x0000000000000004
 SAMPLE_SECONDS = 0.1
 CLOCKS_MOVED = 0.05
 
+# The counter of energy moves every 20 to 100 ms: over a second it is right to a tenth.
+ENERGY_SECONDS = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -38,11 +41,15 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The samples of a timed window: `energy` in joules by the GPU's counter, `missing` what it did not report."""
+    """The samples of a timed window: `energy` in joules by the GPU's counter, `missing` what it did not report.
+
+    `too_short` are the seconds of a window for which the counter moves too rarely.
+    """
 
     samples: tuple[Sample, ...]
     energy: float | None
     missing: tuple[str, ...]
+    too_short: float | None = None
 
     @property
     def interference(self) -> list[str]:
@@ -73,13 +80,18 @@ class Window:
         share = self._share_with(POWER_CAP)
         if share > 0.5:
             warnings.append(f"the power limit held the clocks down in {100 * share:.0f} % of the timed window")
+        if self.too_short is not None:
+            warnings.append(
+                f"no energy: the GPU's counter moves about ten times a second, too rarely for {self.too_short:.2g} s; "
+                "give more --repeats"
+            )
         if self.missing:
             warnings.append(f"the GPU does not report {', '.join(self.missing)}")
         return warnings
 
     def facts(self) -> dict[str, object]:
         """Return everything for the result."""
-        return {"nvml": asdict(self)}
+        return {"nvml": {name: value for name, value in asdict(self).items() if name != "too_short"}}
 
     def _share_with(self, reason: int) -> float:
         """Return the share of the samples whose throttle reasons have this bit."""
@@ -108,6 +120,13 @@ class Monitor:
         """Record the processes that appeared with our own context, which was just created."""
         self._ours = frozenset(self.processes() or ()) - frozenset(self._before or ())
 
+    def memory_used(self) -> int | None:
+        """Return the bytes of the GPU that are taken, by whomever; None where that is not reported."""
+        try:
+            return int(self._api.nvmlDeviceGetMemoryInfo(self._handle).used)
+        except self._api.NVMLError:
+            return None
+
     def start(self) -> None:
         """Start sampling."""
         self._samples, self._missing = [], {}
@@ -124,7 +143,14 @@ class Monitor:
         self._samples.append(self.sample())
         after = self._joules()
         energy = after - self._energy if after is not None and self._energy is not None else None
-        return Window(samples=tuple(self._samples), energy=energy, missing=tuple(self._missing))
+        seconds = self._now() - self._started
+        too_short = energy is not None and seconds < ENERGY_SECONDS
+        return Window(
+            samples=tuple(self._samples),
+            energy=None if too_short else energy,
+            missing=tuple(self._missing),
+            too_short=seconds if too_short else None,
+        )
 
     def sample(self) -> Sample:
         """Take one sample."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.machine import Machine, describe, gpu_index, gpus, software
+from harness.machine import Machine, describe, gpu_index, gpus, software, survey
+from harness.machine.nvidia import NO_DRIVER
 from harness.plan.plan import Plan
 from harness.specs.kinds import SCRIPT
 
@@ -70,8 +71,18 @@ def resolve_target(device: str) -> ExecutionTarget:
     Raises `HarnessError` for a device that does not exist.
     """
     machine = describe(device)
-    index = 0 if device in ("auto", "cpu") else gpu_index(device)
+    first = min((gpu.index for gpu in gpus()), default=0)
+    index = gpu_index(device) if ":" in device else first
     name = f"cuda:{index}" if machine.device == "cuda" else "cpu"
     share = device in ("auto", "cuda") and machine.device == "cuda"
     devices = tuple(f"cuda:{gpu.index}" for gpu in gpus() if gpu.name == machine.name) if share else (name,)
     return ExecutionTarget(device=name, machine=machine, software=software(machine), devices=devices)
+
+
+def device_warnings(device: str) -> tuple[str, ...]:
+    """Return a sentence for each GPU that is left out, and for a driver that fails where `auto` then takes the CPU."""
+    found = survey()
+    if device == "cpu" or (found.reason == NO_DRIVER and not found.problems):
+        return ()
+    failed = (f"{found.reason}, so the CPU is used",) if device == "auto" and not gpus() else ()
+    return (*found.problems, *failed)

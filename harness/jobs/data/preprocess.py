@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,9 +59,17 @@ def normalise(pixels: torch.Tensor, norm: str, into: torch.Tensor | None = None)
 
     `into` is memory for the result; new memory for each batch costs a CPU more than the arithmetic.
     """
-    mean, deviation = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in NORMALIZATIONS[norm])
-    scale = (1 / (255 * deviation)).float().to(pixels.device)
-    shift = (-mean / deviation).float().to(pixels.device)
+    scale, shift = _scale_and_shift(norm, pixels.device)
     if into is None:
-        into = torch.empty(pixels.shape, device=pixels.device)
+        into = torch.empty_like(pixels, dtype=torch.float32)  # in the memory format of the pixels
     return torch.mul(pixels, scale, out=into).add_(shift)
+
+
+@cache
+def _scale_and_shift(norm: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both on the device, where they stay: an upload waits for all that the device has been given."""
+    with torch.inference_mode(mode=False):  # for trainings as well, whoever asks first
+        mean, deviation = (
+            torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in NORMALIZATIONS[norm]
+        )
+        return (1 / (255 * deviation)).float().to(device), (-mean / deviation).float().to(device)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.errors import HarnessError, JobError
+from harness.jobs import own_device
 from harness.jobs.data.images import Images
 from harness.jobs.data.loading import LIMITS, ImageBatch, load_batches
 from harness.jobs.data.preprocess import Preprocessing
@@ -135,14 +136,15 @@ class EvaluationPass:
     def run(self, devices: Sequence[str]) -> PassOutcome:
         """Evaluate on these devices in parallel, with one process and every n-th shard for each.
 
+        A single GPU has a process of its own as well: none can be forked from one that has used CUDA.
         A source that can only be streamed is read once, so it has one device.
         """
         missing = {shard for evaluation in self.evaluations for shard in evaluation.missing}
         shards = sorted(missing, key=lambda shard: shard.start)
-        devices = devices[:1] if self.images.streamed else devices[: max(1, len(shards))]
+        devices = list(devices[: 1 if self.images.streamed else max(1, len(shards))])
         counter = PassCounter.of(len(devices), total=sum(len(shard) for shard in shards))
         started = time.perf_counter()
-        if len(devices) == 1:
+        if devices == ["cpu"]:
             outcome = self._run_on(devices[0], shards, counter, workers=self.inputs.workers)
         else:
             outcome = self._run_in_parallel(devices, shards, counter)
@@ -167,6 +169,7 @@ class EvaluationPass:
 
     def _run_on(self, device: str, shards: Sequence[Shard], counter: PassCounter, *, workers: int) -> PassOutcome:
         """Evaluate these shards on one device, in this process."""
+        own_device.use(device)
         outcome = PassOutcome()
         with outcome.timed("load weights"):
             models = self._load_models(device, outcome)
@@ -223,9 +226,9 @@ class EvaluationPass:
         An unreadable image has no prediction.
         """
         job = model.evaluation.job
-        with outcome.timed("to device and normalise"):
-            images = device_batch.images(model.evaluation.view, str(job["norm"]))
         try:
+            with outcome.timed("to device and normalise"):
+                images = device_batch.images(model.evaluation.view, str(job["norm"]))
             with outcome.timed("forward"):
                 heads = model.predictor.predict(images)
         except (JobError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.errors import JobError
 from harness.jobs.precision import PRECISIONS
-from harness.jobs.speed.device import is_out_of_memory_error
+from harness.jobs.too_large import too_large
 from harness.store.possible import TOP
 from harness.store.predictions import Head, concatenate_heads
 
@@ -35,15 +35,16 @@ class Predictor:
     def predict(self, images: torch.Tensor) -> dict[str, Head]:
         """Return the top-5 of each head, computed in as few pieces as the memory allows.
 
-        Out of memory, it halves the batch size, for good; the result does not depend on it.  Raises as `forward` does.
+        Where a batch is too large, it halves the batch size, for good; the result does not depend on it.
+        Raises as `forward` does.
         """
         self._precision.set_tf32()
         while True:
             try:
                 with self._precision.context(images.device.type):
                     return concatenate_heads([self.forward(piece) for piece in torch.split(images, self._batch_size)])
-            except RuntimeError as error:
-                if not is_out_of_memory_error(error) or self._batch_size == 1:
+            except (RuntimeError, MemoryError) as error:
+                if not too_large(error) or self._batch_size == 1:
                     raise
                 self._batch_size //= 2
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cosine_similarity
 
 from harness.errors import JobError
-from harness.jobs import Outcome, weights
+from harness.jobs import Outcome, own_device, weights
 from harness.jobs.data.images import image_facts
 from harness.jobs.data.loading import LIMITS, load_batches
 from harness.jobs.data.open import open_images
@@ -28,6 +28,7 @@ def measure_token_cosines(job: Job, inputs: Inputs, report: Report, *, device: s
     `cosine_in` is that of the two learned embeddings, before positions are added: it does not depend on an image.
     After each layer it is the mean over images.  Raises `JobError` for a model without the two tokens.
     """
+    own_device.use(device)
     name, data, res = str(job["model"]), str(job["data"]), int(job["res"])
     images = open_images(data, inputs.where(data))
     file = weights.find_weights(name, str(job["weights"]), inputs.weights)

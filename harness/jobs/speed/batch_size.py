@@ -19,8 +19,9 @@ MAX_EXTRAPOLATIONS = 8  # after so many probes extrapolation creeps, and bisecti
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One batch size that was tried: `outcome` is `fits`, `out of memory` or, where memory did not matter, `timed`.
+    """One batch size that was tried.
 
+    `outcome` is `fits`, `out of memory` or what else it was too large for, or, where memory did not matter, `timed`.
     Memory is the peak in bytes: allocated to tensors, and reserved from the device for them.
     """
 
@@ -48,15 +49,19 @@ def find_saturation(
 ) -> Saturation:
     """Find the batch size at which throughput stops growing, an iteration lasting at most about a second.
 
-    `time_batch` returns the times of a few iterations; the shortest counts, because interference can only lengthen
-    one.  Doubles from the `smallest`, up to the `largest` if there is one, until two doublings in a row gained too
-    little, since one may have had bad luck; where an iteration takes a quarter of a second, one doubling is enough.
+    `time_batch` returns the times of a few iterations, none if the batch is too large; the shortest counts, because
+    interference can only lengthen one.  Doubles from the `smallest`, up to the `largest` if there is one, until two
+    doublings in a row gained too little, since one may have had bad luck; where an iteration takes a quarter of a
+    second, one doubling is enough.
     """
     throughputs: dict[int, float] = {}
     probes = []
     batch, without_gain = smallest, 0
     while True:
         times = time_batch(batch)
+        if not times:
+            probes.append(Probe(batch=batch, outcome="too large", seconds=0.0))
+            break
         seconds = min(times)
         probes.append(Probe(batch=batch, outcome="timed", seconds=seconds))
         gained = batch / seconds > (1 + MIN_GAIN) * max(throughputs.values(), default=0.0)
@@ -67,21 +72,25 @@ def find_saturation(
         if without_gain == 2 or (without_gain and slow) or full or 2 * seconds > MAX_ITERATION_SECONDS:
             break
         batch *= 2
+    if not throughputs:
+        raise JobError(f"batch {smallest}, the smallest, is too large for the memory; give more with --memory")
     best = max(throughputs.values())
     saturated = next(size for size, throughput in throughputs.items() if throughput * (1 + MIN_GAIN) >= best)
     return Saturation(batch=saturated, probes=tuple(probes), seconds=tuple(times) if saturated == batch else ())
 
 
-def largest_batch(probe_batch: Callable[[int], Probe], *, limit: int | None) -> Iterator[Probe]:
+def largest_batch(
+    probe_batch: Callable[[int], Probe], *, limit: int | None, most: int | None = None
+) -> Iterator[Probe]:
     """Find the largest batch that fits, exact to one image; yields every probe, the answer is the largest that fits.
 
-    `probe_batch` runs one batch; `limit` is the memory in bytes, to extrapolate to.  Memory grows linearly with the
-    batch, except for the allocator's rounding and the algorithms' workspaces: two small batches give a line, the line
-    gives a guess, and each probe that fits improves the line.  Where it does not help, growth and bisection end the
-    search.
+    `probe_batch` runs one batch; `limit` is the memory in bytes, to extrapolate to; `most` images are tried at once,
+    whatever the memory.  Memory grows linearly with the batch, except for the allocator's rounding and the algorithms'
+    workspaces: two small batches give a line, the line gives a guess, and each probe that fits improves the line.
+    Where it does not help, growth and bisection end the search.
     """
     fits: list[Probe] = []
-    too_large: int | None = None
+    too_large = None if most is None else most + 1
     batch = 1
     increase = 1  # doubled while the guess is below what fitted already
     for tries in range(MAX_PROBES):
@@ -95,7 +104,9 @@ def largest_batch(probe_batch: Callable[[int], Probe], *, limit: int | None) -> 
             return
         largest = fits[-1].batch
         guess = _extrapolate(fits, limit)
-        if too_large is None:
+        if too_large == largest + 1:
+            return
+        if too_large is None or (most is not None and too_large > most):
             if len(fits) == 1:
                 batch = 4  # the second point of the line
             elif guess is None:
@@ -105,8 +116,7 @@ def largest_batch(probe_batch: Callable[[int], Probe], *, limit: int | None) -> 
             else:
                 batch = largest + increase
                 increase *= 2
-        elif too_large == largest + 1:
-            return
+            batch = batch if most is None else min(batch, most)
         elif guess is not None and largest < guess < too_large and tries <= MAX_EXTRAPOLATIONS:
             batch = guess
         else:

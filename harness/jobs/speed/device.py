@@ -15,21 +15,15 @@ import torch
 from harness.errors import JobError
 from harness.jobs.speed.allocator import ResourceUsage, release_freed_memory, retain_freed_memory
 from harness.jobs.speed.reference_workload import ReferenceWorkload
+from harness.jobs.too_large import OUT_OF_MEMORY, too_large
 from harness.machine import GIB, CpuClock, gpus, usable_cores
 from harness.machine.monitor import Monitor, monitor_gpu
 
-# How libraries that torch calls report out of memory; torch's own CUDA allocator has a class for it.
-_OUT_OF_MEMORY = (
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "DefaultCPUAllocator: can't allocate memory",
-    "std::bad_alloc",
-)
-
 # Share of CPU time spent in the kernel: with allocator retention it is next to none.
 MOST_SYSTEM_SHARE = 0.05
+
+# Bytes of a GPU that are taken though no process has them.
+HELD_BY_DRIVER = GIB
 
 Step = Callable[[], object]
 
@@ -55,13 +49,6 @@ class MemoryLimit:
     available: int | None
     facts: dict[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-def is_out_of_memory_error(error: BaseException) -> bool:
-    """Whether an error means out of memory, and nothing else."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY)
 
 
 class Device(Protocol):
@@ -93,9 +80,9 @@ class Device(Protocol):
     def empty_cache(self) -> None:
         """Free what earlier steps left behind and reset the peak."""
 
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an error means out of memory, and nothing else."""
-        return is_out_of_memory_error(error)
+    def too_large(self, error: BaseException) -> str:
+        """Return what a batch is too large for; empty if the error says something else."""
+        return too_large(error)
 
 
 class Cpu(Device):
@@ -192,9 +179,11 @@ class Cpu(Device):
         except OSError:
             return
 
-    def is_out_of_memory(self, error: BaseException) -> bool:
+    def too_large(self, error: BaseException) -> str:
         """As everywhere; under a limit oneDNN may also fail to get its scratch memory, with a message of its own."""
-        return is_out_of_memory_error(error) or (self._limited and "could not create a primitive" in str(error))
+        if self._limited and "could not create a primitive" in str(error):
+            return OUT_OF_MEMORY
+        return too_large(error)
 
 
 def thread_warnings(threads: int, cores: int, used: float) -> list[str]:
@@ -251,9 +240,15 @@ class Cuda(Device):
         self._index = index
         self._monitor = monitor
         self._as_script = as_script
+        before = monitor.memory_used() if monitor is not None else None
         torch.cuda.set_device(index)
         torch.zeros(1, device=self.torch_name)  # makes the context, whose share the memory limit leaves out
         torch.cuda.synchronize()
+        after = monitor.memory_used() if monitor is not None else None
+        # What the GPU holds more than before; where nobody says, all that is taken has to count as the context.
+        self._context = None
+        if before is not None and after is not None:
+            self._context = max(0, after - before - torch.cuda.memory_reserved())
         if monitor is not None:
             monitor.mark_own_processes()
 
@@ -320,22 +315,35 @@ class Cuda(Device):
         """NVML reports clocks, throttling and other processes, and a GPU has no neighbours that it does not see."""
 
     def set_memory_limit(self, limit: int | None) -> MemoryLimit:
-        """Limit torch's allocator to what a GPU with that much memory would leave next to the CUDA context."""
+        """Limit torch's allocator to what a GPU with that much memory would leave next to the CUDA context.
+
+        What other processes hold is no part of the context: it takes from what is free.
+        """
         free, total = torch.cuda.mem_get_info()
-        context = total - free - torch.cuda.memory_reserved()
+        left = free + torch.cuda.memory_reserved()
+        context = total - left if self._context is None else self._context
+        warnings = []
+        if self._context is None:
+            warnings.append("NVML does not say what others hold of the GPU, so it counts as the CUDA context")
+        others = max(0, total - left - context)
+        facts: dict[str, object] = {"context": context, "held_by_others": others}
         if limit is None or limit >= total:
-            facts: dict[str, object] = {"memory_cap": total, "context": context, "emulated": False}
-            return MemoryLimit(available=total - context, facts=facts)
+            if others > HELD_BY_DRIVER:
+                warnings.append(held_warning(others, left))
+            facts |= {"memory_cap": total, "emulated": False}
+            return MemoryLimit(available=left, facts=facts, warnings=tuple(warnings))
         if limit <= context:
             raise JobError(
                 f"a memory limit of {limit} bytes leaves nothing for the model, as the CUDA context alone takes "
                 f"{context}; give more with --memory"
             )
         torch.cuda.set_per_process_memory_fraction((limit - context) / total, self._index)
+        if left < limit - context:
+            warnings.append(held_warning(others, left))
         return MemoryLimit(
-            available=limit - context,
-            facts={"memory_cap": limit, "context": context, "emulated": True},
-            warnings=(memory_limit_warning(limit, total),),
+            available=min(left, limit - context),
+            facts={**facts, "memory_cap": limit, "emulated": True},
+            warnings=(memory_limit_warning(limit, total), *warnings),
         )
 
     def peak_memory(self) -> tuple[int, int]:
@@ -354,6 +362,14 @@ def memory_limit_warning(limit: int, total: int) -> str:
     return (
         f"a memory of {limit / GIB:.1f} GiB is emulated on a GPU of {total / GIB:.0f} GiB: the batch is one that fits, "
         "the throughput is this GPU's own"
+    )
+
+
+def held_warning(others: int, left: int) -> str:
+    """Return that others hold memory of the GPU, and what they leave."""
+    return (
+        f"other processes hold {others / GIB:.1f} GiB of the GPU and leave {left / GIB:.1f}, which bounds the batch: "
+        "measure when it is idle"
     )
 
 

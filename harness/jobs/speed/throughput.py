@@ -1,6 +1,6 @@
 """Images a second of a model: find the batch, confirm it, warm up, time the iterations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Protocol
@@ -43,15 +43,16 @@ class TimedBatch:
 def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -> Outcome:
     """Measure one model on one device.
 
-    On a GPU the largest batch is searched in a process of its own and confirmed by the measurement in another.  On a
-    CPU `auto` takes the saturation batch size, found where it is measured.
+    The largest batch, which `auto` takes on a GPU as published, is searched in a process of its own and confirmed by
+    the measurement in another.  `modern`, and any protocol on a CPU, takes the saturation batch size instead; on a CPU
+    it is found where it is measured.
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
-        return summarise(_time_largest_batch(job, report, device, threads))
+        return summarise(_time_found_batch(job, report, device, threads))
     timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch))
-    if timed is None:
-        raise JobError(f"out of memory at batch {batch}")
+    if isinstance(timed, str):
+        raise JobError(f"{timed} at batch {batch}")
     return summarise(timed)
 
 
@@ -81,15 +82,26 @@ def summarise(timed: TimedBatch) -> Outcome:
     return metrics, facts, [*timing_warnings(timed.seconds), *timed.warnings]
 
 
-def _time_largest_batch(job: Job, report: Report, device: str, threads: int) -> TimedBatch:
-    """Search in one process and measure in fresh ones; if the batch does not fit after all, with one image less."""
-    probes = run_in_fresh_process(_search, job, report, device, threads)
-    batch = max((probe.batch for probe in probes if probe.outcome == "fits"), default=0)
+def saturates(job: Job) -> bool:
+    """Whether a job's batch on a GPU is the one at which throughput stops growing, not the largest that fits.
+
+    A whole GPU of today holds batches of which single tensors have several times 2³¹ elements.
+    """
+    return job["batch"] == "auto" and job["protocol"] == "modern"
+
+
+def _time_found_batch(job: Job, report: Report, device: str, threads: int) -> TimedBatch:
+    """Search in one process and measure in fresh ones; if the batch does not fit after all, with less.
+
+    One image less than the largest batch, half of the one at which throughput saturates.
+    """
+    batch, probes = run_in_fresh_process(_search, job, report, device, threads)
     if not batch:
-        raise JobError(f"out of memory at batch 1 under {job['memory']}; give more with --memory")
-    for steps_down in range(min(MAX_STEPS_DOWN + 1, batch)):
-        timed = run_in_fresh_process(_measure, job, report, device, threads, batch - steps_down)
-        if timed is not None:
+        raise JobError(f"{probes[0].outcome} at batch 1 under {job['memory']}; give more with --memory")
+    smaller = [batch >> n if saturates(job) else batch - n for n in range(MAX_STEPS_DOWN + 1)]
+    for steps_down, size in enumerate(filter(lambda size: size > 0, smaller)):
+        timed = run_in_fresh_process(_measure, job, report, device, threads, size)
+        if not isinstance(timed, str):
             warning = saturation_warning(probes)
             return replace(
                 timed,
@@ -101,21 +113,40 @@ def _time_largest_batch(job: Job, report: Report, device: str, threads: int) -> 
     )
 
 
-def _search(job: Job, report: Report, device: str, threads: int) -> list[Probe]:
-    """Find the largest batch under the job's memory limit; every probe is kept."""
+def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, Sequence[Probe]]:
+    """Find the batch under the job's memory limit, 0 if none fits; every probe is kept."""
     probes = []
     with open_device(device, threads, as_script=flags_of(job).as_script) as opened:
-        set_flags(flags_of(job))
+        # cuDNN's own search would begin anew at each probe.
+        set_flags(replace(flags_of(job), cudnn_benchmark=False))
         workload = Workload(job, opened.torch_name)
         limit = opened.set_memory_limit(parse_memory(str(job["memory"]))).available
-        for probe in largest_batch(lambda batch: probe_batch(workload.make_step, batch, opened), limit=limit):
+        most = None if device == "cpu" else workload.most_images()
+        if saturates(job):
+            found = find_saturation(lambda batch: _time_if_it_fits(workload, batch, opened, job, report), largest=most)
+            return found.batch, found.probes
+        for probe in largest_batch(
+            lambda batch: probe_batch(workload.make_step, batch, opened), limit=limit, most=most
+        ):
             probes.append(probe)
             report(Progress(job=job, phase=f"batch {probe.batch}: {probe.outcome}", done=len(probes)))
-    return probes
+    return max((probe.batch for probe in probes if probe.outcome == "fits"), default=0), probes
+
+
+def _time_if_it_fits(workload: Workload, batch: int, device: Device, job: Job, report: Report) -> list[float]:
+    """Time a few iterations; none if the batch is too large."""
+    report(Progress(job=job, phase=f"timing batch {batch}"))
+    device.empty_cache()
+    try:
+        return _time_few_iterations(workload.make_step(batch), device)
+    except Exception as error:
+        if not device.too_large(error):
+            raise
+        return []
 
 
 def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, device: Device) -> Probe:
-    """Try one batch; only out of memory counts as too large, any other error propagates."""
+    """Try one batch; an error that does not say that it is too large propagates."""
     device.empty_cache()
     seconds, outcome = 0.0, "fits"
     try:
@@ -123,16 +154,19 @@ def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, de
         # Twice: during a second iteration the first one's output may still be allocated.
         for _ in range(2):
             seconds = device.time_step(step)
-    except (RuntimeError, MemoryError) as error:
-        if not device.is_out_of_memory(error):
+    except Exception as error:
+        outcome = device.too_large(error)
+        if not outcome:
             raise
-        outcome = "out of memory"
     allocated, reserved = device.peak_memory()
     return Probe(batch=batch, outcome=outcome, seconds=seconds, allocated=allocated, reserved=reserved)
 
 
-def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | None:
-    """Build, check, warm up, time; None if out of memory.  A batch of None is chosen where throughput saturates."""
+def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | str:
+    """Build, check, warm up, time; a text if the batch is too large, which says for what.
+
+    A batch of None is chosen where throughput saturates.
+    """
     report(Progress(job=job, phase="building"))
     with open_device(device, threads, as_script=flags_of(job).as_script) as opened:
         set_flags(flags_of(job))
@@ -141,10 +175,11 @@ def _measure(job: Job, report: Report, device: str, threads: int, batch: int | N
         try:
             workload.check_output()
             timed = time_batch(opened, workload, job, report, batch)
-        except (RuntimeError, MemoryError) as error:
-            if batch is None or not opened.is_out_of_memory(error):
+        except Exception as error:
+            reason = opened.too_large(error)
+            if batch is None or not reason:
                 raise
-            return None
+            return reason
     return replace(
         timed,
         facts={"flags": workload.flags.facts, **limit.facts, **timed.facts},

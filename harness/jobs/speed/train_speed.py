@@ -136,22 +136,26 @@ def measure_train_speed(job: Job, report: Report, *, device: str, threads: int) 
         batches = [share >> halvings for halvings in range(share.bit_length()) if not share % (fewest << halvings)]
     for batch in batches:
         timed = run_in_fresh_process(_measure, job, report, device, threads, batch)
-        if timed is not None:
+        if not isinstance(timed, str):
             return _outcome(job, timed, searched=searched)
-    raise JobError(f"out of memory at batch {batches[-1]}")
+    raise JobError(f"{timed} at batch {batches[-1]}")
 
 
-def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | None:
-    """Build, warm up, time; None if out of memory.  A batch of None is chosen where throughput saturates."""
+def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | str:
+    """Build, warm up, time; a text if the batch is too large, which says for what.
+
+    A batch of None is chosen where throughput saturates.
+    """
     report(Progress(job=job, phase="building"))
     with open_device(device, threads) as opened:
         try:
             workload = TrainingWorkload(job, opened)
             timed = time_batch(opened, workload, job, report, batch)
-        except (RuntimeError, MemoryError) as error:
-            if batch is None or not opened.is_out_of_memory(error):
+        except Exception as error:
+            reason = opened.too_large(error)
+            if batch is None or not reason:
                 raise
-            return None
+            return reason
         workload.check_loss()
         facts = {**timed.facts, "parts": workload.parts(len(timed.seconds)), "precision": workload.precision}
         return replace(timed, facts=facts, warnings=(*timed.warnings, *workload.warnings))

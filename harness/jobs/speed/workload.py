@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from timm.layers import set_fused_attn
 from timm.optim import create_optimizer_v2
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from harness.errors import JobError
 from harness.jobs import models
 from harness.jobs.precision import Precision
-from harness.jobs.speed.device import is_out_of_memory_error
+from harness.jobs.too_large import too_large
 from harness.plan.job import Job
 from harness.specs.kinds import SCRIPT
 
 Step = Callable[[], torch.Tensor]
 
+# What kernels count to: the elements of a tensor in a signed number of 32 bits, blocks of a grid in one of 16.
+INDICES = 2**31 - 1
+MOST_BLOCKS = 2**16 - 1
 
 _SCRIPT_FLAGS = ("dtype", "training", "as_script")
 
@@ -106,6 +112,25 @@ def set_flags(flags: Flags) -> None:
     torch.manual_seed(0)
 
 
+class _ElementCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own lack
+    """Notes the elements of every tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements: list[int] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 -- as torch calls it
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        output = func(*args, **(kwargs or {}))
+        self.elements += [leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        return output
+
+
 class Workload:
     """One model on its device, ready to run."""
 
@@ -136,7 +161,7 @@ class Workload:
         try:
             step()
         except Exception as error:
-            if is_out_of_memory_error(error):
+            if too_large(error):
                 raise  # the batch is too large, which says nothing about the compiler
             reason = " ".join(str(error).split())[:200]
             return self.make_step(batch), f"not compiled: {type(error).__name__}: {reason}"
@@ -152,6 +177,30 @@ class Workload:
             raise JobError(f"'{self._name}' returns {kind} for one image, not one row of class scores")
         if not bool(torch.isfinite(output).all()):
             raise JobError(f"'{self._name}' returns numbers that are not finite for a fixed image")
+
+    def most_images(self) -> int:
+        """Return the images of the largest batch that a GPU's kernels take, whatever its memory.
+
+        They count a tensor's elements in 32 bits, and blocks over the batch in 16.
+        """
+        try:
+            with torch.no_grad():
+                # Not of one image, for which torch takes shortcuts: the operations would not be the same.
+                counts = [self._count_elements(batch) for batch in (2, 3)]
+        except Exception as error:
+            if not too_large(error):
+                raise
+            return MOST_BLOCKS  # the memory bounds it long before
+        # What does not grow with the batch is of the weights.
+        grown: int = max(more - fewer for fewer, more in zip(*counts, strict=False))
+        return min(MOST_BLOCKS, (INDICES - 1) // max(1, grown))
+
+    def _count_elements(self, batch: int) -> list[int]:
+        """Return the elements of each tensor that a forward pass makes, in order."""
+        images = self._make_images(batch)
+        with _ElementCounter() as counter, self.flags.precision.context(self._device.partition(":")[0]):
+            self._model(images)
+        return [images.numel(), *counter.elements]
 
     def _make_images(self, batch: int) -> torch.Tensor:
         images = torch.randn(batch, models.CHANNELS, self._res, self._res, device=self._device, dtype=self._dtype)

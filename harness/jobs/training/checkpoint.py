@@ -89,9 +89,11 @@ class Checkpoints:
         """Return the last one."""
         return next(reversed(self._paths()), None)
 
-    def load(self, device: str = "cpu", *, leads: bool = True) -> tuple[TrainingState, Tensors] | None:
+    def load(self, *, leads: bool = True) -> tuple[TrainingState, Tensors] | None:
         """Read the last one that is whole; None where there are none, and a new state where all are damaged.
 
+        The tensors stay on the CPU: model and optimizer copy theirs to the device, but for the number of steps, which
+        AdamW would have to fetch from there for each parameter in each step.
         The process that `leads` sets the damaged ones aside.  Raises `JobError` for one of another job, naming the
         first difference, or of other inputs.
         """
@@ -108,7 +110,7 @@ class Checkpoints:
                 continue
             self._check(path, identity, inputs)
             state.damaged += damaged
-            return state, {name: value.to(device) for name, value in tensors.items()}
+            return state, tensors
         return (TrainingState(damaged=damaged), {}) if damaged else None
 
     def _check(self, path: Path, identity: Mapping[str, Any], inputs: Mapping[str, str]) -> None:

@@ -9,11 +9,10 @@ from torch import distributed
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """One process of a training: its rank among all, and among those of its machine."""
+    """One process of a training: its rank among all."""
 
     rank: int = 0
     size: int = 1
-    local: int = 0
 
     @classmethod
     def join(cls, device: str) -> "World":
@@ -21,7 +20,7 @@ class World:
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
         distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-        return cls(rank=distributed.get_rank(), size=distributed.get_world_size(), local=int(os.environ["LOCAL_RANK"]))
+        return cls(rank=distributed.get_rank(), size=distributed.get_world_size())
 
     @property
     def leads(self) -> bool:

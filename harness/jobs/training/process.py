@@ -1,6 +1,7 @@
-"""A training on several processes <-> `python -m harness.jobs.training.process WORK`, which torchrun starts.
+"""A training on several processes <-> `python -m harness.jobs.training.process WORK DEVICE…`.
 
-WORK is a JSON file with the job, its context and the file of the weights.  The leading process writes its progress and
+Torchrun starts it once for each DEVICE of this node.  WORK is a JSON file with the job, its context and the file of the
+weights.  The leading process writes its progress and
 its facts, whichever process fails its error, into files in the same folder.  Nothing here is a pickle: the folder may
 lie on a disk that others write to.
 """
@@ -13,19 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harness import atomic
 from harness.errors import HarnessError, JobError
+from harness.jobs import own_device
 from harness.jobs.fresh import error_message
 from harness.jobs.training.distributed import World
 from harness.jobs.training.run import ProcessContext, signal_handler, stop_signals, train_in_process
 from harness.jobs.training.trainer import TrainingStopped
+from harness.machine import gpus
 from harness.plan.job import Job
 from harness.run.launch.local import PATIENCE_WITH_TRAINING, place_sockets
 from harness.run.messages import Inputs, Progress, Report
@@ -52,8 +53,12 @@ def node_count() -> int:
     return int(json.loads((Path(shared) / "rendezvous.json").read_text(encoding="utf-8"))["nodes"])
 
 
-def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: int, report: Report) -> dict[str, Any]:
-    """Train on `count` processes of this node, and on those of other nodes that follow; return the facts.
+def train_in_processes(
+    job: Job, *, context: ProcessContext, path: Path, devices: Sequence[str], report: Report
+) -> dict[str, Any]:
+    """Train with a process for each of the devices of this node, and with those of other nodes that follow.
+
+    Returns the facts.
 
     Raises as `train_in_process` does.
     """
@@ -66,7 +71,7 @@ def train_in_processes(job: Job, *, context: ProcessContext, path: Path, count: 
         # Other nodes wait for it.
         content = {"job": job_to_data(job), "context": asdict(context), "path": path}
         atomic.write(work, json.dumps(content, default=str), sync=False)
-        torchrun = _start_torchrun(work, count)
+        torchrun = _start_torchrun(work, devices)
         with stop_signals() as stop_requested:
             try:
                 for progress in _progress_of(work.with_name(PROGRESS), job, torchrun, stop_requested):
@@ -95,18 +100,20 @@ def follow(folder: Path, count: int) -> None:
         if (folder / "over").exists():
             return
         time.sleep(0.2)
-    _start_torchrun(folder / WORK, count).wait()
+    kind = json.loads((folder / WORK).read_text(encoding="utf-8"))["context"]["device"].partition(":")[0]
+    devices = ["cpu"] * count if kind == "cpu" else [f"cuda:{gpu.index}" for gpu in gpus()][:count]
+    _start_torchrun(folder / WORK, devices).wait()
 
 
-def _start_torchrun(work: Path, count: int) -> "subprocess.Popen[bytes]":
-    """Start `count` processes on this node, which join those of the other nodes if there are any."""
+def _start_torchrun(work: Path, devices: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start a process for each of these devices of this node, which join those of the other nodes if there are any."""
     rendezvous, options = work.with_name("rendezvous.json"), ["--standalone"]
     if rendezvous.exists():
         meeting = json.loads(rendezvous.read_text(encoding="utf-8"))
         options = [f"--nnodes={meeting['nodes']}", "--rdzv-backend=c10d"]
         options += [f"--rdzv-endpoint={meeting['endpoint']}", f"--rdzv-id={meeting['id']}"]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, f"--nproc-per-node={count}"]
-    command += ["-m", "harness.jobs.training.process", str(work)]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, f"--nproc-per-node={len(devices)}"]
+    command += ["-m", "harness.jobs.training.process", str(work), *devices]
     # torchrun would die of a signal that its processes handle; it inherits that this one ignores it.
     with signal_handler([signal.SIGUSR2], signal.SIG_IGN):
         return subprocess.Popen(command, env=_environment())  # noqa: S603 -- our own command
@@ -146,16 +153,13 @@ def _progress_of(
 # One of the processes that torchrun starts.
 
 
-def main(work: Path) -> int:
-    """Take part in the training that a file describes, and return the exit code."""
+def main(work: Path, devices: Sequence[str]) -> int:
+    """Take part in the training that a file describes, on one of this node's devices, and return the exit code."""
     place_sockets()
     content = json.loads(work.read_text(encoding="utf-8"))
-    device, inputs = content["context"]["device"], content["context"]["inputs"]
-    kind = device.partition(":")[0]
-    world = World.join(kind)
-    if kind == "cuda":
-        torch.cuda.set_device(world.local)
-        device = f"cuda:{world.local}"
+    device, inputs = devices[int(os.environ["LOCAL_RANK"])], content["context"]["inputs"]
+    own_device.use(device)
+    world = World.join(device.partition(":")[0])
     context = ProcessContext(
         device=device,
         cores=content["context"]["cores"],
@@ -202,4 +206,4 @@ def _reporter(path: Path) -> Report:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -18,10 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from harness import atomic
 from harness.errors import JobError
+from harness.jobs import own_device
 from harness.jobs.data.images import Images, image_facts
 from harness.jobs.data.loading import LIMITS
 from harness.jobs.data.open import open_images
 from harness.jobs.precision import PRECISIONS
+from harness.jobs.too_large import too_large
 from harness.jobs.training.checkpoint import Checkpoints, TrainingState
 from harness.jobs.training.data import build_erasing, build_mixing
 from harness.jobs.training.distributed import World
@@ -60,6 +62,7 @@ def train_in_process(job: Job, *, context: ProcessContext, world: World, path: P
     `TrainingStopped` if a signal asked for that, with all that was done in a checkpoint, and `JobError` if it cannot be
     done.
     """
+    own_device.use(context.device)
     data = str(job["data"])
     report(Progress(job=job, phase=f"listing the images of {data}"))
     images, tests = (open_split(data, context.inputs, split) for split in ("train", "test"))
@@ -71,7 +74,17 @@ def train_in_process(job: Job, *, context: ProcessContext, world: World, path: P
         trainer = assemble_trainer(
             job, images, tests, context=context, world=world, report=report, stop_requested=stop_requested
         )
-        state = trainer.run()
+        try:
+            state = trainer.run()
+        except (RuntimeError, MemoryError) as error:
+            reason = too_large(error)
+            if not reason:
+                raise
+            share = trainer.hyper.batch_size // world.size
+            message = (
+                f"{reason} with {share} images at once; give more devices, or --set batch_size=N for a smaller one"
+            )
+            raise JobError(message) from error
     digest = _save_weights(trainer, path) if world.leads else ""
     world.wait()
     return _facts(trainer, state, digest)

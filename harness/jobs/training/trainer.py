@@ -83,7 +83,7 @@ class Trainer:
         return student
 
     def _resume(self) -> None:
-        loaded = self.checkpoints.load(self.device, leads=self.world.leads)
+        loaded = self.checkpoints.load(leads=self.world.leads)
         self.state, tensors = loaded or (self.state, {})
         steps = self.state.steps_done
         if int(self.world.sum(torch.tensor(steps, device=self.device))) != steps * self.world.size:
