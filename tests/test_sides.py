@@ -18,6 +18,7 @@ from harness.specs import load
 from harness.store.store import Store
 from tests.commands import run_harness
 from tests.fakes import H200, LAPTOP, V100, VERSIONS, result_of
+from tests.sites import tree
 
 SPEC = """
 [table]
@@ -211,3 +212,38 @@ def test_what_belongs_to_one_machine_is_refused_beside_several(tmp_path: Path, s
         2,
         f"error: --by machine: {named} is for a table of one machine; leave out either\n",
     )
+
+
+def test_a_page_has_every_value_with_its_heading_and_what_programs_read(tmp_path: Path, spec: Path) -> None:
+    two_machines(tmp_path, spec)
+    ran = run_harness(
+        tmp_path,
+        "report",
+        "mine.toml",
+        "--by",
+        "machine",
+        "--runs",
+        "one",
+        "--runs",
+        "two",
+        "--format",
+        "html",
+        "-o",
+        "x",
+    )
+    assert (ran.returncode, ran.stdout) == (0, "x/index.html\n")
+    page = tree((tmp_path / "x" / "index.html").read_text(encoding="utf-8"))
+    rows = [" ".join(" ".join(line.itertext()).split()) for line in page.iter("tr")]
+    (row,) = (row for row in rows if row.startswith("Model D"))
+    assert row.endswith(
+        "400 4000 ± 40 4 10× faster · not comparable 20.5 ± 0.2 4 20× slower · not comparable".replace(" 4 ", " ")
+    )
+    assert any("Speeds" in text for text in page.itertext())
+    data = json.loads((tmp_path / "x" / "sides.json").read_text(encoding="utf-8"))
+    assert [side["side"] for side in data["sides"]] == [H200.label, LAPTOP.label]
+
+
+def test_a_page_needs_a_folder(tmp_path: Path, spec: Path) -> None:
+    two_machines(tmp_path, spec)
+    ran = run_harness(tmp_path, "report", "mine.toml", "--by", "machine", "--runs", "one", "--format", "html")
+    assert (ran.returncode, ran.stderr) == (2, "error: --format html writes a folder of pages; name it with -o DIR\n")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.cli.console import echo, meanwhile, terminal_width, use_color, write_file
+from harness.errors import HarnessError
 from harness.plan.plan import Options
 from harness.specs import Spec
 from harness.store.store import Store
@@ -19,7 +20,7 @@ FILE_WIDTH = 100
 def report_sides(  # noqa: PLR0913
     specs: Sequence[Spec], options: Options, stores: Sequence[Store], *, by: str, form: str, output: Path | None
 ) -> None:
-    """Write the tables with the sides beside each other, in a format that is not HTML."""
+    """Write the tables with the sides beside each other; as HTML into the folder `output`."""
     from harness.judge.sides import side_by_side
     from harness.report import (
         render_sheets,
@@ -32,6 +33,15 @@ def report_sides(  # noqa: PLR0913
 
     with meanwhile(f"reading {', '.join(f'{store.root}/' for store in stores)}"):
         tables = side_by_side(specs, options, stores, by=by)
+    if form == "html":
+        from harness.report.html import render_sides_site
+        from harness.report.html.write import write_site
+
+        if output is None:
+            raise HarnessError("--format html writes a folder of pages; name it with -o DIR")
+        write_site(output, render_sides_site(tables))
+        echo(f"{output / 'index.html'}")
+        return
     sheets = [sheet for table in tables for sheet in sides_sheets(table)]
     width, color = (FILE_WIDTH, False) if output is not None else (terminal_width(), use_color())
     text = {

@@ -1,6 +1,6 @@
 """The site: every page rendered from its template, with the style, the scripts and the plotting library."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,15 +12,17 @@ from harness.cleaning import visible
 from harness.errors import HarnessError
 from harness.judge.ablation import Ablation
 from harness.judge.roofline import Roofline
+from harness.judge.sides import SideBySide
 from harness.judge.verdict import Diff, Verdict
 from harness.report import ablation, formatting
-from harness.report.data import render_json
+from harness.report.data import render_json, render_sides_json
 from harness.report.html.cells import exact, readable, sheet_view, signed
 from harness.report.html.chart import interactive_chart
 from harness.report.html.index import index_page, tally
 from harness.report.html.links import PageLinks, cell_ids, contents, page_links, table_name
 from harness.report.html.runs import HISTORY, cells_by_run, facts, is_measured, machine_facts, outcome, samples
-from harness.report.sheet import JUDGED
+from harness.report.sheet import JUDGED, sections
+from harness.report.sides import sides_sheets
 from harness.specs import Column, Row
 from harness.store.result import Result
 
@@ -62,6 +64,23 @@ def render_site(content: SiteContent) -> dict[str, str]:
     charts = (interactive_chart(diff, links, "") for diff in content.diffs)
     files["index.html"] = environment.get_template("index.html").render(
         root="", **index_page(content.diffs, links), chart=next(filter(None, charts), None), unused=content.unused
+    )
+    return files
+
+
+def render_sides_site(tables: Sequence[SideBySide]) -> dict[str, str]:
+    """Return a site of one page: tables with their sides beside each other."""
+    environment = _environment((), page_links((), ()))
+    files = {
+        f"assets/{name}": (HERE / "static" / name).read_text(encoding="utf-8") for name in ("style.css", "site.js")
+    }
+    files["sides.json"] = render_sides_json(tables)
+    files["index.html"] = environment.get_template("sides.html").render(
+        root="",
+        by=tables[0].by,
+        sheets=[sheet for table in tables for sheet in sides_sheets(table)],
+        columns_of=lambda sheet: [(column, False) for column in sheet.columns],
+        sections=sections,
     )
     return files
 
