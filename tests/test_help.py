@@ -123,3 +123,26 @@ def test_a_group_without_a_command_shows_its_help_as_wrong_usage(tmp_path: Path,
     ran = run_harness(tmp_path, *group.split())
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == run_harness(tmp_path, *group.split(), "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("check", "table5", "--runs", "a", "--runs", "b"), "--runs"),
+        (("report", "table5", "--rows", "deit_ti", "--rows", "deit_s"), "--rows"),
+        (("figure", "figure1", "-o", "a.png", "--output", "b.png"), "--output"),
+        (("reproduce", "table5", "--repeats", "3", "--repeats=3"), "--repeats"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused_since_one_of_them_would_be_ignored(
+    tmp_path: Path, arguments: tuple[str, ...], option: str
+) -> None:
+    ran = run_harness(tmp_path, *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"error: {option} is given twice; leave one out\n"
+
+
+def test_options_that_add_up_may_be_given_several_times(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    ran = run_harness(tmp_path, "trend", "table5", "--runs", "a", "--runs", "a", "-h")
+    assert (ran.returncode, ran.stderr) == (0, "")

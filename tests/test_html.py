@@ -109,7 +109,13 @@ def test_a_cell_shows_measured_published_difference_and_verdict_each_under_its_h
     assert len(shown) == len(VERDICTS)
     (head,) = page.iter("thead")
     over, under = ([text_of(item) for item in row if item.tag == "th"] for row in head)
-    assert over == ["by", "#param., M", "speed, im/s, batch 4", "bf16 speed, im/s, batch 4", "top-1, %"]
+    assert over == [
+        "by",
+        "#param., M",
+        "speed, im/s, batch 4, published: V100 16GB",
+        "bf16 speed, im/s, batch 4, published: A100 40GB",
+        "top-1, %",
+    ]
     assert under == ["measured", "published", "Δ", "verdict"] * 4
 
 
@@ -148,7 +154,12 @@ def test_rows_are_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> No
         ("col", "by"),
         *(
             ("colgroup", f"{label}")
-            for label in ("#param., M", "speed, im/s, batch 4", "bf16 speed, im/s, batch 4", "top-1, %")
+            for label in (
+                "#param., M",
+                "speed, im/s, batch 4, published: V100 16GB",
+                "bf16 speed, im/s, batch 4, published: A100 40GB",
+                "top-1, %",
+            )
         ),
         *[("col", part) for part in ("measured", "published", "Δ", "verdict")] * 4,
         ("rowgroup", "Convnets"),

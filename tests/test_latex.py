@@ -118,6 +118,8 @@ def test_marks_are_explained_below_and_signs_too(tmp_path: Path) -> None:
         (
             r"\published{Grey: as published, -- where nothing was.} 2 of 16 values judged: 1 match, 1 deviates; "
             r"1 not comparable, 13 missing. Measured on Tesla V100-SXM2-16GB 16 GiB; torch 2.15.0, timm 1.0.31. "
+            r"A match is within \ensuremath{\pm} 1 M (\#param.), \ensuremath{\pm} 5 \% (speed); "
+            r"behind \ensuremath{\pm} is the 95 \% interval. "
             r"Signs: \checkmark match, $\neq$ deviates, $\cdot$ not comparable.\par"
         ),
         r"Not measured and left out: top-1; 3 of 4 rows (-{}-all-columns shows them).\par",

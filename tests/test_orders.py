@@ -93,8 +93,10 @@ def test_a_speed_table_says_on_how_many_published_machines_its_order_holds() -> 
     shape = compared_in(*Catalog().find(["table5"]))
     sentence = shape_sentence(shape)
     held = sum(order.holds for order in shape.orders)
-    assert sentence.endswith(f"; it is also that of {held} of 6 machines that timm published")
-    assert "Core i7-12700H 100 %; an order is the same where 90 % are" in orders_sentence(shape)
+    assert sentence.endswith(
+        f"; the order here also holds on {held} of the 6 machines of which timm published throughputs"
+    )
+    assert "Core i7-12700H 100 %; an order holds where 90 % are" in orders_sentence(shape)
 
 
 def test_the_table_names_the_machines_that_its_order_is_compared_with(tmp_path: Path) -> None:

@@ -183,12 +183,13 @@ def diff(tmp_path: Path) -> Diff:
 
 # The terminal.
 
-AT_112 = """\
+AT_114 = """\
 Table 12  Every verdict
 8 of 16 values judged: 3 match, 1 within noise, 3 explained, 1 deviates; 1 not comparable, 6 missing, 1 failed.
 Measured on Tesla V100-SXM2-16GB 16 GiB; torch 2.15.0, timm 1.0.31.
+A match is within ± 1 M (#param.), ± 5 % (speed), ± 0.05 % (top-1); behind ± is the 95 % interval.
 
-            #param., M                                   speed, im/s, batch 4
+            #param., M                                   speed, im/s, batch 4, published: V100 16GB
             measured  published         Δ  verdict        measured  published             Δ  verdict
 ─────────   ──────────────────────────────────────────   ───────────────────────────────────────────────
 Convnets
@@ -198,7 +199,7 @@ Transformers
 ViT<tiny>        5.0          5       0.0  ✓ match       1235 ± 12       99.9[w]  +1135.8 %  ✻ explained
 ViT⚗↑384        90.0         86      +4.0  ✗ deviates                    85.9                ! failed
 
-            bf16 speed, im/s, batch 4                             top-1, %
+            bf16 speed, im/s, batch 4, published: A100 40GB       top-1, %
              measured  published            Δ  verdict              measured   published         Δ  verdict
 ─────────   ───────────────────────────────────────────────────   ─────────────────────────────────────────────
 Convnets
@@ -225,7 +226,7 @@ warning: CNN|small: iterations vary by 3.1 %: measure again (and 2 more like it,
 warning: ViT<tiny>: warm-up not steady after 9 iterations
 """
 
-NOTHING_AT_112 = """\
+NOTHING_AT_114 = """\
 Table 12  Every verdict
 None of 16 values is measured.
 This is what was published.
@@ -246,8 +247,8 @@ ViT⚗↑384              86           85.9                 300         85.2[w]
 """
 
 
-def test_a_terminal_of_112_columns_has_a_line_a_row_and_columns_without_room_below(diff: Diff) -> None:
-    assert render_terminal(diff, width=112, color=False) == AT_112
+def test_a_terminal_of_114_columns_has_a_line_a_row_and_columns_without_room_below(diff: Diff) -> None:
+    assert render_terminal(diff, width=114, color=False) == AT_114
 
 
 @pytest.mark.parametrize("width", [200, 110, 80, 60])
@@ -277,10 +278,11 @@ def test_a_window_that_is_much_too_narrow_breaks_texts_and_cuts_none(diff: Diff)
 
 def test_signs_replace_words_where_all_columns_then_stand_beside_each_other(diff: Diff) -> None:
     lines = render_terminal(diff, width=200, color=False).splitlines()
-    assert [" ".join(line.split()) for line in lines[4:13]] == [
-        "#param., M speed, im/s, batch 4 bf16 speed, im/s, batch 4 top-1, %",
+    assert lines[4] == "✓ match, ≈ noise, ✗ deviates, ✻ explained, · not comparable, – missing, ! failed."
+    assert [" ".join(line.split()) for line in lines[7:16]] == [
+        "#param., M 16GB published: A100 40GB top-1, %",
         "by measured published Δ measured published Δ measured published Δ measured published Δ",
-        " ".join(lines[6].split()),
+        " ".join(lines[9].split()),
         "Convnets",
         "CNN|small Ann 12.3 12 +0.3 ✓ 1020 ± 10 1000 +2.0 % ✓ 1500 ± 15 2000 25 % slower · 71.2 –",
         "CNN[big] Bob 57.0 60[B1] −3.0 ✻ 440 ± 50 400 +10.0 % ≈ – 80.1 ± 0.2 –",
@@ -288,24 +290,23 @@ def test_signs_replace_words_where_all_columns_then_stand_beside_each_other(diff
         "ViT<tiny> Cid 5.0 5 0.0 ✓ 1235 ± 12 99.9[w] +1135.8 % ✻ – 72.1 ± 0.4 72.2 −0.07 ✻",
         "ViT⚗↑384 90.0 86 +4.0 ✗ 85.9 ! 300 – 85.2[w] –",
     ]
-    assert lines[13] == "✓ match, ≈ noise, ✗ deviates, ✻ explained, · not comparable, – missing, ! failed"
 
 
 def test_what_was_not_measured_is_left_out_and_said_once(tmp_path: Path) -> None:
     diff = diff_of(tmp_path, SPEC, {("small", "speed"): MEASURED["small", "speed"]})
-    text = render_terminal(diff, width=112, color=False)
+    text = render_terminal(diff, width=114, color=False)
     assert text.count("CNN|small") == 3  # its row, what it lacks, and a warning
     assert "ViT<tiny>" not in text.partition("Not measured")[0]
     assert (
         "Not measured and left out: #param., bf16 speed, top-1; 3 of 4 rows (`--all-columns` shows them)."
     ) in text.splitlines()
-    everything = render_terminal(diff, width=112, color=False, everything=True)
+    everything = render_terminal(diff, width=114, color=False, everything=True)
     assert all(label in everything.partition("– missing: ")[0] for label in LABELS)
     assert "Not measured and left out" not in everything
 
 
 def test_colour_is_there_only_when_asked_for_and_changes_nothing_else(diff: Diff) -> None:
-    plain, coloured = (render_terminal(diff, width=112, color=color) for color in (False, True))
+    plain, coloured = (render_terminal(diff, width=114, color=color) for color in (False, True))
     assert "\x1b" not in plain
     assert "\x1b[32m✓ match" in coloured  # green
     assert "\x1b[1;31m✗ deviates" in coloured  # bold red
@@ -314,8 +315,8 @@ def test_colour_is_there_only_when_asked_for_and_changes_nothing_else(diff: Diff
 
 
 def test_verbose_adds_the_allowed_difference_why_cells_match_every_warning_and_the_note(diff: Diff) -> None:
-    short = AT_112.splitlines()
-    long = render_terminal(diff, width=112, color=False, verbose=True).splitlines()
+    short = AT_114.splitlines()
+    long = render_terminal(diff, width=114, color=False, verbose=True).splitlines()
     table, reasons = long[: long.index("Left out for want of room: by.")], long[long.index("") :]
     tolerances = [line for line in table if "CNN[big]" in line]
     assert "−3.0 ± 1 M ✻" in " ".join(tolerances[0].split())
@@ -335,13 +336,13 @@ def test_verbose_adds_the_allowed_difference_why_cells_match_every_warning_and_t
 
 def test_without_any_result_the_table_says_what_is_missing(tmp_path: Path) -> None:
     empty = diff_of(tmp_path, SPEC, {})
-    assert render_terminal(empty, width=112, color=False) == NOTHING_AT_112
+    assert render_terminal(empty, width=114, color=False) == NOTHING_AT_114
 
 
 def test_footnotes_of_what_is_not_measured_are_shown_when_asked_for(tmp_path: Path) -> None:
     empty = diff_of(tmp_path, SPEC, {})
-    long = render_terminal(empty, width=112, color=False, verbose=True).splitlines()
-    assert [line for line in long if line not in NOTHING_AT_112.splitlines()] == [
+    long = render_terminal(empty, width=114, color=False, verbose=True).splitlines()
+    assert [line for line in long if line not in NOTHING_AT_114.splitlines()] == [
         "[B1] Counted without the <head>.",
         "[w] A slip | of the pen.",
         "note: Read this first.",
@@ -352,10 +353,11 @@ def test_footnotes_of_what_is_not_measured_are_shown_when_asked_for(tmp_path: Pa
 
 MARKDOWN = r"""### Table 12  Every verdict
 
-8 of 16 values judged: 3 match, 1 within noise, 3 explained, 1 deviates; 1 not comparable, 6 missing, 1 failed. Measured on Tesla V100-SXM2-16GB 16 GiB; torch 2.15.0, timm 1.0.31.
+8 of 16 values judged: 3 match, 1 within noise, 3 explained, 1 deviates; 1 not comparable, 6 missing, 1 failed. Measured on Tesla V100-SXM2-16GB 16 GiB; torch 2.15.0, timm 1.0.31. A match is within ± 1 M (#param.), ± 5 % (speed), ± 0.05 % (top-1); behind ± is the 95 % interval.
 
 ```text
-            #param., M                         speed, im/s, batch 4
+                                               speed, im/s, batch 4, published: V100
+            #param., M                         16GB
             measured  published         Δ       measured  published             Δ
 ─────────   ────────────────────────────────   ─────────────────────────────────────
 Convnets
@@ -365,7 +367,8 @@ Transformers
 ViT<tiny>        5.0          5       0.0  ✓   1235 ± 12       99.9[w]  +1135.8 %  ✻
 ViT⚗↑384        90.0         86      +4.0  ✗                   85.9                !
 
-            bf16 speed, im/s, batch 4              top-1, %
+            bf16 speed, im/s, batch 4,
+            published: A100 40GB                   top-1, %
              measured  published            Δ        measured   published         Δ
 ─────────   ────────────────────────────────────   ───────────────────────────────────
 Convnets
@@ -569,7 +572,7 @@ RATIOS = r"""<details><summary>&lt;a|b&gt;[c]: other machines, and models relati
 def test_the_order_of_a_speed_column_and_its_ratios_are_told_in_words(tmp_path: Path) -> None:
     diff = diff_of(tmp_path, SHAPE, SPEEDS)
     terminal = render_terminal(diff, width=200, color=False, verbose=True).splitlines()
-    assert terminal[4].split() == ["<a|b>[c],", "im/s,", "batch", "4"]
+    assert terminal[4].strip() == "<a|b>[c], im/s, batch 4, published: A100 40GB"
     assert f"<a|b>[c]: {ORDER}." in terminal
     assert "  × F2|b (published): F1|a 3.00 (4.00)" in terminal
     markdown = render_markdown(diff)

@@ -79,7 +79,13 @@ class Command(click.Command):
         self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, and say what to type where one is missing."""
+        """Parse the arguments, and say what to type where one is missing; of an option given twice none would win."""
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
+            once = [one for one in order if isinstance(one, Option) and not (one.multiple or one.is_flag or one.count)]
+            twice = next((one for number, one in enumerate(once) if one in once[:number]), None)
+            if twice is not None:
+                raise click.UsageError(f"{max(twice.opts, key=len)} is given twice; leave one out", ctx=None)
         try:
             return super().parse_args(ctx, args)
         except click.MissingParameter as error:

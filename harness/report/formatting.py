@@ -266,7 +266,8 @@ def shape_sentence(shape: Shape) -> str:
     tau, rho = shape.kendall, shape.spearman
     noisy = f" ({shape.noisy} measured while something else used the machine)" if shape.noisy else ""
     holds = sum(order.holds for order in shape.orders)
-    others = f"; it is also that of {holds} of {len(shape.orders)} machines that timm published" if shape.orders else ""
+    machines = f"{holds} of the {len(shape.orders)} machines of which timm published throughputs"
+    others = f"; the order here also holds on {machines}" if shape.orders else ""
     return (
         f"order of {shape.rows} models{noisy} against the published one: "
         f"Kendall's τ {tau.value:.2f} [{tau.low:.2f}, {tau.high:.2f}], "
@@ -281,7 +282,7 @@ def orders_sentence(shape: Shape) -> str:
     shares = ", ".join(f"{order.machine} {100 * order.agreeing / order.pairs:.0f} %" for order in shape.orders)
     return (
         f"pairs of models in the same order as here, of those that differ by more than {100 * CLEAR:.0f} % on both: "
-        f"{shares}; an order is the same where {100 * HOLDS:.0f} % are"
+        f"{shares}; an order holds where {100 * HOLDS:.0f} % are"
     )
 
 

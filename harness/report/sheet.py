@@ -62,19 +62,22 @@ class Entry:
 class SheetColumn:
     """A heading over one or more parts; `key` is that of the table's column, `unit` what its label leaves out of it.
 
-    A `setting` says what a row is, beside columns that say what was measured of it.
+    `machine` is the one of the published values, where that matters.  A `setting` says what a row is, beside columns
+    that say what was measured of it.
     """
 
     label: str
     unit: str = ""
+    machine: str = ""
     parts: tuple[Part, ...]
     key: str = ""
     setting: bool = False
 
     @property
     def heading(self) -> str:
-        """The label with the unit."""
-        return f"{self.label}, {self.unit}" if self.unit else self.label
+        """The label with the unit and the machine."""
+        machine = f"published: {self.machine}" if self.machine else ""
+        return ", ".join(filter(None, (self.label, self.unit, machine)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +197,8 @@ def ablation_sheet(column: Ablation) -> Sheet:
 
 
 def summary(diff: Diff) -> tuple[str, ...]:
-    """Return how many values were judged and how, and on what they were measured."""
-    return tuple(filter(None, (verdicts_sentence(diff.counts), _measured_on(diff))))
+    """Return how many values were judged and how, on what they were measured, and what a match is."""
+    return tuple(filter(None, (verdicts_sentence(diff.counts), _measured_on(diff), _how_to_read(diff))))
 
 
 def verdicts_sentence(counts: Counter[Verdict]) -> str:
@@ -230,6 +233,20 @@ def _measured_on(diff: Diff) -> str:
         if any(name in result.software for result in results)
     ]
     return f"Measured on {machines}; {', '.join(versions)}." if machines and versions else ""
+
+
+def _how_to_read(diff: Diff) -> str:
+    """Return how far a match may be off in the columns that have one such limit, and what the uncertainties are."""
+    limits = []
+    for column in diff.spec.columns:
+        cells = [diff.judged_cells[row.key, column.key] for row in diff.spec.rows]
+        judged = [one.filled for one in cells if one.verdict in JUDGED and one.is_counted]
+        allowed = {tolerance_text(filled) for filled in judged} - {""}
+        limits += [f"{next(iter(allowed))} ({column.label})"] if len(allowed) == 1 else []
+    shown = any(" ± " in formatting.cell_text(one).measured for one in diff.judged_cells.values())
+    parts = [f"A match is within {', '.join(limits)}"] if limits and len(limits) <= MOST_NAMES else []
+    parts += [f"{'b' if parts else 'B'}ehind ± is the 95 % interval"] if shown else []
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _some(texts: Iterable[str]) -> str:
@@ -320,13 +337,14 @@ def column_of(  # noqa: PLR0913
         (VERDICT, True),
     ]
     shown = [part for part, there in wanted if there]
+    machine = column.machine if PUBLISHED in shown and column.machine else ""
 
     def entries(judged: JudgedCell) -> tuple[Entry, ...]:
         by_part = _entries(judged)
         return tuple(by_part.get(part, Entry()) for part in shown)
 
     parts = tuple(replace(part, number=part.number and not words) for part in shown)
-    return SheetColumn(label=column.label, unit=unit, parts=parts, key=column.key), entries
+    return SheetColumn(label=column.label, unit=unit, machine=machine, parts=parts, key=column.key), entries
 
 
 def _as_published(judged: JudgedCell) -> tuple[Entry, ...]:

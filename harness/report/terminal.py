@@ -61,14 +61,14 @@ def _print_sheet(console: Console, shown: Sheet, *, headed: bool) -> None:
     """Print a table between empty lines; one of several has its own heading."""
     if not shown.columns:
         return
+    table = sheet_lines(console, shown)
+    if table.by_sign and shown.verdicts:
+        console.print(_shown(f"{formatting.legend(shown.verdicts)}.", style="dim"))
     console.print()
     if headed:
         console.print(_shown(shown.title, style="bold"))
-    table = sheet_lines(console, shown)
     for line in table.lines:
         console.print(line)
-    if table.by_sign and shown.verdicts:
-        console.print(_shown(formatting.legend(shown.verdicts), style="dim"))
     if table.left_out:
         console.print(_shown(f"Left out for want of room: {'; '.join(table.left_out)}."))
     for sentence in shown.left_out:
