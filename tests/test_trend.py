@@ -507,3 +507,26 @@ def test_a_table_of_another_machine_than_the_figures_is_left_out(store: Store, s
     nights(store, spec, QUIET, start=6, machine=H200)
     assert len(trend_of(store, spec).trends) == 2
     assert len(figure_of(store, spec).axes) == 1
+
+
+def test_the_site_has_a_page_of_what_changed_that_the_tables_page_leads_to(
+    harness: Command, store: Store, spec: Spec, tmp_path: Path
+) -> None:
+    nights(store, spec, QUIET)
+    nights(store, spec, [speed / 1.2 for speed in QUIET], start=6, torch="2.16.0")
+    ran = harness("report", "./mine.toml", "--format", "html", "-o", "site")
+    assert ran.returncode == 0
+    page = (tmp_path / "site" / "trends" / "mine.html").read_text(encoding="utf-8")
+    assert "torch 2.15.0 → 2.16.0" in page
+    assert 'src="mine.svg"' in page
+    assert (tmp_path / "site" / "trends" / "mine.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert 'href="../trends/mine.html"' in (tmp_path / "site" / "tables" / "mine.html").read_text(encoding="utf-8")
+
+
+def test_a_site_of_single_results_has_no_page_over_time(
+    harness: Command, store: Store, spec: Spec, tmp_path: Path
+) -> None:
+    nights(store, spec, QUIET[:1])
+    assert harness("report", "./mine.toml", "--format", "html", "-o", "site").returncode == 0
+    assert not (tmp_path / "site" / "trends").exists()
+    assert "Over time" not in (tmp_path / "site" / "tables" / "mine.html").read_text(encoding="utf-8")

@@ -197,14 +197,21 @@ def _write_site(  # noqa: PLR0913
     """Write a site of the tables and of the figures that go with them."""
     from harness.judge.judged import judged_tables
     from harness.judge.roofline import roofline_of
+    from harness.judge.trend import find_trends
     from harness.report.html import SiteContent, render_site
     from harness.report.html.write import histories_of, with_figures, write_site
+    from harness.report.trend import is_shown
 
     if folder is None:
         raise HarnessError("--format html writes a folder of pages; name it with -o DIR")
     judged = judged_tables(with_figures(catalog, catalog.find(tables)), requested, store, describe("auto"))
+    trends = find_trends(judged.plan, store.all_results(), requested)
+    shown = [(diff, each) for diff, each in zip(judged.diffs, trends, strict=True) if any(map(is_shown, each.trends))]
+    if shown:
+        from harness.figure.draw import trend_svg
     site = SiteContent(
         diffs=judged.diffs,
+        trends={diff.spec.id: (each, trend_svg(diff.table, each)) for diff, each in shown},
         histories=histories_of(judged.plan, store),
         rooflines={diff.spec.id: roofline_of(diff.table, store) for diff in judged.diffs} if roofline else {},
         unused=tuple(dict.fromkeys(store.damaged)),

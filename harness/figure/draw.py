@@ -66,11 +66,27 @@ def draw(  # noqa: PLR0913
             figure = points_figure(table, sizes, points, pareto=True)
         else:
             figure = CHARTS[name](table, sizes, points)
-        # No date and no version in the file: the same results give the same bytes.
-        metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        suffix, content = path.suffix.lower(), BytesIO()
-        figure.savefig(content, format=suffix[1:], dpi=sizes.dpi, metadata=metadata[suffix])
+        content = _saved(figure, path.suffix.lower(), sizes)
     try:
-        atomic.write(path, content.getvalue())
+        atomic.write(path, content)
     except OSError as error:
         raise HarnessError(f"-o {path}: {error.strerror}; name another file") from error
+
+
+def trend_svg(table: Table, trend: TableTrend) -> str:
+    """Return a trend as the text of an SVG; empty where no series of numbers has three results."""
+    sizes = STYLES["paper"]
+    with mpl.rc_context(sizes.rc):
+        try:
+            figure = trend_figure(table, trend, sizes)
+        except HarnessError:
+            return ""
+        return _saved(figure, ".svg", sizes).decode()
+
+
+def _saved(figure: Figure, suffix: str, sizes: Style) -> bytes:
+    # No date and no version in the file: the same results give the same bytes.
+    metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    content = BytesIO()
+    figure.savefig(content, format=suffix[1:], dpi=sizes.dpi, metadata=metadata[suffix])
+    return content.getvalue()

@@ -19,7 +19,7 @@ SCHEMA = 1
 
 _FAILING = "!"
 _COLORS = {"✗": "31", _FAILING: "31", "↑": "32", "✓": "32"}
-_HEADING = ("", "over time", "now", "noise", "results")
+HEADING = ("", "over time", "now", "noise", "results")
 
 # A bar is a result; a line shows the newest ones, as many as it has room for.
 _BARS = "▁▂▃▄▅▆▇█"
@@ -33,14 +33,14 @@ def render_trend(trend: TableTrend, *, width: int, color: bool) -> str:
         return f"\x1b[{_COLORS[sign]}m{line}\x1b[0m" if color and sign in _COLORS else line
 
     blocks = [[*wrap(visible(_title(trend)), width), *wrap(visible(f"{headline(trend)}."), width)], []]
-    for sign, name, text in _remarks(trend):
+    for sign, name, text in remarks(trend):
         sentence = wrap(visible(f"{sign} {name}: {text}"), width, subsequent_indent="  ")
         blocks[-1] += [painted(sign, line) for line in sentence]
-    for section, rows in _sections(trend).items():
-        head, *lines = _aligned([_HEADING, *(texts for _, texts in rows)], width)
+    for section, rows in series_by_column(trend).items():
+        head, *lines = _aligned([HEADING, *(texts for _, texts in rows)], width)
         shown = [painted(_sign(each), line) for (each, _), line in zip(rows, lines, strict=True)]
         blocks.append([*wrap(visible(section), width), head, *shown])
-    blocks += [wrap(note, width) for note in _notes(trend)]
+    blocks += [wrap(note, width) for note in notes_of(trend)]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
@@ -49,12 +49,12 @@ def render_trend_markdown(trends: Sequence[TableTrend]) -> str:
     lines: list[str] = []
     for trend in trends:
         lines += [f"### {markdown(_title(trend))}", "", f"{markdown(headline(trend))}.", ""]
-        changed = [[sign, markdown(name), markdown(text)] for sign, name, text in _remarks(trend)]
+        changed = [[sign, markdown(name), markdown(text)] for sign, name, text in remarks(trend)]
         lines += table(("", "cell", "what changed, and when"), changed, text_columns=range(3)) if changed else []
-        for section, rows in _sections(trend).items():
+        for section, rows in series_by_column(trend).items():
             cells = [list(map(markdown, texts)) for _, texts in rows]
-            lines += collapsed(section, table(_HEADING, cells, text_columns=(0, 1)))
-        lines += [line for note in _notes(trend) for line in (note, "")]
+            lines += collapsed(section, table(HEADING, cells, text_columns=(0, 1)))
+        lines += [line for note in notes_of(trend) for line in (note, "")]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -142,7 +142,7 @@ def headline(trend: TableTrend) -> str:
     return f"{counts if telling else 'too few results to tell a change'}; {len(started)} results, {' to '.join(days)}"
 
 
-def _remarks(trend: TableTrend) -> Iterator[tuple[str, str, str]]:
+def remarks(trend: TableTrend) -> Iterator[tuple[str, str, str]]:
     """Yield sign, series and sentence of what changed, newest first, and of what fails now."""
     changes = [(change, each) for each in trend.trends for change in each.changes]
     for change, each in sorted(changes, key=lambda pair: pair[0].first_after.id, reverse=True):
@@ -156,7 +156,7 @@ def _remarks(trend: TableTrend) -> Iterator[tuple[str, str, str]]:
             yield _FAILING, _name(each, trend), f"fails since {since:%Y-%m-%d} ({results}): {error}"
 
 
-def _notes(trend: TableTrend) -> list[str]:
+def notes_of(trend: TableTrend) -> list[str]:
     """Return what is not shown, and why."""
     few = sum(not is_shown(each) for each in trend.trends)
     unlisted = (
@@ -230,8 +230,8 @@ def _sign(trend: Trend) -> str:
     return SIGNS[Outcome.HELD if trend.tells else Outcome.NOT_JUDGED]
 
 
-def _sections(table_trend: TableTrend) -> dict[str, list[tuple[Trend, tuple[str, ...]]]]:
-    """Return the series that are shown, with their texts as in `_HEADING`, by column and machine."""
+def series_by_column(table_trend: TableTrend) -> dict[str, list[tuple[Trend, tuple[str, ...]]]]:
+    """Return the series that are shown, with their texts as in `HEADING`, by column and machine."""
     sections: dict[str, list[tuple[Trend, tuple[str, ...]]]] = {}
     for trend in filter(is_shown, table_trend.trends):
         level = trend.levels[-1] if trend.levels else None

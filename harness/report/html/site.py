@@ -13,8 +13,9 @@ from harness.errors import HarnessError
 from harness.judge.ablation import Ablation
 from harness.judge.roofline import Roofline
 from harness.judge.sides import SideBySide
+from harness.judge.trend import TableTrend
 from harness.judge.verdict import Diff, Verdict
-from harness.report import ablation, formatting
+from harness.report import ablation, formatting, trend
 from harness.report.data import render_json, render_sides_json
 from harness.report.html.cells import exact, readable, sheet_view, signed
 from harness.report.html.chart import interactive_chart
@@ -35,13 +36,15 @@ class SiteContent:
     """What the pages are made of.
 
     `histories` has the results of each job, newest first, by the key of the job; `rooflines` those that were asked
-    for, by the id of the table; `unused` a sentence for each file of the store that could not be used.
+    for, by the id of the table; `unused` a sentence for each file of the store that could not be used.  `trends` has
+    the history of tables of which some cell has one, each with its figure as SVG, by the id of the table.
     """
 
     diffs: tuple[Diff, ...]
     histories: Mapping[str, tuple[Result, ...]] = field(default_factory=dict)
     rooflines: Mapping[str, Mapping[Column, list[Roofline]]] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    trends: Mapping[str, tuple[TableTrend, str]] = field(default_factory=dict)
 
 
 def render_site(content: SiteContent) -> dict[str, str]:
@@ -53,6 +56,7 @@ def render_site(content: SiteContent) -> dict[str, str]:
     files = {f"assets/{name}": (HERE / "static" / name).read_text(encoding="utf-8") for name in ASSETS}
     files["assets/plotly.min.js"] = _plotly()
     files |= _tables(content, links, environment)
+    files |= _trends(content, links, environment)
     shown = cells_by_run(content.diffs, links)
     template = environment.get_template("run.html")
     for result in results.values():
@@ -153,8 +157,38 @@ def _tables(content: SiteContent, links: PageLinks, environment: Environment) ->
             chart=interactive_chart(diff, links, "../"),
             figure=figures.get((diff.spec.figure, diff.spec.edition)),
             data=data.rpartition("/")[2],
+            over_time=_over_time(page) if diff.spec.id in content.trends else "",
         )
         yield page, html
+
+
+def _over_time(page: str) -> str:
+    """Return the page of a table's history, by that of the table."""
+    return f"trends/{page.rpartition('/')[2]}"
+
+
+def _trends(content: SiteContent, links: PageLinks, environment: Environment) -> Iterator[tuple[str, str]]:
+    """Yield the history of each table that has one, and its figure."""
+    template = environment.get_template("trend.html")
+    for diff in content.diffs:
+        if diff.spec.id in content.trends:
+            table_trend, figure = content.trends[diff.spec.id]
+            page = _over_time(links.table(diff))
+            if figure:
+                yield page.replace(".html", ".svg"), figure
+            yield (
+                page,
+                template.render(
+                    root="../",
+                    diff=diff,
+                    headline=trend.headline(table_trend),
+                    remarks=list(trend.remarks(table_trend)),
+                    sections=trend.series_by_column(table_trend),
+                    heading=trend.HEADING,
+                    notes=trend.notes_of(table_trend),
+                    figure=page.rpartition("/")[2].replace(".html", ".svg") if figure else "",
+                ),
+            )
 
 
 def _training_links(diff: Diff, column: Ablation, links: PageLinks) -> dict[str, list[tuple[int, str]]]:
