@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -17,8 +18,11 @@ COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 TIMEOUT = 600  # seconds, on a machine that has much else to do
 
+TORCH = tuple(int(part) for part in version("torch").split(".")[:2])
+
 needs_compiler = pytest.mark.skipif(
-    COMPILER is None or sys.platform != "linux", reason="needs a C compiler and Linux for the fake NVML"
+    COMPILER is None or sys.platform != "linux" or TORCH < (2, 6),
+    reason="needs Linux, a C compiler for the fake NVML, and torch 2.6, whose torch.accelerator is faked as well",
 )
 
 

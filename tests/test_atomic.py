@@ -189,6 +189,8 @@ def writes(call: ast.Call) -> bool:
         return any(isinstance(mode, ast.Constant) and str(mode.value)[:1] in ("w", "x") for mode in call.args)
     if name in LIBRARY or (module, name) in {("np", "save"), ("torch", "save")}:
         return not {getattr(argument, "id", "") for argument in call.args} & {"temporary", "content"}
+    if module == "formatter":  # of the help, which is printed
+        return False
     return name in {"write_text", "write_bytes"} or (module == "shutil" and name in COPIES)
 
 

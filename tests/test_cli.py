@@ -41,7 +41,7 @@ from tests.test_cluster import FakeSlurm, controller, finish
 
 COMMANDS = (
     *("baseline", "cancel", "check", "compare", "doctor", "figure"),
-    *("list", "plan", "report", "reproduce", "runs", "status", "trend"),
+    *("list", "plan", "report", "reproduce", "runs", "status", "trend", "why"),
 )
 
 

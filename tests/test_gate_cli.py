@@ -113,9 +113,9 @@ def test_the_throughput_of_another_machine_is_shown_by_its_name(harness: Command
     save_throughput(store, spec, 0, [0.04, 0.04, 0.04], machine=H200)
     save_throughput(store, spec, 1, [0.02, 0.02, 0.02], machine=V100)
     newest = harness("report", "mine.toml", "--columns", "speed")
-    assert "throughput measured on Tesla V100-SXM2-16GB 16 GiB" in newest.stdout
+    assert "Measured on Tesla V100-SXM2-16GB 16 GiB; " in newest.stdout
     other = harness("report", "mine.toml", "--columns", "speed", "--machine", "h200")
-    assert "throughput measured on NVIDIA H200 140 GiB" in other.stdout
+    assert "Measured on NVIDIA H200 140 GiB; " in other.stdout
     nowhere = harness("check", "mine.toml", "--columns", "speed", "--machine", "TPU")
     assert (nowhere.returncode, nowhere.stdout) == (2, "")
     assert nowhere.stderr == (
