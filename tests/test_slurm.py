@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from harness.run.launch.local import LOADING
+
 ROOT = Path(__file__).parent.parent
 LOCAL_SLURM = ROOT.parent / "shared" / "slurm" / "local-slurm"
 
@@ -248,7 +250,7 @@ def test_what_slurm_refuses_is_one_sentence_and_leaves_nothing(shell: Shell) -> 
     assert re.fullmatch(
         r"error: Slurm refused the jobs: .*Requested node configuration is not available; "
         r"ask for less with --gpus, --cpus, --job-memory or --nodes\n",
-        ran.stderr,
+        ran.stderr.removeprefix(f"{LOADING}\n"),
     ), ran.stderr
     assert shell.queue() == []
     assert list(shell.folder.glob("runs/.slurm/arrays/*.json")) == []
