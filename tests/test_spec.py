@@ -1058,3 +1058,14 @@ def test_no_bytes_whatever_end_in_anything_but_a_sentence(
     path.write_bytes(content)
     with pytest.raises(SpecError):
         load(path)
+
+
+@pytest.mark.parametrize("key", ["paper", "orders"])
+def test_a_name_that_no_file_can_have_is_unknown_at_its_line(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'[table]\ntitle = "T"\n{key} = "{"a" * 300}"\n[source.paper]\nkind = "paper"\n', encoding="utf-8")
+    with pytest.raises(HarnessError) as refused:
+        load(path)
+    what = "paper" if key == "paper" else "table"
+    assert f"mine.toml:3: unknown {what} 'aaaa" in str(refused.value)
+    assert "a" * 70 not in str(refused.value)

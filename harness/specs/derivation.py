@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, did_you_mean
+from harness.errors import HarnessError, abridged, did_you_mean
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader
 from harness.specs.document import Document
 from harness.specs.model import Derivation, Operand
@@ -95,16 +95,23 @@ class DerivationReader(Reader):
             return operand
         return None
 
-    def find_file(self, name: str, place: Iterable[str], *, what: str = "table", folder: str = "") -> Path | None:
-        """Return the file of a table or of `what`: next to this one, or among those that come with the program."""
+    def find_file(
+        self, name: str, place: Iterable[str], *, what: str = "table", folder: str = "", key: str = ""
+    ) -> Path | None:
+        """Return the file of a table or of `what`: next to this one, or among those that come with the program.
+
+        `key` names it in the spec, where that is not `what`.
+        """
         from harness.specs.catalog import shipped_specs  # noqa: PLC0415 -- the catalog reads specs itself
 
         folders = [parent / folder for parent in (self._path.parent, shipped_specs())]
         file = name if name.endswith(".toml") else f"{name}.toml"
-        path = next((path for each in folders if (path := each / file).is_file()), None)
+        path = next((path for each in folders if _is_file(path := each / file)), None)
         if path is None:
             names = [path.stem for each in folders for path in sorted(each.glob("*.toml"))]
-            self.report(f"unknown {what} '{name}' in [{'.'.join(place)}]{did_you_mean(name, names)}", *place, what)
+            self.report(
+                f"unknown {what} '{abridged(name)}' in [{'.'.join(place)}]{did_you_mean(name, names)}", *place, what
+            )
         return path
 
     def _read(self, path: Path | None, place: Iterable[str]) -> Mapping[str, Any] | None:
@@ -125,6 +132,14 @@ class DerivationReader(Reader):
                 merged = {name: value for name, value in merged.items() if name not in ("job", "derived")}
             merged |= level
         return merged
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have has none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _dict(table: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:

@@ -189,7 +189,7 @@ class _SpecReader(Reader):
             if axis not in table and table.keys() & {"x", "y"}:
                 self.report(f"{axis} in [table] is missing; a figure has x and y", "table")
         self._refer("default", table.get("default"), rows, "row", "table")
-        orders = self._derivations.find_file(table["orders"], ["table"]) if "orders" in table else None
+        orders = self._derivations.find_file(table["orders"], ["table"], key="orders") if "orders" in table else None
         cells = {
             (row.key, column.key): self._cell(row, column, (column_levels[column.key], row_levels[row.key]), sources)
             for row in rows.values()
