@@ -109,9 +109,8 @@ class DerivationReader(Reader):
         path = next((path for each in folders if _is_file(path := each / file)), None)
         if path is None:
             names = [path.stem for each in folders for path in sorted(each.glob("*.toml"))]
-            self.report(
-                f"unknown {what} '{abridged(name)}' in [{'.'.join(place)}]{did_you_mean(name, names)}", *place, what
-            )
+            known = did_you_mean(name, names)
+            self.report(f"unknown {what} '{abridged(name)}' in [{'.'.join(place)}]{known}", *place, key or what)
         return path
 
     def _read(self, path: Path | None, place: Iterable[str]) -> Mapping[str, Any] | None:
