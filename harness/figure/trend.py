@@ -58,7 +58,7 @@ def trend_figure(table: Table, table_trend: TableTrend, style: Style = PAPER) ->
         axes.set_title(_title(trend, row_of(trend, table_trend)), fontsize=style.label, loc="left")
         axes.set_ylabel(short(heading(trend.cell.column.label, trend.cell.unit), 26), fontsize=style.label)
         axes.tick_params(labelsize=style.label, labelbottom=number + across >= len(trends))
-        locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
+        locator = AutoDateLocator(minticks=2, maxticks=5)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         axes.xaxis.get_offset_text().set_visible(number + across >= len(trends))
