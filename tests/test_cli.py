@@ -372,7 +372,7 @@ def test_a_report_shows_what_the_store_has(tmp_path: Path, mine: Path) -> None:
     assert lines[1] == "2 of 4 values judged: 2 match; 2 not comparable."
     assert lines[2].startswith(f"Measured on {replace(describe('cpu'), threads=1).label}; torch ")
     speed = ["0.420", "±", "0.004"]
-    assert [line.split() for line in lines[7:9]] == [
+    assert [line.split() for line in lines[8:10]] == [
         ["ViT", "0.42", "0.4", "+0.02", "✓", "match", *speed, "1000", "2381×", "slower", "·", "not", "comparable"],
         ["ResNet", "0.42", "0.5", "−0.08", "✓", "match", *speed, "·", "not", "comparable"],
     ]
@@ -807,7 +807,7 @@ def test_what_is_missing_is_measured_once_and_what_is_damaged_again(tmp_path: Pa
     lines = first.stdout.splitlines()
     assert lines[0] == "mine  Two tiny models"
     assert lines[1] == "2 of 4 values judged: 2 match; 2 not comparable."
-    assert [line.split()[:3] for line in lines[7:9]] == [["ViT", "0.37", "0.4"], ["ResNet", "0.47", "0.5"]]
+    assert [line.split()[:3] for line in lines[8:10]] == [["ViT", "0.37", "0.4"], ["ResNet", "0.47", "0.5"]]
     assert lines[-1] == "jobs: 4 measured, 0 known already.  runs/"
     kept = {path: path.read_bytes() for path in results(tmp_path)}
     assert len(kept) == 4
@@ -877,11 +877,11 @@ def test_a_model_that_does_not_run_fails_alone(tmp_path: Path, mine: Path) -> No
     )
     lines = ran.stdout.splitlines()
     assert lines[1] == "1 of 2 values judged: 1 match; 1 failed."
-    assert [line.split() for line in lines[7:9]] == [
+    assert [line.split() for line in lines[8:10]] == [
         ["ViT", "0.4", "!", "failed"],
         ["ResNet", "0.47", "0.5", "−0.03", "✓", "match"],
     ]
-    assert lines[9:] == [
+    assert lines[10:] == [
         "",
         f"! failed: #param. of ViT: {reason}",
         "jobs: 1 measured, 1 failed, 0 known already.  runs/",

@@ -77,7 +77,10 @@ def test_nothing_to_compare_exits_with_4(harness: Command, stores: object) -> No
     ("command", "option"),
     [
         (("check", "mine.toml", "--runs", "gone"), "--runs"),
-        ((*CHECK, "--runs", "change", "--baseline-runs", "gone"), "--baseline-runs"),
+        (
+            ("check", "mine.toml", "--baseline", "b.json", "--baseline-runs", "gone", "--runs", "change"),
+            "--baseline-runs",
+        ),
         (("baseline", "mine.toml", "-o", "c.json", "--runs", "gone"), "--runs"),
         (("runs", "list", "--runs", "gone"), "--runs"),
         (("runs", "export", "-o", "all.csv", "--runs", "gone"), "--runs"),

@@ -46,9 +46,9 @@ from harness.specs.kinds import KINDS, parse_memory, throughput_settings
 ROOT = Path(__file__).parent.parent
 NO_RETENTION = "this machine's malloc cannot retain freed memory"
 
-# What inductor's compiling processes raise, which is no RuntimeError; older versions of torch have none of it.
+# What inductor's compiling processes raise, which is no RuntimeError; older versions of torch raise one instead.
 _POOL = import_module("torch._inductor.compile_worker.subproc_pool")
-Compiling: type[Exception] = getattr(_POOL, "SubprocException", Exception)
+Compiling: type[Exception] = getattr(_POOL, "SubprocException", RuntimeError)
 
 # Worked out by hand from the models' definitions, or published by their authors (see each line).
 PARAMETERS = {

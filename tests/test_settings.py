@@ -66,7 +66,8 @@ def folder(tmp_path: Path) -> Path:
     ids=lambda value: ascii(" ".join(value))[:40] if isinstance(value, tuple) else "",
 )
 def test_an_option_that_is_none_is_refused(folder: Path, arguments: tuple[str, ...], sentence: str) -> None:
-    ran = run_harness(folder, "plan", "mine.toml", "--device", "cpu", *arguments)
+    device = () if "--device" in arguments else ("--device", "cpu")
+    ran = run_harness(folder, "plan", "mine.toml", *device, *arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith(f"error: {sentence}")
     assert ran.stderr.count("\n") == 1

@@ -201,11 +201,13 @@ def _write_site(  # noqa: PLR0913
     from harness.report.html import SiteContent, render_site
     from harness.report.html.write import histories_of, with_figures, write_site
     from harness.report.trend import is_shown
+    from harness.store.store import Store
 
     if folder is None:
         raise HarnessError("--format html writes a folder of pages; name it with -o DIR")
     judged = judged_tables(with_figures(catalog, catalog.find(tables)), requested, store, describe("auto"))
-    trends = find_trends(judged.plan, store.all_results(), requested)
+    # A reader of its own: what is damaged is told once, as the tables found it.
+    trends = find_trends(judged.plan, Store(store.root).all_results(), requested)
     shown = [(diff, each) for diff, each in zip(judged.diffs, trends, strict=True) if any(map(is_shown, each.trends))]
     if shown:
         from harness.figure.draw import trend_svg
