@@ -589,15 +589,18 @@ def page_faults_of_a_step(*, retained: bool) -> int:
 
 
 def test_what_a_step_frees_is_retained() -> None:
-    faults = run_in_fresh_process(page_faults_of_a_step, retained=True)
-    if faults < 0:
+    # Each in a Python of its own: what is forked from this one has the heap that earlier tests left.
+    program = "from tests.test_jobs import page_faults_of_a_step as faults; print(faults(retained={}))"
+
+    def faults(*, retained: bool) -> int:
+        command = [sys.executable, "-c", program.format(retained)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+
+    if (kept := faults(retained=True)) < 0:
         pytest.skip(NO_RETENTION)
-    assert faults < 5
-    # In a Python of its own: what is forked from this one retains what it frees if an earlier test set that here.
-    program = "from tests.test_jobs import page_faults_of_a_step as faults; print(faults(retained=False))"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert kept < 5
     # 40 MiB are 10,240 pages of 4 KiB, and at least 20 where the kernel gives huge ones of 2 MiB.
-    assert int(ran.stdout) >= 20
+    assert faults(retained=False) >= 20
 
 
 def fits_after_smaller_ones(limit: int, size: int) -> bool:
