@@ -191,3 +191,24 @@ def test_only_the_gate_names_the_code_of_a_regression() -> None:
     users = [path.name for path in PACKAGE.rglob("*.py") if "REGRESSION" in path.read_text(encoding="utf-8")]
     assert sorted(users) == ["console.py", "gate.py"]
     assert callable(main)
+
+
+def test_a_line_that_ctrl_c_follows_at_once_is_written_once(tmp_path: Path) -> None:
+    # The signal is handled as soon as the system has taken the line, before anybody hears that it did.
+    program = """
+import os
+from harness.cli.console import note, open_streams
+real = os.write
+def write(descriptor, data):
+    os.write = real
+    real(descriptor, data)
+    raise KeyboardInterrupt
+open_streams()
+os.write = write
+try:
+    note("first")
+except KeyboardInterrupt:
+    note("second")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "first\nsecond\n")

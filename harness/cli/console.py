@@ -43,14 +43,16 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class _Output(io.RawIOBase):
+class _Output(io.BufferedIOBase):
     """A stream that takes everything: its first failure is remembered, and what follows it is dropped.
 
-    So a full disk or a reader that left ends no command in the middle of its work, and changes no verdict.
+    So a full disk or a reader that left ends no command in the middle of its work, and changes no verdict.  It keeps
+    nothing back, so that Ctrl-C right after a line was written cannot have it written again.
     """
 
     def __init__(self, descriptor: int, *, closed: bool) -> None:
         self._descriptor = descriptor
+        self.name = str(descriptor)
         self.failure = OSError(errno.EBADF, "it is closed") if closed else None
 
     def writable(self) -> bool:
@@ -63,14 +65,15 @@ class _Output(io.RawIOBase):
         return os.isatty(self._descriptor)
 
     def write(self, data: Any) -> int:  # noqa: ANN401 -- any buffer
-        try:
-            return len(data) if self.failure else os.write(self._descriptor, data)
-        except BlockingIOError:  # a pipe that was set not to wait, as those of some CIs are
-            select.select([], [self._descriptor], [])
-            return 0
-        except OSError as error:
-            self.failure = error
-            return len(data)
+        rest = memoryview(data).cast("B")
+        while rest and self.failure is None:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # a pipe that was set not to wait, as those of some CIs are
+                select.select([], [self._descriptor], [])
+            except OSError as error:
+                self.failure = error
+        return len(data)
 
 
 _outputs: dict[str, _Output] = {}
@@ -103,7 +106,7 @@ def _occupy_descriptors() -> None:
 def _wrapped(output: _Output, stream: TextIO | None) -> io.TextIOWrapper:
     encoding = stream.encoding if stream else "utf-8"
     lines = output.fileno() == 2 or output.isatty()
-    return io.TextIOWrapper(io.BufferedWriter(output), encoding=encoding, errors="spelled", line_buffering=lines)
+    return io.TextIOWrapper(output, encoding=encoding, errors="spelled", line_buffering=lines)
 
 
 def check_output(*, reader_may_leave: bool) -> None:
