@@ -770,7 +770,7 @@ class Light(nn.Module):
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    counts = (5_000, 30_000)
+    counts = (10_000, 100_000)
     install(tmp_path / "installed", {"light.py": LIGHT}, {"light": "light:Light"})
     env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'installed'}:{Path(__file__).parents[1]}"}
     started = []

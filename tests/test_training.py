@@ -76,14 +76,14 @@ def trainer_of(job: Job, runs: Path, stops_after: int | None = None) -> Any:  # 
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, dict[str, Any]]:
     """Train the smoke-size DeiT without augmentation, which is how it learns fastest."""
     runs = tmp_path_factory.mktemp("teacher")
-    job = smoke(epochs=12, depth=2, embed_dim=64, num_heads=4, **PLAIN)
+    job = smoke(epochs=20, depth=2, embed_dim=64, num_heads=4, **PLAIN)
     _, facts = trained(job, runs)
     return job, runs, facts
 
 
 def test_a_small_deit_learns_the_digits(teacher: tuple[Job, Path, dict[str, Any]]) -> None:
     history = teacher[2]["history"]
-    assert history[-1]["top1"] > 70  # chance gives 10
+    assert history[-1]["top1"] > 80  # chance gives 10
     assert history[-1]["loss"] < 0.6 * history[0]["loss"]
 
 
