@@ -89,10 +89,10 @@ class LevelStep:
 def find_steps(values: Sequence[float], *, least: float = 0.0) -> list[LevelStep]:
     """Return where the level of a series changes, first step first; the values are independent and of one spread.
 
-    Of all ways to have so many steps, the one that leaves the least scatter around the levels is found by dynamic
+    Of all ways to have so many steps, the one that leaves the least scatter around the levels is determined by dynamic
     programming (Auger and Lawrence, Bulletin of Mathematical Biology 51, 1989, pages 39-54).  One step more is one too
     many unless it lowers the scatter as much as a single one that Student's t accepts, at `FALSE_STEPS` divided by the
-    number of its possible places (Bonferroni).  So a loss that was mended, where no single step helps, is found too.
+    number of its possible places (Bonferroni).  So a loss that was mended, where no single step helps, is detected too.
     Steps smaller than `least` are left out.
     """
     count = len(values)

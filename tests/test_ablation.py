@@ -209,7 +209,7 @@ def test_no_accuracy_of_the_proxy_is_shown_next_to_one_of_the_paper(diff: Diff) 
 def test_cells_of_a_small_scale_are_never_judged(diff: Diff) -> None:
     assert {finding.verdict for finding in diff.judged_cells.values()} == {Verdict.NOT_COMPARABLE}
     reasons = {finding.reason for finding in diff.judged_cells.values()}
-    assert reasons == {"trained at the proxy scale, which stands in for the published one"}
+    assert reasons == {"trained at the proxy scale instead of the published one"}
 
 
 def test_the_terminal_shows_ours_the_papers_and_whether_they_agree(diff: Diff) -> None:

@@ -418,9 +418,7 @@ def test_trainings_at_a_small_scale_are_not_among_published_points_and_the_figur
     top1 = {"top1": Measurement(unit="%", value=70.0)}
     table = fill(spec, plan, with_trainings(*(replace(result_of(job), metrics=top1) for job in jobs)))
     figure, axes = drawn(table)
-    sentence = (
-        "13 of our 13 points are not comparable and not drawn: trained at the proxy scale, which stands in for the"
-    )
+    sentence = "13 of our 13 points are not comparable and not drawn: trained at the proxy scale instead of the"
     assert sentence in " ".join(figure.get_supxlabel().split())
     assert points(axes, hollow=False) == set()
     with pytest.raises(HarnessError, match=f"^{sentence}"):

@@ -198,7 +198,7 @@ def test_two_folders_without_a_way_to_tell_their_results_apart_are_refused(tmp_p
     ran = run_harness(tmp_path, "report", "mine.toml", "--runs", "one", "--runs", "two")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == (
-        "error: --runs is given twice; add --by machine to put their results beside each other, or drop one\n"
+        "error: --runs is given twice; add --by machine to show their results side by side, or drop one\n"
     )
 
 

@@ -225,6 +225,24 @@ def use_color() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+# A file is read by whoever opens it, not in this window.
+FILE_WIDTH = 100
+
+
+def page_of(output: Path | None) -> tuple[int, bool]:
+    """Return the width of what is printed or written to a file, and whether it has colours."""
+    return (terminal_width(), use_color()) if output is None else (FILE_WIDTH, False)
+
+
+def deliver(text: str, output: Path | None) -> None:
+    """Print a text, or write it to a file and print its name."""
+    if output is None:
+        echo(text, styled=True, end="")
+    else:
+        write_file(output, text)
+        echo(f"{output}")
+
+
 def write_file(path: Path, text: str, option: str = "-o") -> None:
     """Write a file that the user named, and the folder around it.
 

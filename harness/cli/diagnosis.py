@@ -39,19 +39,19 @@ def _bold(lines: list[str], *, color: bool) -> list[str]:
 def headline(diagnosis: Diagnosis) -> str:
     """Return how far the training is below the published accuracy, and how many differences there are."""
     title, count = diagnosis.recipe.title, len(diagnosis.causes)
-    found = (
+    verdict = (
         ("no difference found", "one possible cause")[count]
         if count < 2
         else f"{count} possible causes, likeliest first"
     )
     if diagnosis.top1 is None:
-        return f"{title}: {found}"
+        return f"{title}: {verdict}"
     reached = f"{title}: {diagnosis.top1:.2f} % top-1"
     if diagnosis.gap is None:
-        return f"{reached}, and none is published for it; {found}"
+        return f"{reached}, and none is published for it; {verdict}"
     side = "below" if diagnosis.gap > 0 else "above"
     published = f"the published {diagnosis.published:g} ({diagnosis.published_source})"
-    return f"{reached}, {abs(diagnosis.gap):.2f} points {side} {published}; {found}"
+    return f"{reached}, {abs(diagnosis.gap):.2f} points {side} {published}; {verdict}"
 
 
 def title(cause: Cause) -> str:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import options
-from harness.cli.beside import BY, WITHOUT, report_sides
 from harness.cli.command import OUTPUT, RESULTS, Command, argument
 from harness.cli.completion import complete_tables
-from harness.cli.console import echo, meanwhile, note, terminal_width, use_color, write_file
+from harness.cli.console import deliver, echo, meanwhile, note, page_of
 from harness.cli.options import open_store
+from harness.cli.side_by_side import BY, WITHOUT, report_sides
 from harness.errors import HarnessError
 from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart, with_axes
 from harness.machine import describe
@@ -24,8 +24,6 @@ from harness.specs import Catalog
 if TYPE_CHECKING:
     from harness.judge.verdict import Diff
     from harness.store.store import Store
-
-FILE_WIDTH = 100
 
 
 @click.command(
@@ -49,7 +47,7 @@ FILE_WIDTH = 100
     "--by",
     group=RESULTS,
     type=click.Choice(BY),
-    help="Put the results of each machine, of each version of torch and timm, or of each protocol beside each other.",
+    help="Put the results of each machine, of each version of torch and timm, or of each protocol side by side.",
 )
 @options.option(
     "--format",
@@ -113,9 +111,7 @@ def report(
         report_sides(catalog.find(tables), requested, stores, by=by, form=form, output=output)
         return
     if len(runs) > 1:
-        raise HarnessError(
-            "--runs is given twice; add --by machine to put their results beside each other, or drop one"
-        )
+        raise HarnessError("--runs is given twice; add --by machine to show their results side by side, or drop one")
     store = open_store(runs[0])
     if form == "html":
         _write_site(catalog, tables, requested, store, output, roofline=params["roofline"])
@@ -123,7 +119,7 @@ def report(
     specs = catalog.find(tables)
     with meanwhile(f"reading {runs[0]}/"):
         diffs = judged_tables(specs, requested, store, describe("auto")).diffs
-    peaks, to_file = store if params["roofline"] else None, output is not None
+    peaks = store if params["roofline"] else None
     renderers = {
         "terminal": lambda: render_tables(
             diffs,
@@ -131,7 +127,7 @@ def report(
             explain=explain,
             everything=everything,
             roofline=peaks,
-            to_file=to_file,
+            output=output,
         ),
         "latex": lambda: render_latex(diffs, published, everything=everything),
         "markdown": lambda: render_comment(diffs, explain=explain, everything=everything),
@@ -140,11 +136,7 @@ def report(
         "pytest-benchmark": lambda: render_pytest_benchmark(diffs),
     }
     text = renderers[form]()
-    if output is None:
-        echo(text, styled=True, end="")
-    else:
-        write_file(output, text)
-        echo(f"{output}")
+    deliver(text, output)
     measurable = any(not cell.filled.planned.idle for diff in diffs for cell in diff.judged_cells.values())
     if measurable:
         _note_missing(*runs)
@@ -157,7 +149,7 @@ def _note_missing(*folders: Path) -> None:
 
 
 def _refuse(by: str, form: str, given: dict[str, object]) -> None:
-    """Refuse what has no place beside `--by`."""
+    """Refuse what cannot be combined with `--by`."""
     if form in WITHOUT:
         raise HarnessError(f"--by {by}: --format {form} has one machine; choose another format, or leave out --by")
     names = {"published": "diff", "everything": "all-columns"}
@@ -173,13 +165,13 @@ def render_tables(  # noqa: PLR0913
     explain: bool,
     everything: bool = False,
     roofline: "Store | None" = None,
-    to_file: bool = False,
+    output: Path | None = None,
 ) -> str:
     """Render tables for the terminal; `roofline` is the store of the peaks to hold the throughputs against."""
     from harness.judge.roofline import roofline_of
     from harness.report import render_explanations, render_roofline, render_terminal
 
-    width, color = (FILE_WIDTH, False) if to_file else (terminal_width(), use_color())
+    width, color = page_of(output)
     text = "\n".join(
         render_terminal(diff, width=width, color=color, verbose=verbose, everything=everything) for diff in diffs
     )
@@ -206,7 +198,7 @@ def _write_site(  # noqa: PLR0913
     if folder is None:
         raise HarnessError("--format html writes a folder of pages; name it with -o DIR")
     judged = judged_tables(with_figures(catalog, catalog.find(tables)), requested, store, describe("auto"))
-    # A reader of its own: what is damaged is told once, as the tables found it.
+    # A reader of its own: what is damaged is reported once, by the tables.
     trends = find_trends(judged.plan, Store(store.root).all_results(), requested)
     shown = [(diff, each) for diff, each in zip(judged.diffs, trends, strict=True) if any(map(is_shown, each.trends))]
     if shown:
@@ -259,15 +251,11 @@ def trend(tables: tuple[str, ...], edition: str, runs: tuple[Path, ...], output:
     plan = make_plan(Catalog(edition=edition).find(tables), requested)
     trends = find_trends(plan, chain.from_iterable(open_store(folder).all_results() for folder in runs), requested)
     if params["form"] == "terminal":
-        width, color = (FILE_WIDTH, False) if output else (terminal_width(), use_color())
+        width, color = page_of(output)
         text = "\n".join(render_trend(each, width=width, color=color) for each in trends)
     else:
         text = (render_trend_json if params["form"] == "json" else render_trend_markdown)(trends)
-    if output is None:
-        echo(text, styled=True, end="")
-    else:
-        write_file(output, text)
-        echo(f"{output}")
+    deliver(text, output)
     _note_missing(*runs)
 
 

@@ -286,7 +286,7 @@ def _age(age: timedelta) -> str:
 def _table(runs: Sequence[Result], now: datetime, width: int) -> list[str]:
     """Return runs as lines under a heading.
 
-    Where they do not fit, what all have is said once, the ids are cut to what tells them apart, and cells are broken.
+    Where they do not fit, what is the same for all is printed once, ids are shortened, and cells are broken.
     """
     labels = {run.machine.label for run in runs}
     rows: list[tuple[str, ...]] = [

@@ -269,8 +269,8 @@ def _move(text: Annotation, point: Point, occupied: list[Box], bounds: Bbox, sca
             right, high = left + size.width + 2, low + size.height + 2
             if not (bounds.x0 <= left and right <= bounds.x1 and bounds.y0 <= low and high <= bounds.y1):
                 continue
-            beside = (taken[:, 2] <= left) | (right <= taken[:, 0]) | (taken[:, 3] <= low) | (high <= taken[:, 1])
-            if beside.all():
+            disjoint = (taken[:, 2] <= left) | (right <= taken[:, 0]) | (taken[:, 3] <= low) | (high <= taken[:, 1])
+            if disjoint.all():
                 text.set_position((distance * across, distance * up))
                 text.set_horizontalalignment("left" if across > 0.3 else "right" if across < -0.3 else "center")
                 text.set_verticalalignment("bottom" if up > 0.3 else "top" if up < -0.3 else "center")

@@ -82,7 +82,7 @@ def runs_figure(table: Table, style: Style = PAPER) -> Figure:
             _without_room(len(measured) - len(strips), len(measured)),
         ],
         height=_LABELS + STRIP_HEIGHT * len(strips),
-        beside=_beside(figure, texts, style),
+        label_width=_label_width(figure, texts, style),
     )
     _label(axes, texts, style, height)
     return figure
@@ -124,9 +124,9 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
             axes.axhline(positions[0] - 0.5, color=GREY, linewidth=0.5)
     values = [f"×{number(ratio, None, significant=3)}" for ratio, _, _ in ratios]
     texts = [(strip.label, value) for strip, value in zip(strips, values, strict=True)]
-    beside = _beside(figure, texts, style)
+    label_width = _label_width(figure, texts, style)
     low, high = axes.get_xlim()
-    log_ticks(axes.xaxis, low, high, "×{:g}", share=1 - beside / figure.get_figwidth())
+    log_ticks(axes.xaxis, low, high, "×{:g}", share=1 - label_width / figure.get_figwidth())
     if low / 2 <= 1 <= high * 2:  # else a line at 1 would squeeze everything else together
         axes.axvline(1, color=GREY, linewidth=0.8, zorder=0)
     machines = dict.fromkeys(strip.filled.cell.column.machine for strip in strips if strip.filled.cell.column.machine)
@@ -151,7 +151,7 @@ def ratios_figure(table: Table, style: Style = PAPER) -> Figure:
             _without_room(len(comparable) - len(strips), len(comparable)),
         ],
         height=_LABELS + STRIP_HEIGHT * len(strips),
-        beside=beside,
+        label_width=label_width,
     )
     _label(axes, texts, style, height)
     return figure
@@ -230,7 +230,7 @@ def _without_room(left_out: int, count: int) -> str:
     return f"{left_out} of {count} throughputs have no room and are not drawn." if left_out else ""
 
 
-def _beside(figure: Figure, texts: Sequence[tuple[str, str]], style: Style) -> float:
+def _label_width(figure: Figure, texts: Sequence[tuple[str, str]], style: Style) -> float:
     """Return the width of the labels on both sides, in inches."""
     return sum(width_of(figure, "\n".join(side), style.small) for side in zip(*texts, strict=True)) + 0.3
 

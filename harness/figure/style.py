@@ -85,12 +85,12 @@ class Style:
         handles: Sequence[Artist] = (),
         remarks: Iterable[str] = (),
         height: float | None = None,
-        beside: float | None = None,
+        label_width: float | None = None,
     ) -> float:
         """Put the title above a figure, legend and remarks below it, in as many lines as its width needs.
 
         `height`, in inches, is what the drawing with its labels has on a page, where the figure grows by the rest;
-        returns what it has.  `beside` is the width of the labels to the left and right of the axes, without
+        returns what it has.  `label_width` is the width of the labels to the left and right of the axes, without
         it a fifth of the figure's.
         """
         across = 0.97 * figure.get_figwidth()
@@ -120,7 +120,7 @@ class Style:
         engine.set(rect=(0, (entries + below) / total, 1, 1 - (above + entries + below) / total))
         drawing = total - above - entries - below
         for axes in figure.axes:
-            axes.set_xlabel(wrapped(figure, axes.get_xlabel(), self.font, across - (beside or 0.2 * across)))
+            axes.set_xlabel(wrapped(figure, axes.get_xlabel(), self.font, across - (label_width or 0.2 * across)))
             axes.set_ylabel(wrapped(figure, axes.get_ylabel(), self.font, drawing - 0.6))
         return drawing
 

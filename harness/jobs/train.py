@@ -63,8 +63,8 @@ def train(  # noqa: PLR0913 -- what a training needs
     if count * nodes == 1:
         facts = train_in_process(job, context=context, world=World(), path=weights, report=report)
     else:
-        lane = [devices[number % len(devices)] for number in range(count)]
-        facts = train_in_processes(job, context=context, path=weights, devices=lane, report=report)
+        worker_devices = [devices[number % len(devices)] for number in range(count)]
+        facts = train_in_processes(job, context=context, path=weights, devices=worker_devices, report=report)
     waiting = sum(row["waiting"] * row["seconds"] for row in facts["history"])
     share = waiting / max(1e-9, sum(row["seconds"] for row in facts["history"]))
     waited = f"the device waited for images {100 * share:.0f} % of the time: give more --workers, or smaller images"

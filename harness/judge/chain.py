@@ -62,7 +62,7 @@ def _substitutes(filled: FilledCell) -> Iterator[str]:
     if planned.other_weights:
         yield planned.other_weights
     if planned.scaled_down:
-        yield f"trained at the {planned.scale} scale, which stands in for the published one"
+        yield f"trained at the {planned.scale} scale instead of the published one"
     if planned.changes:
         yield f"trained with {planned.changes}, which is not how the published value was"
 

@@ -6,7 +6,6 @@ A table shows one machine, since speeds of two never belong together.  Here each
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import combinations
 
 from harness.errors import HarnessError
@@ -18,6 +17,7 @@ from harness.specs import Column, Spec
 from harness.specs.kinds import PROTOCOLS
 from harness.stats import Interval, kendall, rank_correlation, spearman
 from harness.store.result import Result
+from harness.store.select import is_called, newest
 from harness.store.store import Store
 
 PUBLISHED = "published"
@@ -75,12 +75,12 @@ def side_by_side(
         plans = {name: make_plan(specs, replace(options, protocol=name)) for name in PROTOCOLS}
     else:
         plans = {"": make_plan(specs, options)}
-    found = {name: list(_results(plan, stores, options.machine)) for name, plan in plans.items()}
+    results_of = {name: list(_results(plan, stores, options.machine)) for name, plan in plans.items()}
     several = (
-        len({result.machine.label for results in found.values() for result in results if result.job.exclusive}) > 1
+        len({result.machine.label for results in results_of.values() for result in results if result.job.exclusive}) > 1
     )
     sides: dict[str, tuple[Plan, dict[str, Result]]] = {}
-    for name, results in found.items():
+    for name, results in results_of.items():
         for key, group in _grouped(results, _names(by, name, several=several), timed=by == "protocol"):
             sides.setdefault(key, (plans[name], {}))[1].update(_newest(group))
     if not sides:
@@ -99,14 +99,8 @@ def _results(plan: Plan, stores: Sequence[Store], machine: str) -> Iterator[Resu
     for job in plan.all_jobs:
         results = [result for store in stores for result in store.results(job)]
         for result in sorted(results, key=lambda result: result.id, reverse=True):
-            if not machine or is_called(result, machine):
+            if is_called(result.machine, machine):
                 yield result
-
-
-def is_called(result: Result, pattern: str) -> bool:
-    """Whether the label of a result's machine has a text in it, or is like a pattern with `*`."""
-    label, pattern = result.machine.label.lower(), pattern.lower()
-    return fnmatchcase(label, pattern) or pattern in label
 
 
 def _names(by: str, protocol: str, *, several: bool) -> Callable[[Result], str]:
@@ -116,8 +110,8 @@ def _names(by: str, protocol: str, *, several: bool) -> Callable[[Result], str]:
         return f" on {result.machine.label}" if several else ""
 
     def versions(result: Result) -> str:
-        found = (f"{name} {result.software[name].partition('+')[0]}" for name in VERSIONS if name in result.software)
-        return ", ".join(found)
+        texts = (f"{name} {result.software[name].partition('+')[0]}" for name in VERSIONS if name in result.software)
+        return ", ".join(texts)
 
     if by == "machine":
         return lambda result: result.machine.label
@@ -139,13 +133,11 @@ def _grouped(
 
 
 def _newest(results: Iterable[Result]) -> dict[str, Result]:
-    """Return the newest good result of each job, or the newest failure; results are newest first."""
-    newest: dict[str, Result] = {}
+    """Return the result of each job that counts; results are newest first."""
+    by_job: dict[str, list[Result]] = {}
     for result in results:
-        known = newest.get(result.job.key)
-        if known is None or (known.error is not None and result.error is None):
-            newest[result.job.key] = result
-    return newest
+        by_job.setdefault(result.job.key, []).append(result)
+    return {key: counting for key, group in by_job.items() if (counting := newest(group))}
 
 
 def _compared(spec: Spec, by: str, sides: Sequence[TableSide]) -> SideBySide:

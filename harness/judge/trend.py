@@ -19,7 +19,7 @@ from harness.plan.plan import OVERRIDES, Options, Plan, PlannedCell
 from harness.specs import Cell, Spec
 from harness.stats import LEAST_CHANGE, LEAST_LEVEL, LevelStep, find_steps, noise_of, student
 from harness.store.result import Measurement, Result
-from harness.store.select import is_noisy, reference_seconds
+from harness.store.select import is_called, is_noisy, reference_seconds
 
 # The share of results that lie in the band of their level.
 BAND = 0.99
@@ -151,7 +151,7 @@ def _trends_of(
         history = histories.get(job.without(revision=False), {})
         current = [history[name] for name in sorted(history) if history[name].job.without(*free) == job]
         retired |= history.keys() - {result.id for result in current}
-        shown = (result for result in current if options.machine.lower() in result.machine.label.lower())
+        shown = (result for result in current if is_called(result.machine, options.machine))
         trends += [trend for series in _series_of(shown) if (trend := _trend(members, metric, series)).points]
     return TableTrend(spec=spec, trends=tuple(trends), retired=len(retired))
 

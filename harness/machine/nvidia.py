@@ -118,16 +118,16 @@ def _every_gpu(api: Any, count: int, driver: str) -> tuple[list[Gpu], list[str]]
             handle = api.nvmlDeviceGetHandleByIndex(number)
             capability = api.nvmlDeviceGetCudaComputeCapability(handle)
             instances = _instances(api, handle)
-            found = [_gpu(api, each, capability, driver) for each in ([handle] if instances is None else instances)]
+            listed = [_gpu(api, each, capability, driver) for each in ([handle] if instances is None else instances)]
         except api.NVMLError as error:
             problems.append(f"GPU {number} is left out: {_words(error)}")
             continue
-        if not found:
+        if not listed:
             problems.append(
                 f"GPU {number} is left out: it is in MIG mode and has no instance; `nvidia-smi mig` makes one"
             )
-        numbers = (number, *[None] * len(found))
-        every += [replace(gpu, number=n) for gpu, n in zip(found, numbers, strict=False)]
+        numbers = (number, *[None] * len(listed))
+        every += [replace(gpu, number=n) for gpu, n in zip(listed, numbers, strict=False)]
     return every, problems
 
 

@@ -1,4 +1,4 @@
-"""`Sheet` -> lines of text: as many columns beside each other as fit into a window, the others below them."""
+"""`Sheet` -> lines of text: as many columns next to each other as fit into a window, the others below them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +71,7 @@ class _Column:
 
 @dataclass
 class _Block:
-    """Columns beside each other; `label` is the width of the rows' names, `gap` the spaces before each column."""
+    """Columns next to each other; `label` is the width of the rows' names, `gap` the spaces before each column."""
 
     columns: list[_Column]
     label: int
@@ -82,7 +82,7 @@ class _Block:
         return self.label + sum(self.gap + column.width for column in self.columns)
 
     def has_room(self, columns: Sequence[_Column], width: int) -> bool:
-        """Whether these columns fit beside those that are there."""
+        """Whether these columns fit next to those that are there."""
         return self.width + sum(self.gap + column.width for column in columns) <= width
 
     def fit(self, room: int) -> int:
@@ -118,9 +118,9 @@ WORDS, BY_SIGN, COMPACT = _Style(words=True), _Style(words=False), _Style(words=
 def sheet_lines(console: Console, sheet: Sheet, *, compact: bool = False) -> SheetLines:
     """Return the lines of a table for the console's width.
 
-    A verdict is a word unless signs let more columns stand beside each other; `compact` gives up marks and long
-    headings as well for that.  Columns that only say what a row is are left out where not all columns stand beside each
-    other.
+    A verdict is a word unless signs let more columns fit next to each other; `compact` gives up marks and long
+    headings as well for that.  Columns that only say what a row is are left out where not all columns fit next to
+    each other.
     """
     styles = (WORDS, BY_SIGN, *([COMPACT] if compact else []))
     choices = [_blocks(console, sheet, style) for style in styles]
@@ -139,7 +139,7 @@ def sheet_lines(console: Console, sheet: Sheet, *, compact: bool = False) -> She
 
 
 def _blocks(console: Console, sheet: Sheet, style: _Style) -> list[_Block]:
-    """Put columns beside each other as long as they fit; those of one column of the paper stay together if they can."""
+    """Put columns next to each other as long as they fit; those of one column of the paper stay together."""
     gap = 2 if console.width < USUAL or not style.headings else 3
     label = max((cell_len(visible(row.label)) for row in sheet.rows), default=0)
     blocks = [_Block([], label, gap)]

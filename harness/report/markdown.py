@@ -118,7 +118,7 @@ def collapsed(title: str, lines: Sequence[str]) -> list[str]:
     return [summary, "", *lines, *([""] if lines[-1] else []), "</details>", ""]
 
 
-# What GitHub shows beside each other, and below each other without making a reader scroll: pixels of a table, and
+# What GitHub shows next to each other, and below each other without making a reader scroll: pixels of a table, and
 # letters of a block of code.
 PIXELS, LETTERS = 780, 90
 MOST_ROWS = 20

@@ -1,7 +1,7 @@
 """`Diff` -> `Sheet`: what a table shows, decided once for every format.
 
 A cell of the paper's table becomes texts that stand side by side under a heading each: measured, published, difference,
-verdict.  What was not measured is left out and said once.
+verdict.  What was not measured is left out and named once.
 """
 
 from collections import Counter
@@ -62,7 +62,7 @@ class Entry:
 class SheetColumn:
     """A heading over one or more parts; `key` is that of the table's column, `unit` what its label leaves out of it.
 
-    `machine` is the one of the published values, where that matters.  A `setting` says what a row is, beside columns
+    `machine` is the one of the published values, where that matters.  A `setting` says what a row is, next to columns
     that say what was measured of it.
     """
 
@@ -316,7 +316,7 @@ def column_of(  # noqa: PLR0913
 ) -> tuple[SheetColumn, Entries]:
     """Return a column's heading and parts, and what makes the entries of its cells.
 
-    Of a table in which not `anything` was measured they are the published values; `published` has those beside ours.
+    Of a table in which not `anything` was measured they are the published values; `published` has those next to ours.
     """
     cells = [diff.judged_cells[row.key, column.key] for row in rows]
     unit, words = formatting.remaining_unit(column.label, column.unit), any(cell.filled.cell.text for cell in cells)

@@ -25,18 +25,22 @@ RATIO, RANGE = Part(heading="median"), Part(heading="least to largest")
 ROWS, TAU, RHO = Part(heading="rows"), Part(heading="Kendall's τ"), Part(heading="Spearman's ρ")
 
 
-def sides_sheets(beside: SideBySide) -> tuple[Sheet, ...]:
+def sides_sheets(comparison: SideBySide) -> tuple[Sheet, ...]:
     """Return the table, and how each pair of its sides compares where speeds were measured."""
-    pairs = (_pairs_sheet(beside),) if beside.pairs else ()
-    return (_table(beside), *pairs)
+    pairs = (_pairs_sheet(comparison),) if comparison.pairs else ()
+    return (_table(comparison), *pairs)
 
 
-def _table(beside: SideBySide) -> Sheet:
-    rows = [row for row in beside.spec.rows if any(_has(side, row, beside.spec.columns) for side in beside.sides)]
+def _table(comparison: SideBySide) -> Sheet:
+    rows = [
+        row
+        for row in comparison.spec.rows
+        if any(_has(side, row, comparison.spec.columns) for side in comparison.sides)
+    ]
     columns: list[SheetColumn] = []
     made: list[tuple[TableSide, Column, Callable[[JudgedCell], tuple[Entry, ...]]]] = []
-    for column in beside.spec.columns:
-        sides = [side for side in beside.sides if any(_has(side, row, [column]) for row in rows)]
+    for column in comparison.spec.columns:
+        sides = [side for side in comparison.sides if any(_has(side, row, [column]) for row in rows)]
         if sides and _agree(sides, rows, column):
             head, entries = column_of(sides[0].diff, rows, column)
             columns.append(head)
@@ -52,8 +56,8 @@ def _table(beside: SideBySide) -> Sheet:
             made.append((side, column, entries))
     groups = {row.key: heading for heading, members in formatting.row_groups(rows) for row in members}
     return Sheet(
-        title=formatting.title(beside.sides[0].diff) if beside.sides else beside.spec.title,
-        summary=tuple(f"{side.name}: {verdicts_sentence(side.diff.counts)}" for side in beside.sides),
+        title=formatting.title(comparison.sides[0].diff) if comparison.sides else comparison.spec.title,
+        summary=tuple(f"{side.name}: {verdicts_sentence(side.diff.counts)}" for side in comparison.sides),
         columns=tuple(columns),
         rows=tuple(
             SheetRow(
@@ -89,7 +93,7 @@ def _published_entry(judged: JudgedCell) -> tuple[Entry, ...]:
     return (Entry(text=text.published, marks=text.marks),)
 
 
-def _pairs_sheet(beside: SideBySide) -> Sheet:
+def _pairs_sheet(comparison: SideBySide) -> Sheet:
     """How much faster the second of each pair is than the first, and whether it has the models in the same order."""
     rows = [
         SheetRow(
@@ -105,11 +109,11 @@ def _pairs_sheet(beside: SideBySide) -> Sheet:
                 ),
             ),
         )
-        for pair in beside.pairs
+        for pair in comparison.pairs
     ]
     parts = (ROWS, RATIO, RANGE, TAU, RHO)
     return Sheet(
-        title=f"Each pair, by {beside.by}: how much faster the second is",
+        title=f"Each pair, by {comparison.by}: how much faster the second is",
         columns=(SheetColumn(label="", parts=parts),),
         rows=tuple(rows),
     )
@@ -120,7 +124,7 @@ def _side(name: str, pair: Pair) -> str:
 
 
 def _range(ratio: Interval) -> str:
-    """Return the least and the largest of some ratios, with a word said once where they have the same."""
+    """Return the least and the largest of some ratios, a word that both have only once."""
     least, largest = (formatting.pace(value, "higher") for value in (ratio.low, ratio.high))
     word = largest.rpartition(" ")[2]
     return f"{least.removesuffix(f' {word}')} to {largest}" if least.endswith(word) else f"{least} to {largest}"
@@ -132,10 +136,10 @@ def _correlation(interval: Interval | None) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]".replace("-", "−")
 
 
-def sides_data(beside: SideBySide) -> dict[str, Any]:
+def sides_data(comparison: SideBySide) -> dict[str, Any]:
     """Return how each pair compares, for other programs; the cells of each side are those of its table."""
     return {
-        "by": beside.by,
+        "by": comparison.by,
         "pairs": [
             {
                 "column": pair.column.key,
@@ -146,6 +150,6 @@ def sides_data(beside: SideBySide) -> dict[str, Any]:
                 "kendall": list(vars(pair.kendall).values()) if pair.kendall else None,
                 "spearman": list(vars(pair.spearman).values()) if pair.spearman else None,
             }
-            for pair in beside.pairs
+            for pair in comparison.pairs
         ],
     }

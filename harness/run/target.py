@@ -81,8 +81,8 @@ def resolve_target(device: str) -> ExecutionTarget:
 
 def device_warnings(device: str) -> tuple[str, ...]:
     """Return a sentence for each GPU that is left out, and for a driver that fails where `auto` then takes the CPU."""
-    found = survey()
-    if device == "cpu" or (found.reason == NO_DRIVER and not found.problems):
+    listing = survey()
+    if device == "cpu" or (listing.reason == NO_DRIVER and not listing.problems):
         return ()
-    failed = (f"{found.reason}, so the CPU is used",) if device == "auto" and not gpus() else ()
-    return (*found.problems, *failed)
+    failed = (f"{listing.reason}, so the CPU is used",) if device == "auto" and not gpus() else ()
+    return (*listing.problems, *failed)

@@ -13,6 +13,7 @@ chosen.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from statistics import fmean
 
 from harness.errors import HarnessError, StoreError
@@ -62,7 +63,7 @@ def select_results(
     `HarnessError` where nothing was measured on a machine of that name.
     """
     runs = {job: list(store.results(job)) for job in plan.all_jobs if job.exclusive}
-    others = {job: _newest(store.results(job), failures=newest_failures) for job in plan.all_jobs if not job.exclusive}
+    others = {job: newest(store.results(job), failures=newest_failures) for job in plan.all_jobs if not job.exclusive}
     _check_claims([*(result for results in runs.values() for result in results), *filter(None, others.values())], store)
     counting = [result for results in runs.values() for result in results if newest_failures or result.error is None]
     machine = _machine_called(machine_name, counting) if machine_name else _machine_of(counting, here)
@@ -70,7 +71,7 @@ def select_results(
         job: [one for one in results if machine is None or one.machine.is_equivalent(machine)]
         for job, results in runs.items()
     }
-    selected = (*others.values(), *(_newest(results, failures=newest_failures) for results in on_machine.values()))
+    selected = (*others.values(), *(newest(results, failures=newest_failures) for results in on_machine.values()))
     missing = [job for job in plan.jobs if not (on_machine[job] if job.exclusive else others[job])]
     variants = store.variants(missing, OVERRIDES)
     elsewhere = {job.key: _elsewhere(job, [*runs.get(job, ()), *variants[job]], machine or here) for job in missing}
@@ -104,17 +105,23 @@ def _elsewhere(job: Job, results: Iterable[Result], machine: Machine | None) -> 
         return result.job.revision == job.revision and result.job.needs == job.needs
 
     good = (result for result in results if result.error is None)
-    newest = max(good, key=lambda result: (is_current(result), result.id), default=None)
-    if newest is None:
+    last = max(good, key=lambda result: (is_current(result), result.id), default=None)
+    if last is None:
         return None
-    elsewhere = job.exclusive and machine is not None and not newest.machine.is_equivalent(machine)
-    return Elsewhere(result=newest, other_machine=elsewhere, retired=not is_current(newest))
+    elsewhere = job.exclusive and machine is not None and not last.machine.is_equivalent(machine)
+    return Elsewhere(result=last, other_machine=elsewhere, retired=not is_current(last))
+
+
+def is_called(machine: Machine, name: str) -> bool:
+    """Whether a machine's label has this text in it, or is like this pattern with `*` and `?`; case does not matter."""
+    label, pattern = machine.label.lower(), name.lower()
+    return pattern in label or fnmatchcase(label, pattern)
 
 
 def _machine_called(name: str, results: list[Result]) -> Machine:
-    """Return the machine of the newest result whose machine has this label, or has the name in its label."""
+    """Return the machine of the newest result whose machine has this label, or is called so."""
     machines = {result.machine.label: result.machine for result in sorted(results, key=lambda result: result.id)}
-    matches = [label for label in machines if name.lower() in label.lower()]
+    matches = [label for label, machine in machines.items() if is_called(machine, name)]
     if not matches:
         known = ", ".join(machines) or "none"
         raise HarnessError(
@@ -123,14 +130,14 @@ def _machine_called(name: str, results: list[Result]) -> Machine:
     return machines[name if name in machines else matches[-1]]
 
 
-def _newest(results: Iterable[Result], *, failures: bool) -> Result | None:
+def newest(results: Iterable[Result], *, failures: bool = False) -> Result | None:
     """Return the first of the results, newest first, that counts; a failure as the last resort."""
-    newest = None
+    failure = None
     for result in results:
         if failures or result.error is None:
             return result
-        newest = newest or result
-    return newest
+        failure = failure or result
+    return failure
 
 
 def _machine_of(results: list[Result], here: Machine | None) -> Machine | None:

@@ -45,7 +45,7 @@ def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -
 
     The largest batch, which `auto` takes on a GPU as published, is searched in a process of its own and confirmed by
     the measurement in another.  `modern`, and any protocol on a CPU, takes the saturation batch size instead; on a CPU
-    it is found where it is measured.
+    it is determined where it is measured.
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
@@ -123,8 +123,10 @@ def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, S
         limit = opened.set_memory_limit(parse_memory(str(job["memory"]))).available
         most = None if device == "cpu" else workload.most_images()
         if saturates(job):
-            found = find_saturation(lambda batch: _time_if_it_fits(workload, batch, opened, job, report), largest=most)
-            return found.batch, found.probes
+            saturation = find_saturation(
+                lambda batch: _time_if_it_fits(workload, batch, opened, job, report), largest=most
+            )
+            return saturation.batch, saturation.probes
         for probe in largest_batch(
             lambda batch: probe_batch(workload.make_step, batch, opened), limit=limit, most=most
         ):

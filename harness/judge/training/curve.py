@@ -33,10 +33,10 @@ def read_curve(
     `mixed` tells that training mixes or smooths, `horizon` is over how many epochs the moving average reaches back,
     `noise` by how many points two runs differ, `warmup` how many epochs the rate rises.
     """
-    found = [_not_finite(epochs), _falls_back(epochs, noise=noise, warmup=warmup), _average(epochs, noise)]
+    findings = [_not_finite(epochs), _falls_back(epochs, noise=noise, warmup=warmup), _average(epochs, noise)]
     if mixed:
-        found.append(_test_loss_above(epochs, horizon))
-    return [finding for finding in found if finding]
+        findings.append(_test_loss_above(epochs, horizon))
+    return [finding for finding in findings if finding]
 
 
 def _not_finite(epochs: Sequence[LoggedEpoch]) -> CurveFinding | None:

@@ -106,9 +106,9 @@ class GivenTraining:
 
     def and_also(self, other: "GivenTraining") -> "GivenTraining":
         """Return what both say; where they differ, the other one is right."""
-        said = {name: value for name, value in vars(other).items() if value not in ("", (), None, False)}
+        stated = {name: value for name, value in vars(other).items() if value not in ("", (), None, False)}
         both = {"options": {**self.options, **other.options}, "read": self.read + other.read}
-        return GivenTraining(**{**vars(self), **said, **both, "notes": self.notes + other.notes})
+        return GivenTraining(**{**vars(self), **stated, **both, "notes": self.notes + other.notes})
 
 
 def read_given(arguments: Sequence[str], logs: Iterable[Path] = ()) -> GivenTraining:
@@ -179,8 +179,8 @@ def _parse(text: str, place: str) -> GivenTraining:
 def _printed(text: str) -> dict[str, Any]:
     """Return the last accuracy in the output of a training, and whether it stopped at a loss that is not finite."""
     accuracies = _ACCURACY.findall(text)
-    found: dict[str, Any] = {"top1": float(accuracies[-1])} if accuracies else {}
-    return {**found, "diverged": True} if _DIVERGED.search(text) else found
+    reading: dict[str, Any] = {"top1": float(accuracies[-1])} if accuracies else {}
+    return {**reading, "diverged": True} if _DIVERGED.search(text) else reading
 
 
 def _settings(options: Mapping[str, Value], read: str, **more: Any) -> GivenTraining:  # noqa: ANN401 -- fields

@@ -31,8 +31,8 @@ _ORDER = (
     *("repeated_aug", "mixup", "cutmix", "erasing", "drop_path", "label_smoothing", "distillation", "precision"),
 )
 
-# What the authors said of a setting, by the row of their statements, and why it matters.
-_SAID = {
+# The authors' statement on a setting, by the row of their statements, and why it matters.
+_STATEMENTS = {
     "batch_size": "released_code_defaults_batch_size_per_gpu",
     "crop": "released_code_defaults_evaluation_crop_ratio",
     "warmup_epochs": "cifar_10_from_scratch_warm_up_when_training_7200_epochs",
@@ -100,7 +100,7 @@ class _Effect:
 
 @dataclass(kw_only=True)
 class _Case:
-    """All that causes are found from."""
+    """All that causes are derived from."""
 
     given: GivenTraining
     theirs: TheirSettings
@@ -111,7 +111,7 @@ class _Case:
     gap: float | None = None
     causes: list[Cause] = field(default_factory=list)
 
-    def said(self, row: str) -> tuple[str, str]:
+    def statement(self, row: str) -> tuple[str, str]:
         """Return a statement of the authors and its source; empty where there is none."""
         spec = next((spec for spec in self.specs if spec.name == STATEMENTS), None)
         cell = spec.cells.get((row, "value")) if spec else None
@@ -132,7 +132,7 @@ def diagnose(given: GivenTraining, specs: Sequence[Spec], recipes: Recipes, name
     top1 = given.top1 if given.top1 is not None else _last_top1(given)
     published, source = _published(specs, recipe)
     case = _Case(given=given, theirs=theirs, recipe=recipe, recipes=recipes, specs=specs)
-    case.noise = _number(case.said("training_run_to_run_noise")[0]) or 0.0
+    case.noise = _number(case.statement("training_run_to_run_noise")[0]) or 0.0
     case.gap = None if top1 is None or published is None else published - top1
     _add_differences(case)
     _add_unfinished(case)
@@ -317,13 +317,13 @@ def _unexplained(case: _Case) -> float:
 
 
 def _unpublished_cause(case: _Case, name: str, value: Scalar, rest: float) -> Cause:
-    said, source = case.said(_SAID.get(name, ""))
+    statement, source = case.statement(_STATEMENTS.get(name, ""))
     return Cause(
         key=name,
         theirs=written(value),
         recipe=written(case.recipe.settings[name]),
         effect="not published",
-        source=f"the authors: {said} ({source})" if said else case.recipe.cite,
+        source=f"the authors: {statement} ({source})" if statement else case.recipe.cite,
         advice=_set(case, name),
         likely=_likely(name, rest),
     )
@@ -358,7 +358,7 @@ def _add_batch_and_rate(case: _Case, rest: float) -> None:
             )
         )
     if batch and batch.total != published:
-        said, source = case.said(_SAID["batch_size"])
+        statement, source = case.statement(_STATEMENTS["batch_size"])
         times = max(round(published / (batch.per_device * batch.devices)), 1)
         reached = batch.per_device * batch.devices * times
         accumulates = times > 1 and batch.accumulation != times
@@ -372,7 +372,7 @@ def _add_batch_and_rate(case: _Case, rest: float) -> None:
                 theirs=str(batch),
                 recipe=f"{published:g}, repeats counted" if settings["repeated_aug"] else f"{published:g}",
                 effect=f"not published; the rate is {how}",
-                source=f"{case.recipe.cite}; the authors: {said} images on a GPU, {source.partition('; ')[2]}",
+                source=f"{case.recipe.cite}; the authors: {statement} images on a GPU, {source.partition('; ')[2]}",
                 advice=f"{how_to} at a peak rate of {scaled:.3g}",
                 likely=_likely("batch_size", rest),
             )
@@ -429,14 +429,14 @@ def _add_curve(case: _Case) -> None:
 
 def _add_surroundings(case: _Case) -> None:
     """Add noise where that may be all, and what no setting shows where the settings leave a part of the gap."""
-    said, source = case.said("training_run_to_run_noise")
+    statement, source = case.statement("training_run_to_run_noise")
     certain = any(cause.likely == math.inf for cause in case.causes)
     if case.gap is not None and 0 < case.gap <= _NOISE_TIMES * case.noise and not certain:
         case.causes.append(
             Cause(
                 key="the noise between runs",
                 theirs=f"{case.gap:.2f} points below",
-                recipe=f"{said} points between two runs",
+                recipe=f"{statement} points between two runs",
                 effect="nothing may be wrong",
                 source=source,
                 advice="train with another seed before looking for a mistake",
@@ -446,7 +446,7 @@ def _add_surroundings(case: _Case) -> None:
         return
     if case.gap is None or _unexplained(case) <= _NOISE_TIMES * case.noise:
         return
-    software, source = case.said("training_software")
+    software, source = case.statement("training_software")
     case.causes.append(
         Cause(
             key="software",
@@ -459,7 +459,7 @@ def _add_surroundings(case: _Case) -> None:
             likely=case.noise * 0.9,
         )
     )
-    batch, (usual, source) = case.theirs.batch, case.said(_SAID["batch_size"])
+    batch, (usual, source) = case.theirs.batch, case.statement(_STATEMENTS["batch_size"])
     if batch and batch.total == case.recipe.settings["batch_size"] and batch.per_device != _number(usual):
         case.causes.append(
             Cause(

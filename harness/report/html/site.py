@@ -73,7 +73,7 @@ def render_site(content: SiteContent) -> dict[str, str]:
 
 
 def render_sides_site(tables: Sequence[SideBySide]) -> dict[str, str]:
-    """Return a site of one page: tables with their sides beside each other."""
+    """Return a site of one page: tables with their sides next to each other."""
     environment = _environment((), page_links((), ()))
     files = {
         f"assets/{name}": (HERE / "static" / name).read_text(encoding="utf-8") for name in ("style.css", "site.js")

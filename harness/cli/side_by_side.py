@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli.console import echo, meanwhile, terminal_width, use_color, write_file
+from harness.cli.console import deliver, echo, meanwhile, page_of
 from harness.errors import HarnessError
 from harness.plan.plan import Options
 from harness.specs import Spec
@@ -14,13 +14,11 @@ BY = ("machine", "software", "protocol")
 # Formats that have no place for several machines.
 WITHOUT = ("pytest-benchmark",)
 
-FILE_WIDTH = 100
-
 
 def report_sides(  # noqa: PLR0913
     specs: Sequence[Spec], options: Options, stores: Sequence[Store], *, by: str, form: str, output: Path | None
 ) -> None:
-    """Write the tables with the sides beside each other; as HTML into the folder `output`."""
+    """Write the tables with their sides next to each other; as HTML into the folder `output`."""
     from harness.judge.sides import side_by_side
     from harness.report import (
         render_sheets,
@@ -43,7 +41,7 @@ def report_sides(  # noqa: PLR0913
         echo(f"{output / 'index.html'}")
         return
     sheets = [sheet for table in tables for sheet in sides_sheets(table)]
-    width, color = (FILE_WIDTH, False) if output is not None else (terminal_width(), use_color())
+    width, color = page_of(output)
     text = {
         "terminal": lambda: render_sheets(sheets, width=width, color=color),
         "markdown": lambda: render_sheets_markdown(sheets),
@@ -51,8 +49,4 @@ def report_sides(  # noqa: PLR0913
         "json": lambda: render_sides_json(tables),
         "csv": lambda: render_sides_csv(tables),
     }[form]()
-    if output is None:
-        echo(text, styled=True, end="")
-    else:
-        write_file(output, text)
-        echo(f"{output}")
+    deliver(text, output)
