@@ -429,46 +429,54 @@ def _add_curve(case: _Case) -> None:
 
 def _add_surroundings(case: _Case) -> None:
     """Add noise where that may be all, and what no setting shows where the settings leave a part of the gap."""
-    statement, source = case.statement("training_run_to_run_noise")
+    if noise := _noise_alone(case):
+        case.causes.append(noise)
+    elif case.gap is not None and _unexplained(case) > _NOISE_TIMES * case.noise:
+        case.causes += filter(None, (_software(case), _images_on_a_device(case)))
+
+
+def _noise_alone(case: _Case) -> Cause | None:
+    """Return the noise between two runs where it is as large as the gap and nothing else is certain."""
     certain = any(cause.likely == math.inf for cause in case.causes)
-    if case.gap is not None and 0 < case.gap <= _NOISE_TIMES * case.noise and not certain:
-        case.causes.append(
-            Cause(
-                key="the noise between runs",
-                theirs=f"{case.gap:.2f} points below",
-                recipe=f"{statement} points between two runs",
-                effect="nothing may be wrong",
-                source=source,
-                advice="train with another seed before looking for a mistake",
-                likely=math.inf,
-            )
-        )
-        return
-    if case.gap is None or _unexplained(case) <= _NOISE_TIMES * case.noise:
-        return
-    software, source = case.statement("training_software")
-    case.causes.append(
-        Cause(
-            key="software",
-            theirs="not in the settings",
-            recipe=software,
-            effect="not published",
-            source=source,
-            advice="compare the versions of PyTorch, torchvision and timm, then the images: `harness doctor --data "
-            "imagenet=PATH` checks those",
-            likely=case.noise * 0.9,
-        )
+    if case.gap is None or not 0 < case.gap <= _NOISE_TIMES * case.noise or certain:
+        return None
+    statement, source = case.statement("training_run_to_run_noise")
+    return Cause(
+        key="the noise between runs",
+        theirs=f"{case.gap:.2f} points below",
+        recipe=f"{statement} points between two runs",
+        effect="nothing may be wrong",
+        source=source,
+        advice="train with another seed before looking for a mistake",
+        likely=math.inf,
     )
+
+
+def _software(case: _Case) -> Cause:
+    software, source = case.statement("training_software")
+    return Cause(
+        key="software",
+        theirs="not in the settings",
+        recipe=software,
+        effect="not published",
+        source=source,
+        advice="compare the versions of PyTorch, torchvision and timm, then the images: `harness doctor --data "
+        "imagenet=PATH` checks those",
+        likely=case.noise * 0.9,
+    )
+
+
+def _images_on_a_device(case: _Case) -> Cause | None:
+    """Return how the batch is divided, where only that differs from the authors' training."""
     batch, (usual, source) = case.theirs.batch, case.statement(_STATEMENTS["batch_size"])
-    if batch and batch.total == case.recipe.settings["batch_size"] and batch.per_device != _number(usual):
-        case.causes.append(
-            Cause(
-                key="images on a device",
-                theirs=f"{batch.per_device} on each of {batch.devices}",
-                recipe=f"{usual} on each",
-                effect="not published; the same in exact arithmetic, not in float16 with another loss scale",
-                source=source,
-                advice="train in bfloat16, or with fewer images on each of more devices",
-                likely=case.noise * 0.8,
-            )
-        )
+    if not batch or batch.total != case.recipe.settings["batch_size"] or batch.per_device == _number(usual):
+        return None
+    return Cause(
+        key="images on a device",
+        theirs=f"{batch.per_device} on each of {batch.devices}",
+        recipe=f"{usual} on each",
+        effect="not published; the same in exact arithmetic, not in float16 with another loss scale",
+        source=source,
+        advice="train in bfloat16, or with fewer images on each of more devices",
+        likely=case.noise * 0.8,
+    )
