@@ -111,6 +111,16 @@ def test_every_pair_has_its_ratio_and_the_agreement_of_its_orders(tmp_path: Path
     assert (tenfold.ratio.value, tenfold.ratio.low, tenfold.ratio.high) == (10, 10, 10)
 
 
+def test_a_published_value_that_is_known_to_be_wrong_is_compared_with_nothing(tmp_path: Path, spec: Path) -> None:
+    wrong = '[footnote.w]\ntext = "A slip."\neffect = "wrong"\n'
+    text = spec.read_text(encoding="utf-8").replace("speed = 400", 'speed = "400[w]"')
+    spec.write_text(text + wrong, encoding="utf-8")
+    pairs = {(pair.first, pair.second): pair for pair in two_machines(tmp_path, spec).pairs}
+    ours = pairs["published", LAPTOP.label]
+    assert (ours.rows, ours.ratio.low, ours.ratio.high) == (3, pytest.approx(0.1), pytest.approx(0.1))
+    assert pairs[H200.label, LAPTOP.label].rows == 4
+
+
 def test_too_few_models_have_a_ratio_but_no_order(tmp_path: Path, spec: Path) -> None:
     stores = keep(tmp_path / "one", spec, ON_LAPTOP, LAPTOP), keep(tmp_path / "two", spec, ON_H200, H200)
     table = beside(spec, *stores, options=Options(rows=("a", "b")))

@@ -91,6 +91,6 @@ def _values(spec: Spec, column: str, step: str) -> dict[Sized, float]:
 
 def _value(spec: Spec, cell: Cell) -> float | None:
     published = cell.published
-    if published is None or any(spec.footnotes[mark].effect == "wrong" for mark in published.marks):
+    if published is None or spec.is_wrong(published):
         return None
     return published.value

@@ -184,8 +184,7 @@ def _published(spec: Spec, column: Column) -> Mapping[_Model, float]:
     values: dict[_Model, float] = {}
     for row in spec.rows:
         cell = spec.cell(row.key, column.key)
-        wrong = cell.published and any(spec.footnotes[mark].effect == "wrong" for mark in cell.published.marks)
-        if cell.published and cell.published.value and not wrong:
+        if cell.published and cell.published.value and not spec.is_wrong(cell.published):
             values.setdefault(_model(cell.settings), cell.published.value)
     return values
 

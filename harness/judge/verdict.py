@@ -467,7 +467,7 @@ def _shape(table: Table, column: Column) -> Shape | None:
         number, published, job = filled.number, filled.cell.published, filled.planned.job
         if number is None or job is None or published is None or published.value is None:
             continue
-        if not any(table.spec.footnotes[mark].effect == "wrong" for mark in published.marks):
+        if not table.spec.is_wrong(published):
             pairs[row] = (number, published.value)
             jobs.setdefault(job, row)
     distinct = [pairs[row] for row in jobs.values()]

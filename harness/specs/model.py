@@ -266,6 +266,10 @@ class Spec:
         """Return the cell of these two keys."""
         return self.cells[row, column]
 
+    def is_wrong(self, published: PublishedValue) -> bool:
+        """Whether a footnote says that a published value is wrong."""
+        return any(self.footnotes[mark].effect == "wrong" for mark in published.marks if mark in self.footnotes)
+
     def in_edition(self, edition: str) -> "Spec":
         """Return the table as in that edition: its values, its labels, without the rows and columns it lacks."""
 
