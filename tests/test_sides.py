@@ -117,7 +117,8 @@ def test_a_published_value_that_is_known_to_be_wrong_is_compared_with_nothing(tm
     spec.write_text(text + wrong, encoding="utf-8")
     pairs = {(pair.first, pair.second): pair for pair in two_machines(tmp_path, spec).pairs}
     ours = pairs["published", LAPTOP.label]
-    assert (ours.rows, ours.ratio.low, ours.ratio.high) == (3, pytest.approx(0.1), pytest.approx(0.1))
+    assert ours.rows == 3
+    assert (ours.ratio.low, ours.ratio.high) == pytest.approx((0.1, 0.1))
     assert pairs[H200.label, LAPTOP.label].rows == 4
 
 
