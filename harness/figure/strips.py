@@ -179,8 +179,7 @@ def throughput_ratio(filled: FilledCell) -> tuple[float, float, float]:
 def is_wrong(filled: FilledCell, table: Table) -> bool:
     """Whether the published value is known to be wrong."""
     paper = next((r for r in filled.cell.references if r.source.kind == "paper"), None)
-    notes = [table.spec.footnotes.get(mark) for mark in paper.published.marks] if paper else []
-    return any(note.effect == "wrong" for note in notes if note)
+    return paper is not None and table.spec.is_wrong(paper.published)
 
 
 def is_throughput(filled: FilledCell) -> bool:
