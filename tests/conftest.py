@@ -1,6 +1,8 @@
-"""What holds for every test: the order in which files start, and no variables of the test runner in the environment."""
+"""What holds for every test: the order of the files, no variables of the test runner, flags that end with the test."""
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -36,3 +38,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def _attention_of_timm_as_it_was() -> Iterator[None]:
+    """Restore what a job that ran in this process, instead of one of its own, left to the next test.
+
+    A job sets its flags and ends with its process.  A network that is built with the attention of an earlier count is
+    not, to the bit, that of a training which another process began.
+    """
+    before = _attention()
+    yield
+    if _attention() != before:
+        from timm.layers import set_fused_attn
+
+        set_fused_attn(enable=True, experimental=False)
+
+
+def _attention() -> bool:
+    """Return whether timm builds with fused attention, as it does unless told otherwise."""
+    layers = sys.modules.get("timm.layers")
+    return layers is None or bool(layers.use_fused_attn())
