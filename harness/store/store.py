@@ -65,7 +65,11 @@ class Store:
 
     def save(self, result: Result) -> Path:
         """Write a result and return its path; once this returns, the result is on the disk."""
-        path, text = self.path_of(result), to_json(result)
+        return self.save_text(result, to_json(result))
+
+    def save_text(self, result: Result, text: str) -> Path:
+        """Write a result as the text that it was read from, maybe by an earlier version."""
+        path = self.path_of(result)
         # A training may have taken weeks: its result has a copy.
         copies = {_copy_of(path): text} if result.job.kind == "train" and result.error is None else {}
         try:
