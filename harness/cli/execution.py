@@ -10,8 +10,10 @@ from harness.cli.cluster import cluster_settings, cluster_target
 from harness.cli.console import warn
 from harness.cli.listing import job_namer
 from harness.cli.progress import make_observer
+from harness.errors import HarnessError
 from harness.machine import usable_cores
 from harness.plan.plan import Plan
+from harness.run.budget import Budget
 from harness.run.cluster import Controller
 from harness.run.forecast import Forecast
 from harness.run.launch import LocalLauncher
@@ -67,6 +69,9 @@ def execute(plan: Plan, runner: Runner, cluster: Settings | None, params: Mappin
         runner = replace(runner, target=cluster_target(cluster, runner.store.root))
     selection = select_results(plan, runner.store, runner.target.machine)
     results = {**runner.with_current_inputs(selection.results, requested), **runner.results}
+    if runner.budget is not None:
+        reason = "left out for want of time; the same command goes on with it"
+        plan = plan.block({job.key: reason for job in runner.budget.left_out if job.key not in results})
     if interrupted:
         plan = plan.block({job.key: INTERRUPTED for job in plan.jobs if job.key not in results})
     return ExecutionOutcome(
@@ -80,6 +85,9 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
     Raises `HarnessError` for a device that does not exist and for options of a cluster without a cluster.
     """
     cores, cluster, workers = usable_cores(), cluster_settings(params), params["workers"]
+    if params["budget"] and (cluster is not None or params["train"] or params["retrain"]):
+        other = "--launcher slurm, which has --hours" if cluster is not None else "--train"
+        raise HarnessError(f"--budget is for measurements on this machine and does not go with {other}; leave one out")
     if cluster is None:
         target = resolve_target(params["device"])
         warn(*device_warnings(params["device"]))
@@ -97,7 +105,10 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
     forecast = Forecast.of(plan, store, target.machine, parallel=parallel) if cluster is None else None
     observer = make_observer(quiet=params["quiet"], named=job_namer(plan), forecast=forecast)
     launcher = LocalLauncher(announce=observer.waits)
-    return Runner(store=store, launcher=launcher, target=target, observer=observer, inputs=inputs), cluster
+    seconds = params["budget"]
+    budget = Budget.of(seconds, plan, Forecast.of(plan, store, target.machine)) if seconds else None
+    runner = Runner(store=store, launcher=launcher, target=target, observer=observer, inputs=inputs, budget=budget)
+    return runner, cluster
 
 
 @contextmanager

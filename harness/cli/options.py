@@ -1,6 +1,7 @@
 """Options that several commands share, and the settings file and variables behind them."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from decimal import Decimal
@@ -94,6 +95,18 @@ def _parse_hours(text: str) -> float:
     if not 0 < hours <= LONGEST:
         raise HarnessError(f"'{abridged(text)}' is not a number of hours above 0 and up to {LONGEST:,}")
     return hours
+
+
+_DURATION = re.compile(r"(?P<number>\d{1,9}(?:\.\d{1,9})?)\s*(?P<unit>s|min|h)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def _parse_duration(text: str) -> float:
+    duration = _DURATION.fullmatch(text.strip())
+    seconds = float(duration["number"]) * _SECONDS[duration["unit"]] if duration else 0.0
+    if not seconds:
+        raise HarnessError(f"'{abridged(text)}' is not a time; write it as 90s, 10min or 2h")
+    return seconds
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -234,6 +247,14 @@ several_runs = _option(
 )
 
 device = _option("--device", group=PLACE, default="auto", metavar="auto|cpu|cuda[:N]", help="Device to use.")
+
+budget = _option(
+    "--budget",
+    group=PLACE,
+    type=ParsedType("TIME", _parse_duration),
+    metavar="10min",
+    help="Measure what there is time for, cheapest rows first; the same command goes on with the rest.",
+)
 
 machine = _option(
     "--machine",

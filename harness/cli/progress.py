@@ -235,9 +235,14 @@ def _time_left(forecast: Forecast | None) -> str:
 
 
 def _duration_left(seconds: float) -> str:
+    return f"about {format_seconds(seconds)} left"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time that is not exact: `52 s`, `12 min`, `3 h`."""
     if seconds < 90:
-        return f"about {seconds:.0f} s left"
-    return f"about {seconds / 60:.0f} min left" if seconds < 120 * 60 else f"about {seconds / 3600:.0f} h left"
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 120 * 60 else f"{seconds / 3600:.0f} h"
 
 
 def make_observer(*, quiet: bool, named: JobNamer = str, forecast: Forecast | None = None) -> ProgressObserver:

@@ -1,7 +1,7 @@
 """`harness reproduce`: options -> plan -> run -> judge -> printed tables and figures."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from harness.cli import options
 from harness.cli.command import OUTPUT, RESULTS, TRAINING, Command
 from harness.cli.console import ExitCode, echo, meanwhile, note, warn
 from harness.cli.listing import TrainingClock, training_cost
-from harness.errors import HarnessError, did_you_mean
+from harness.cli.progress import format_seconds
+from harness.errors import HarnessError, did_you_mean, name_few
+from harness.plan.job import Job
 from harness.plan.plan import Options, make_plan
 from harness.specs import Catalog
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         ),
         "harness reproduce table5 --data imagenet=/data/imagenet": "Fill the whole table; timm's hub has the weights.",
         "harness reproduce table8 --train --scale proxy": "Train every row of the ablation at a small scale.",
+        "harness reproduce table5 --throughput-only --budget 10min": "Measure as many rows as ten minutes allow.",
         "harness reproduce table5 --launcher slurm --partition gpu --gpus 1": "Measure on the nodes of a cluster.",
     },
 )
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 @options.explaining
 @options.training
 @options.device
+@options.budget
 @options.jobs
 @options.cluster
 @options.edition
@@ -138,3 +142,15 @@ def _print_summary(outcome: "ExecutionOutcome", figures: Iterable[Path]) -> None
     echo(f"jobs: {counts}, {len(runner.results) - measured} known already.  {paths}")
     if outcome.interrupted:
         note("interrupted: what is finished is kept; the same command goes on from here")
+    if runner.budget is not None and runner.budget.left_out:
+        echo(_left_for_want_of_time(runner.budget.left_out))
+
+
+def _left_for_want_of_time(left_out: Mapping[Job, float | None]) -> str:
+    """Return a sentence about the jobs that a budget left out, the quickest first, and how long they would take."""
+    known = sorted((seconds, str(job)) for job, seconds in left_out.items() if seconds is not None)
+    unknown = sorted(str(job) for job, seconds in left_out.items() if seconds is None)
+    each = [*(f"{job} ≈ {format_seconds(seconds)}" for seconds, job in known), *unknown]
+    total = f"about {format_seconds(sum(seconds for seconds, _ in known))}" if known else "of unknown length"
+    jobs = f"{len(each)} job{'' if len(each) == 1 else 's'}"
+    return f"left for want of time: {jobs}, {total}; the same command goes on with them: {name_few(each)}"

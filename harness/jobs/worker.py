@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,6 +43,7 @@ class JobContext:
     store: Store
     report: Report
     result_id: str
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -54,6 +55,11 @@ class JobContext:
         """The one device of a measurement."""
         return {"device": self.batch.device, "threads": self.batch.machine.threads}
 
+    @property
+    def ends(self) -> float | None:
+        """When a measurement that can be shortened has to end, by the clock that all processes share."""
+        return None if self.batch.seconds is None else self.began + self.batch.seconds
+
 
 # Evaluations are not here: those over the same images share a pass.
 ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
@@ -62,7 +68,9 @@ ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
     "count": lambda job, context: count.count_model(job, context.report),
     "dataset": lambda job, context: inspect_dataset(job, context.batch.inputs, context.report),
     "recipe": lambda job, _context: recipe.resolve_recipe(job),
-    "throughput": lambda job, context: throughput.measure_throughput(job, context.report, **context.measured_on),
+    "throughput": lambda job, context: throughput.measure_throughput(
+        job, context.report, ends=context.ends, **context.measured_on
+    ),
     "tokens": lambda job, context: tokens.measure_token_cosines(
         job, context.batch.inputs, context.report, device=context.devices[0]
     ),

@@ -137,14 +137,14 @@ class Forecast:
     def _remaining(self, job: Job) -> float | None:
         if _group(job) in self._ends:
             return max(0.0, self._ends[_group(job)] - self.now())
-        expected = self._expected(job)
+        expected = self.expected(job)
         if expected is None or job.key not in self._started:
             return expected
         elapsed = self.now() - self._started[job.key]
         return max(expected - elapsed, OVERRUN * elapsed)
 
-    def _expected(self, job: Job) -> float | None:
-        """Return the seconds that all of a job takes."""
+    def expected(self, job: Job) -> float | None:
+        """Return the seconds that all of a job takes; None where nothing tells."""
         if job.key in self._earlier:
             return self._earlier[job.key]
         taken = self._taken.get(job.kind, [])

@@ -36,7 +36,8 @@ class Batch:
     """Jobs for one child process, and the folder of their results.
 
     `device` is `cpu` or `cuda:N`, `machine` and `software` describe what is behind it; `devices` are all that an
-    evaluation pass or a training may use, `cores` is the number of CPU cores for a training (0: all).
+    evaluation pass or a training may use, `cores` is the number of CPU cores for a training (0: all).  A measurement
+    that can be shortened ends after so many `seconds`, if there are any.
     """
 
     jobs: tuple[Job, ...]
@@ -47,6 +48,7 @@ class Batch:
     inputs: Inputs = field(default_factory=Inputs)
     devices: tuple[str, ...] = ()
     cores: int = 0
+    seconds: float | None = None
 
 
 def train_split(data: str) -> str:

@@ -1,9 +1,9 @@
 """`Plan` -> `Result`s: what is missing is measured, and each result is saved before the next job starts."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from harness.errors import HarnessError
@@ -11,6 +11,7 @@ from harness.machine.exclusive import exclusive_lock, speed_lock
 from harness.plan.job import Job
 from harness.plan.plan import Plan, dependencies
 from harness.run.batches import share_processes
+from harness.run.budget import Budget
 from harness.run.claims import LOOK_SECONDS, Claims
 from harness.run.launch import Crashed, LocalLauncher
 from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved, train_split
@@ -41,7 +42,8 @@ def inspect_inputs(plan: Plan, launcher: LocalLauncher, inputs: Inputs) -> tuple
 class Runner:
     """Measures what a store lacks, on one target, from the user's inputs and their inventory.
 
-    `results` has the newest result of each job by its key, `measured` those that this run measured.
+    `results` has the newest result of each job by its key, `measured` those that this run measured.  With a `budget`,
+    what it has no time for is left out.
     """
 
     store: Store
@@ -50,6 +52,7 @@ class Runner:
     observer: ProgressObserver
     inputs: Inputs = field(default_factory=Inputs)
     inventory: Inventory = field(default_factory=Inventory)
+    budget: Budget | None = None
     results: dict[str, Result] = field(default_factory=dict)
     measured: list[Result] = field(default_factory=list)
 
@@ -96,13 +99,25 @@ class Runner:
         with Claims(self.store.root, self.observer.waits) as claims:
             self._train(trainings, len(jobs), claims, rerun=rerun)
             number = len(trainings)
-            for batch in share_processes(job for job in jobs if job.kind != "train"):
+            for batch, seconds in self._in_time(share_processes(job for job in jobs if job.kind != "train")):
                 while not claims.take(batch):
                     time.sleep(LOOK_SECONDS)
                 with self._alone() if batch[0].exclusive else nullcontext():
-                    self._run_batch(self._left(batch, rerun=rerun), number, len(jobs))
+                    self._run_batch(self._left(batch, rerun=rerun), number, len(jobs), seconds)
                 claims.release(batch)
                 number += len(batch)
+
+    def _in_time(self, batches: Sequence[tuple[Job, ...]]) -> Iterator[tuple[tuple[Job, ...], float | None]]:
+        """Yield the batches that are run, each with the seconds that it may take, if there is a budget."""
+        if self.budget is None:
+            yield from ((batch, None) for batch in batches)
+            return
+        self.budget.starts(job for batch in batches for job in batch)
+        ordered = self.budget.ordered(batches)
+        for number, batch in enumerate(ordered, start=1):
+            seconds = self.budget.allowance(batch, ordered[number:])
+            if seconds is not None:
+                yield batch, seconds
 
     def _alone(self) -> AbstractContextManager[None]:
         return exclusive_lock(self.target.lock or speed_lock(), self.observer.waits)
@@ -118,7 +133,8 @@ class Runner:
         if _depends_on_inputs(job):
             result = self.store.latest(job, self._is_current)
         else:
-            result = self.store.find(job, self.target.machine, self.target.software)
+            whole = self.budget is None
+            result = self.store.find(job, self.target.machine, self.target.software, whole=whole)
         if result is not None:
             self.results[job.key] = result
         return result is not None
@@ -219,14 +235,14 @@ class Runner:
         elif job.key not in self.results:
             raise KeyboardInterrupt  # something else stopped it: it has written a checkpoint, and this run stops too
 
-    def _run_batch(self, jobs: list[Job], before: int, total: int) -> None:
+    def _run_batch(self, jobs: list[Job], before: int, total: int, seconds: float | None) -> None:
         """Run a batch; if its process dies, the current job has failed and the others go on in a new process."""
         left = [job for job in jobs if not self._fails_with_dependency(job)]
         while left:
             started = datetime.now(tz=UTC)
             self.observer.starts(left[0], before + len(jobs) - len(left) + 1, total)
             try:
-                for message in self.launcher.run(self._batch(left)):
+                for message in self.launcher.run(replace(self._batch(left), seconds=seconds)):
                     if isinstance(message, Progress):
                         self.observer.progress(message)
                         continue
@@ -260,6 +276,8 @@ class Runner:
         self.results[result.job.key] = result
         self.measured.append(result)
         self.observer.finished(result)
+        if self.budget is not None:
+            self.budget.forecast.finished(result)
 
     def _fails_with_dependency(self, job: Job) -> bool:
         """Whether a training that a job takes weights from has failed; the job is then recorded as failed, too."""

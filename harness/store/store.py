@@ -89,14 +89,17 @@ class Store:
             if result is not None:
                 yield result
 
-    def find(self, job: Job, machine: Machine, software: Mapping[str, str] | None = None) -> Result | None:
+    def find(
+        self, job: Job, machine: Machine, software: Mapping[str, str] | None = None, *, whole: bool = False
+    ) -> Result | None:
         """Return the newest good result that makes it unnecessary to run the job here.
 
-        A throughput counts for the same device model and software only, any other metric wherever it was measured.
+        A throughput counts for the same device model and software only, any other metric wherever it was measured.  If
+        it is to be `whole`, one that was shortened for want of time does not count.
         """
 
         def counts(result: Result) -> bool:
-            if result.error is not None:
+            if result.error is not None or (whole and "shortened" in result.facts):
                 return False
             if not job.exclusive:
                 return True

@@ -1,5 +1,6 @@
 """Images a second of a model: find the batch, confirm it, warm up, time the iterations."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -24,7 +25,10 @@ from harness.store.result import Measurement
 # these mean that something else takes the memory.
 MAX_STEPS_DOWN = 4
 
-MAX_RETRIES = 2
+MOST_TRIES = 3
+
+# Of a measurement that is shortened.
+LEAST_ITERATIONS = 5
 
 # Iterations before the timed ones in timm's benchmark.py.
 SCRIPT_WARM_UP = 10
@@ -40,8 +44,8 @@ class TimedBatch:
     warnings: tuple[str, ...]
 
 
-def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -> Outcome:
-    """Measure one model on one device.
+def measure_throughput(job: Job, report: Report, *, device: str, threads: int, ends: float | None = None) -> Outcome:
+    """Measure one model on one device, with fewer iterations where it `ends`, by the monotonic clock, before them all.
 
     The largest batch, which `auto` takes on a GPU as published, is searched in a process of its own and confirmed by
     the measurement in another.  `modern`, and any protocol on a CPU, takes the saturation batch size instead; on a CPU
@@ -49,8 +53,8 @@ def measure_throughput(job: Job, report: Report, *, device: str, threads: int) -
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
-        return summarise(_time_found_batch(job, report, device, threads))
-    timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch))
+        return summarise(_time_found_batch(job, report, device, threads, ends))
+    timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch), ends)
     if isinstance(timed, str):
         raise JobError(f"{timed} at batch {batch}")
     return summarise(timed)
@@ -90,7 +94,7 @@ def saturates(job: Job) -> bool:
     return job["batch"] == "auto" and job["protocol"] == "modern"
 
 
-def _time_found_batch(job: Job, report: Report, device: str, threads: int) -> TimedBatch:
+def _time_found_batch(job: Job, report: Report, device: str, threads: int, ends: float | None) -> TimedBatch:
     """Search in one process and measure in fresh ones; if the batch does not fit after all, with less.
 
     One image less than the largest batch, half of the one at which throughput saturates.
@@ -100,7 +104,7 @@ def _time_found_batch(job: Job, report: Report, device: str, threads: int) -> Ti
         raise JobError(f"{probes[0].outcome} at batch 1 under {job['memory']}; give more with --memory")
     smaller = [batch >> n if saturates(job) else batch - n for n in range(MAX_STEPS_DOWN + 1)]
     for steps_down, size in enumerate(filter(lambda size: size > 0, smaller)):
-        timed = run_in_fresh_process(_measure, job, report, device, threads, size)
+        timed = run_in_fresh_process(_measure, job, report, device, threads, size, ends)
         if not isinstance(timed, str):
             warning = saturation_warning(probes)
             return replace(
@@ -164,7 +168,9 @@ def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, de
     return Probe(batch=batch, outcome=outcome, seconds=seconds, allocated=allocated, reserved=reserved)
 
 
-def _measure(job: Job, report: Report, device: str, threads: int, batch: int | None) -> TimedBatch | str:
+def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
+    job: Job, report: Report, device: str, threads: int, batch: int | None, ends: float | None
+) -> TimedBatch | str:
     """Build, check, warm up, time; a text if the batch is too large, which says for what.
 
     A batch of None is chosen where throughput saturates.
@@ -176,7 +182,7 @@ def _measure(job: Job, report: Report, device: str, threads: int, batch: int | N
         limit = opened.set_memory_limit(parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None)
         try:
             workload.check_output()
-            timed = time_batch(opened, workload, job, report, batch)
+            timed = time_batch(opened, workload, job, report, batch, ends=ends)
         except Exception as error:
             reason = opened.too_large(error)
             if batch is None or not reason:
@@ -207,7 +213,9 @@ class TimedWorkload(Protocol):
         """Return the step as it is timed, and the reason if it is not compiled although it should be."""
 
 
-def time_batch(device: Device, workload: TimedWorkload, job: Job, report: Report, batch: int | None) -> TimedBatch:
+def time_batch(  # noqa: PLR0913
+    device: Device, workload: TimedWorkload, job: Job, report: Report, batch: int | None, *, ends: float | None = None
+) -> TimedBatch:
     """Choose the batch if none was given, warm up, time the iterations; after interference again, twice at most."""
     probes: tuple[Probe, ...] = ()
     before: tuple[float, ...] = ()
@@ -229,7 +237,10 @@ def time_batch(device: Device, workload: TimedWorkload, job: Job, report: Report
         warm_up_seconds, steady = [device.time_step(step) for _ in range(SCRIPT_WARM_UP)], True
     else:
         warm_up_seconds, steady = warm_up(lambda: device.time_step(step), before=before)
-    timings, noisy = _time_without_interference(device, step, batch, job, report)
+    repeats = _iterations_until(ends, median(warm_up_seconds[-3:]), int(job["repeats"]))
+    timings, noisy = _time_without_interference(
+        device, step, batch, job, report, repeats=repeats, most=1 if repeats < int(job["repeats"]) else MOST_TRIES
+    )
     allocated, reserved = device.peak_memory()
     facts: dict[str, Any] = {
         "warm_up": warm_up_seconds,
@@ -248,7 +259,10 @@ def time_batch(device: Device, workload: TimedWorkload, job: Job, report: Report
     if device.torch_name == "cpu":
         facts["threads"] = torch.get_num_threads()
     warnings = [*timings.interference, *timings.warnings]
-    if timings.interference:
+    if repeats < int(job["repeats"]):
+        facts["shortened"] = repeats
+        warnings.append(f"{repeats} of {job['repeats']} iterations, for want of time: measure again without --budget")
+    if noisy and timings.interference:
         warnings[0] += f" (still so after {len(noisy)} more tries)"
     if not steady:
         count = len(warm_up_seconds)
@@ -258,11 +272,17 @@ def time_batch(device: Device, workload: TimedWorkload, job: Job, report: Report
     return TimedBatch(batch=batch, seconds=timings.seconds, facts=facts, warnings=tuple(warnings))
 
 
-def _time_without_interference(
-    device: Device, step: Callable[[], object], batch: int, job: Job, report: Report
+def _iterations_until(ends: float | None, seconds: float, repeats: int) -> int:
+    """Return how many iterations there is time for, if one takes so many seconds: few, but not fewer than a few."""
+    if ends is None:
+        return repeats
+    return min(repeats, max(LEAST_ITERATIONS, int((ends - time.monotonic()) / seconds)))
+
+
+def _time_without_interference(  # noqa: PLR0913
+    device: Device, step: Callable[[], object], batch: int, job: Job, report: Report, *, repeats: int, most: int
 ) -> tuple[Timings, list[Timings]]:
-    """Time the iterations until there is no interference, three times at most; the last try counts, all are kept."""
-    repeats = int(job["repeats"])
+    """Time the iterations until there is no interference, so many times at most; the last try counts, all are kept."""
     noisy: list[Timings] = []
 
     def on_step(iteration: int) -> None:
@@ -271,7 +291,7 @@ def _time_without_interference(
 
     while True:
         timings = device.time_steps(step, repeats, on_step)
-        if not timings.interference or len(noisy) == MAX_RETRIES:
+        if not timings.interference or len(noisy) + 1 == most:
             return timings, noisy
         noisy.append(timings)
 
