@@ -568,7 +568,7 @@ def test_as_a_script_the_harness_waits_for_a_gpu_after_each_iteration(monkeypatc
     waits: list[int] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(len(calls)))
     device = Cuda.__new__(Cuda)  # as it is made needs a GPU
-    device._monitor, device._as_script = None, True
+    device._monitor, device._synchronizes = None, True
     timings = device.time_steps(lambda: calls.append(1), 3, lambda _: None)
     assert waits == [0, *(0, 1), *(1, 2), *(2, 3)]
     assert len(timings.seconds) == 3

@@ -174,8 +174,8 @@ MISTAKES = [
         "batch must be 'auto' or 'largest' or an integer, not 4.5",
     ),
     (
-        'harness_throughput("resnet18", step="training")',
-        "the setting 'step' is of the timm protocol only; give protocol='timm'",
+        'harness_throughput("resnet18", compile="no")',
+        "compile must be true or false, not 'no'",
     ),
     (
         "[harness_throughput.of_step(lambda: None, batch=1) for _ in range(2)]",

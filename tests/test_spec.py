@@ -386,20 +386,15 @@ label = "B"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("step = 'training'", "step is a setting of the timm protocol only; set protocol = 'timm' with it"),
-        (
-            "protocol = 'modern', precision = 'float32'",
-            "precision is a setting of the timm protocol only; set protocol = 'timm' with it",
-        ),
+        ("synchronise = true", "unknown setting 'synchronise' in [column.speed.set]; did you mean 'synchronize'?"),
+        ("compile = 'default'", "compile in [column.speed.set] must be true or false, not 'default'"),
         (
             "protocol = 'timm', precision = 'tf32'",
             "precision = 'tf32' is what float32 means in the timm protocol on a GPU; set 'float32'",
         ),
     ],
 )
-def test_what_only_timms_protocol_takes_is_reported_where_it_does_not_belong(
-    mistakes: Mistakes, settings: str, message: str
-) -> None:
+def test_a_switch_that_is_none_or_has_another_name_is_reported(mistakes: Mistakes, settings: str, message: str) -> None:
     column = "[column.speed]\nlabel = 'speed'\njob = 'throughput'\nmetric = 'throughput'\n"
     row = "[row.x]\nlabel = 'X'\n"
     assert mistakes(f"{TABLE}{column}set = {{ {settings} }}\n{row}")[0].endswith(f": {message}")
@@ -939,7 +934,7 @@ def test_a_name_that_nothing_has_is_reported_with_the_nearest(name: str, message
 def test_tables_are_listed_by_number_then_figures_then_the_rest() -> None:
     assert Catalog(TABLES).names == (
         *(f"table{number}" for number in range(1, 11)),
-        *("figure1", "figure3", "author-statements", "cifar10-scratch", "text", "timm-speed", "train-speed"),
+        *("figure1", "figure3", "author-statements", "choices", "cifar10-scratch", "text", "timm-speed", "train-speed"),
     )
 
 
@@ -947,7 +942,7 @@ def test_all_means_what_the_edition_has_and_what_is_not_of_the_paper() -> None:
     assert [name for name, _ in ids_of(Catalog(TABLES), "all")] == list(Catalog(TABLES).names)
     assert [name for name, _ in ids_of(Catalog(TABLES, edition="icml"), "all")] == [
         *("table1", "table2", "table3", "table4", "table5", "table7", "table8"),
-        *("author-statements", "cifar10-scratch", "text", "timm-speed", "train-speed"),
+        *("author-statements", "choices", "cifar10-scratch", "text", "timm-speed", "train-speed"),
     ]
 
 

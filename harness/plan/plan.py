@@ -196,7 +196,7 @@ def _plan_cell(spec: Spec, cell: Cell, options: Options, stages: TrainingStages)
     if cell.derivation is not None:
         return _plan_derived(planned, spec, options, stages)
     if cell.kind is None or (not cell.settings and not cell.references):
-        return replace(planned, blocked="published only; nothing to measure", idle=True)
+        return replace(planned, blocked=cell.not_applicable or "published only; nothing to measure", idle=True)
     trained = _is_trained(cell, options)
     try:
         if options.only is not None and cell.kind not in options.only:

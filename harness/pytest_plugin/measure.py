@@ -18,7 +18,7 @@ from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
 from harness.run.target import resolve_target
 from harness.specs.checked import Scalar, check
-from harness.specs.kinds import KINDS, SCRIPT, SETTINGS, misplaced_settings, throughput_settings
+from harness.specs.kinds import KINDS, SETTINGS, throughput_settings
 from harness.stats import mean_interval, timing_warnings, wilson
 from harness.store.store import Store
 
@@ -162,8 +162,6 @@ def _make_job(kind: str, settings: dict[str, Scalar]) -> Job:
             raise HarnessError(f"a {kind} job has no setting '{name}'{did_you_mean(name, known.settings)}")
         check(name, value, SETTINGS[name])
     if kind == "throughput":
-        for name in misplaced_settings(settings):
-            raise HarnessError(f"the setting '{name}' is of the {SCRIPT} protocol only; give protocol='{SCRIPT}'")
         return Job.of(kind, throughput_settings(settings, {}))
     return Job.of(kind, {**known.defaults, **settings})
 

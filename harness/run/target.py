@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.machine import Machine, describe, gpu_index, gpus, software, survey
 from harness.machine.nvidia import NO_DRIVER
 from harness.plan.plan import Plan
-from harness.specs.kinds import SCRIPT
+from harness.specs.kinds import SCRIPT, is_for_gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +40,20 @@ class ExecutionTarget:
         return self.devices or (self.device,)
 
     def fit(self, plan: Plan) -> Plan:
-        """Block what was published for a GPU and would keep a CPU busy for days: timm's script in half precision."""
+        """Block what means nothing on a CPU, or would keep it busy for days: timm's script in half precision."""
         if self.machine.device != "cpu":
             return plan
-        halves = (job for job in plan.jobs if job.get("protocol") == SCRIPT and job.get("precision") != "float32")
-        return plan.block(
-            {job.key: f"published for a GPU, in {job['precision']}; needs --device cuda" for job in halves}
-        )
+        script = [job for job in plan.jobs if job.get("protocol") == SCRIPT]
+        ours = [job for job in plan.jobs if job.kind == "throughput" and job not in script]
+        halves = {
+            job.key: f"published for a GPU, in {job['precision']}; needs --device cuda"
+            for job in script
+            if job.get("precision") != "float32"
+        }
+        switches = {
+            job.key: "of use on a GPU alone; needs --device cuda" for job in ours if is_for_gpus(dict(job.settings))
+        }
+        return plan.block({**halves, **switches})
 
     def with_workers(self, *, scale: str, jobs: int | None, cores: int, loaders: int | None) -> "ExecutionTarget":
         """Share devices and cores among trainings that run side by side.

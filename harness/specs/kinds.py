@@ -89,21 +89,25 @@ SCRIPT_DEFAULTS: Mapping[str, Scalar] = {
     "compile": False,
     "fused_attention": True,
 }
-# Those that no other protocol has.
-SCRIPT_ONLY = tuple(name for name in SCRIPT_DEFAULTS if name not in ("repeats", "batch"))
+# Single choices that a protocol makes all at once: a throughput may set each otherwise.
+SWITCHES: Mapping[str, Constraint] = {
+    "step": Constraint(types=(str,), choices=("inference", "training")),
+    "precision": _PRECISION,
+    **dict.fromkeys(("autocast", "channels_last", "compile", "fused_attention"), _FLAG),
+    **dict.fromkeys(("cudnn_benchmark", "inference_mode", "synchronize"), _FLAG),
+}
 
 # The shape of a model that differs from its name's: what stands in for a large one at a small scale.
 SHAPE: Mapping[str, Constraint] = {"patch_size": _COUNT, "embed_dim": _COUNT, "depth": _COUNT, "num_heads": _COUNT}
 
 SETTINGS: Mapping[str, Constraint] = {
     **RECIPE,
+    **SWITCHES,
     **SHAPE,
     "model": TEXT,
     "weights": TEXT,
     "res": _COUNT,
     "protocol": Constraint(types=(str,), choices=PROTOCOLS),
-    "step": Constraint(types=(str,), choices=("inference", "training")),
-    **dict.fromkeys(("autocast", "fused_attention"), _FLAG),
     "repeats": _COUNT,
     "batch": Constraint(types=(int, str), choices=("auto", "largest"), least=1),
     "memory": Constraint(types=(str,), pattern=_MEMORY, form="an amount, as 16GiB or 16GB, or all"),
@@ -162,7 +166,7 @@ KINDS: Mapping[str, Kind] = {
     "throughput": Kind(
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
-        optional=("memory", *SCRIPT_ONLY),
+        optional=("memory", *SWITCHES),
         metrics=("throughput", "batch", "energy"),
         exclusive=True,
         revision=2,
@@ -224,10 +228,10 @@ KINDS: Mapping[str, Kind] = {
 PROTOCOL_MEMORY = {"paper": "16GiB", "modern": "all", SCRIPT: "all"}
 
 
-def misplaced_settings(settings: Mapping[str, Scalar]) -> tuple[str, ...]:
-    """Return the settings of a throughput that only timm's protocol takes, where they are set for another."""
-    protocol = settings.get("protocol", KINDS["throughput"].defaults["protocol"])
-    return () if protocol == SCRIPT else tuple(name for name in SCRIPT_ONLY if name in settings)
+def is_for_gpus(settings: Mapping[str, Scalar]) -> bool:
+    """Whether a throughput sets a switch that does nothing on a CPU, or what no CPU computes in, as float16."""
+    precise = settings.get("precision") in ("tf32", "float16")
+    return precise or settings.get("cudnn_benchmark") is True or settings.get("synchronize") is True
 
 
 def throughput_settings(spec: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:

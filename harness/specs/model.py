@@ -201,7 +201,7 @@ class Cell:
     `machine` is the only one that it is judged on.  `tolerance` is absolute, in `unit`, unless `relative`.
     `unreleased` is the reason why there are no public weights, `cost` is V100-hours of training (None: not published).
     `training` has the settings by which weights are trained where none are public, or on request; `assumed` has the
-    reason for each of them that is not published.
+    reason for each of them that is not published.  `not_applicable` is the reason why there can be no value.
     """
 
     row: Row
@@ -221,6 +221,7 @@ class Cell:
     unreleased: str | None = None
     cost: float | None = None
     machine: str | None = None
+    not_applicable: str | None = None
     derivation: Derivation | None = None
 
     @property

@@ -12,7 +12,7 @@ from harness.errors import did_you_mean
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader, Scalar, shown
 from harness.specs.derivation import DERIVED, DerivationReader
 from harness.specs.document import Document
-from harness.specs.kinds import KINDS, SCRIPT, SETTINGS, misplaced_settings
+from harness.specs.kinds import KINDS, SCRIPT, SETTINGS
 from harness.specs.model import (
     Cell,
     Column,
@@ -86,6 +86,7 @@ _CELL = {
     **dict.fromkeys(("set", "train", "assumed"), TABLE),
     **dict.fromkeys(("job", "metric", "unreleased"), TEXT),
     "cost": _COST,
+    "not_applicable": TEXT,
     **DERIVED,
 }
 _NEAREST = {"model": _LABEL, "weights": _LABEL, "match": TEXT, "comment": TEXT}
@@ -288,8 +289,9 @@ class _SpecReader(Reader):
         own = entry.get("cell", {}).get(column.key, {})
         levels = (*outer, self._level(own, _CELL, entry.get("job"), "row", row.key, "cell", column.key))
         entry |= levels[2].entry
-        derivation = self._derivation(row, column, levels)
-        kind = entry.get("job") if entry.get("job") in KINDS and not derivation else None
+        nothing = "not_applicable" in entry
+        derivation = None if nothing else self._derivation(row, column, levels)
+        kind = entry.get("job") if entry.get("job") in KINDS and not derivation and not nothing else None
         tolerance = entry.get("tolerance")
         settings, training = self._merge_settings(kind, levels, "set"), self._merge_settings("train", levels, "train")
         if kind == "throughput":
@@ -348,11 +350,7 @@ class _SpecReader(Reader):
         return {name: merged[name] for name in KINDS[kind].settings if name in merged} if kind else {}
 
     def _check_protocol(self, settings: Mapping[str, Scalar], levels: Iterable[_Level]) -> None:
-        """Report the settings of timm's protocol that are set for another, which has its own values for them."""
-        for name in misplaced_settings(settings):
-            origin = next(level for level in levels if name in level.settings["set"])
-            text = f"{name} is a setting of the {SCRIPT} protocol only; set protocol = '{SCRIPT}' with it"
-            self.report(text, *origin.keys, "set", name)
+        """Report what timm's protocol does not know by this name."""
         if settings.get("protocol") == SCRIPT and settings.get("precision") == "tf32":
             origin = next(level for level in levels if "precision" in level.settings["set"])
             text = f"precision = 'tf32' is what float32 means in the {SCRIPT} protocol on a GPU; set 'float32'"

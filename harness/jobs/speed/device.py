@@ -230,16 +230,16 @@ def _resident_memory(*, peak: bool = False) -> int:
 class Cuda(Device):
     """One CUDA GPU.  Created in the process that measures, never in one that forks.
 
-    `as_script` times each iteration by the wall clock and waits for the device in between.
+    `synchronize` waits for the device after each timed iteration, which the wall clock then times.
     """
 
-    def __init__(self, index: int, monitor: Monitor | None, *, as_script: bool = False) -> None:
+    def __init__(self, index: int, monitor: Monitor | None, *, synchronize: bool = False) -> None:
         if not torch.cuda.is_available():
             raise JobError(f"torch {torch.__version__} finds no CUDA GPU that it can use; `harness doctor` says why")
         self.torch_name = f"cuda:{index}"
         self._index = index
         self._monitor = monitor
-        self._as_script = as_script
+        self._synchronizes = synchronize
         before = monitor.memory_used() if monitor is not None else None
         torch.cuda.set_device(index)
         torch.zeros(1, device=self.torch_name)  # makes the context, whose share the memory limit leaves out
@@ -266,10 +266,10 @@ class Cuda(Device):
         if self._monitor is not None:
             self._monitor.start()
         start = time.perf_counter()
-        run = self._run_one_by_one if self._as_script else self._run_between_events
+        run = self._run_one_by_one if self._synchronizes else self._run_between_events
         seconds = run(step, repeats, on_step)
         wall = time.perf_counter() - start
-        warnings = [] if self._as_script else clock_warnings(sum(seconds), wall)
+        warnings = [] if self._synchronizes else clock_warnings(sum(seconds), wall)
         if self._monitor is None:
             warnings.append("NVML does not answer, so clocks, throttling and other processes were not monitored")
             return Timings(seconds=seconds, wall=wall, warnings=warnings)
@@ -381,7 +381,7 @@ def clock_warnings(by_events: float, wall: float) -> list[str]:
 
 
 @contextmanager
-def open_device(name: str, threads: int, *, as_script: bool = False) -> Iterator[Device]:
+def open_device(name: str, threads: int, *, as_script: bool = False, synchronize: bool = False) -> Iterator[Device]:
     """Open `cpu` or `cuda:N` in this process, with NVML monitoring a GPU where it can."""
     if name == "cpu":
         yield Cpu(threads, as_script=as_script)
@@ -389,4 +389,4 @@ def open_device(name: str, threads: int, *, as_script: bool = False) -> Iterator
     index = int(name.partition(":")[2] or 0)
     uuid = next((gpu.uuid for gpu in gpus() if gpu.index == index), None)
     with monitor_gpu(uuid) as monitor:
-        yield Cuda(index, monitor, as_script=as_script)
+        yield Cuda(index, monitor, synchronize=synchronize)

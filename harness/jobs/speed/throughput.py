@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Protocol
@@ -120,7 +121,7 @@ def _time_found_batch(job: Job, report: Report, device: str, threads: int, ends:
 def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, Sequence[Probe]]:
     """Find the batch under the job's memory limit, 0 if none fits; every probe is kept."""
     probes = []
-    with open_device(device, threads, as_script=flags_of(job).as_script) as opened:
+    with _opened(job, device, threads) as opened:
         # cuDNN's own search would begin anew at each probe.
         set_flags(replace(flags_of(job), cudnn_benchmark=False))
         workload = Workload(job, opened.torch_name)
@@ -137,6 +138,11 @@ def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, S
             probes.append(probe)
             report(Progress(job=job, phase=f"batch {probe.batch}: {probe.outcome}", done=len(probes)))
     return max((probe.batch for probe in probes if probe.outcome == "fits"), default=0), probes
+
+
+def _opened(job: Job, device: str, threads: int) -> AbstractContextManager[Device]:
+    flags = flags_of(job)
+    return open_device(device, threads, as_script=flags.as_script, synchronize=flags.synchronize)
 
 
 def _time_if_it_fits(workload: Workload, batch: int, device: Device, job: Job, report: Report) -> list[float]:
@@ -176,7 +182,7 @@ def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
     A batch of None is chosen where throughput saturates.
     """
     report(Progress(job=job, phase="building"))
-    with open_device(device, threads, as_script=flags_of(job).as_script) as opened:
+    with _opened(job, device, threads) as opened:
         set_flags(flags_of(job))
         workload = Workload(job, opened.torch_name)
         limit = opened.set_memory_limit(parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None)

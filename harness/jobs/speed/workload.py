@@ -1,7 +1,7 @@
 """A model on a device under a protocol: every flag that can change a number, and the step that is timed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ Step = Callable[[], torch.Tensor]
 INDICES = 2**31 - 1
 MOST_BLOCKS = 2**16 - 1
 
-_SCRIPT_FLAGS = ("dtype", "training", "as_script")
+# What no protocol but timm's sets.
+_RARE_FLAGS = ("dtype", "training", "synchronize", "inference_mode", "as_script")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,10 @@ class Flags:
     Section 5 of the paper and the authors' statements: float32, inference.  PyTorch 1.7 had no fused attention, and a
     V100 has no TF32.  The paper does not mention cuDNN's benchmark mode; it is off, torch's default.  `autocast` names
     the lower precision that torch computes in, if any; `dtype` is that of the weights and the images.  A step is the
-    forward pass, or with `training` a step of SGD.
+    forward pass, or with `training` a step of SGD; `synchronize` waits for the device after each.
 
     `as_script` measures as a script does that sets nothing: malloc as the system has it, timm's own initial weights, a
-    warm-up of a fixed number of iterations, and a wait for the device after each iteration.
+    warm-up of a fixed number of iterations.
     """
 
     autocast: str | None = None
@@ -49,13 +50,15 @@ class Flags:
     channels_last: bool = False
     compile: str | None = None
     training: bool = False
+    synchronize: bool = False
+    inference_mode: bool = True
     as_script: bool = False
 
     @property
     def facts(self) -> dict[str, object]:
-        """What the result records: what only timm's protocol can change, only under it."""
-        recorded = asdict(self)
-        return recorded if self.as_script else {name: recorded[name] for name in recorded if name not in _SCRIPT_FLAGS}
+        """What the result records: of what the protocols of ours leave alone, only what was changed."""
+        usual = {} if self.as_script else {name: getattr(Flags(), name) for name in _RARE_FLAGS}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
 
     @property
     def precision(self) -> Precision:
@@ -74,31 +77,42 @@ PROTOCOLS: Mapping[str, Flags] = {
         channels_last=True,
         compile="default",
     ),
+    # timm's benchmark.py (commit aa4b585) allows TF32 and cuDNN's benchmark mode, whatever its arguments are.
+    SCRIPT: Flags(
+        tf32_matmul=True,
+        tf32_cudnn=True,
+        fused_attention=True,
+        cudnn_benchmark=True,
+        synchronize=True,
+        as_script=True,
+    ),
 }
+
+_PLAIN_SWITCHES = ("fused_attention", "channels_last", "cudnn_benchmark", "synchronize", "inference_mode")
 
 
 def flags_of(job: Job) -> Flags:
-    """Return the flags of a throughput's protocol, and of its own settings where timm's leaves them open.
+    """Return the flags of a throughput's protocol, with those changed that the job sets otherwise."""
+    settings = dict(job.settings)
+    changed: dict[str, Any] = {name: bool(settings[name]) for name in _PLAIN_SWITCHES if name in settings}
+    if "compile" in settings:
+        changed["compile"] = "default" if settings["compile"] else None
+    if "step" in settings:
+        changed["training"] = settings["step"] == "training"
+    if "precision" in settings:
+        changed |= _arithmetic(str(settings["precision"]), autocast=bool(settings.get("autocast", True)))
+    return replace(PROTOCOLS[str(job["protocol"])], **changed)
 
-    timm's benchmark.py (commit aa4b585) allows TF32 and cuDNN's benchmark mode, whatever its arguments are.
+
+def _arithmetic(precision: str, *, autocast: bool) -> dict[str, Any]:
+    """Return the flags of a precision: torch lowers to it where it may, or weights and images are of it.
+
+    Whether float32 is computed as TF32 is the protocol's, unless that is what is set.
     """
-    protocol = str(job["protocol"])
-    if protocol != SCRIPT:
-        return PROTOCOLS[protocol]
-    precision = str(job["precision"])
-    lowered = precision if precision != "float32" else None
-    return Flags(
-        autocast=lowered if job["autocast"] else None,
-        dtype="float32" if job["autocast"] else precision,
-        tf32_matmul=True,
-        tf32_cudnn=True,
-        fused_attention=bool(job["fused_attention"]),
-        cudnn_benchmark=True,
-        channels_last=bool(job["channels_last"]),
-        compile="default" if job["compile"] else None,
-        training=job["step"] == "training",
-        as_script=True,
-    )
+    if precision == "tf32":
+        return {"autocast": None, "dtype": "float32", "tf32_matmul": True, "tf32_cudnn": True}
+    lowered = None if precision == "float32" else precision
+    return {"autocast": lowered if autocast else None, "dtype": "float32" if autocast else precision}
 
 
 def set_flags(flags: Flags) -> None:
@@ -232,9 +246,10 @@ class Workload:
     def _make_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
         kind = self._device.partition(":")[0]
 
-        @torch.inference_mode()
+        without_gradients = torch.inference_mode if self.flags.inference_mode else torch.no_grad
+
         def forward() -> torch.Tensor:
-            with self.flags.precision.context(kind):
+            with without_gradients(), self.flags.precision.context(kind):
                 scores: torch.Tensor = model(images)
             return scores
 
