@@ -56,7 +56,7 @@ def steps(runs: Path, *, repeats: int, short: bool) -> list[Step]:
     transformers = "deit_ti" if short else "vit*,deit*"
     every = "resnet18" if short else "*"
     paper = ("--protocol", "paper", *(() if short else ("--memory", "16GiB")))
-    choices = ("--columns", "resnet50,resnet50_change") if short else ()
+    choices = ("--columns", "resnet50,resnet50_change") if short else ("--batch", "256")
     trained = ("--train", "--scale", "smoke", "--rows", "none", "--runs", f"{runs}", "--device", "cuda")
     return [
         Step(

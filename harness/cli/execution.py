@@ -20,7 +20,7 @@ from harness.run.launch import LocalLauncher
 from harness.run.launch.slurm import Settings, Slurm
 from harness.run.messages import Inputs
 from harness.run.runner import Runner, inspect_inputs
-from harness.run.target import device_warnings, resolve_target
+from harness.run.target import ExecutionTarget, device_warnings, resolve_target
 from harness.store.result import Result
 from harness.store.select import Elsewhere, select_results
 from harness.store.store import Store
@@ -111,12 +111,17 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
     return runner, cluster
 
 
+def local_target(device: str) -> ExecutionTarget:
+    """Return the device of this machine that `--device` names, with a warning for what is odd about it."""
+    warn(*device_warnings(device))
+    return resolve_target(device)
+
+
 @contextmanager
 def local_runner(store: Store, device: str, *, quiet: bool) -> Iterator[Runner]:
     """Prepare a store, and yield a runner on this machine for jobs that need no inputs."""
     store.prepare()
-    warn(*device_warnings(device))
-    target = resolve_target(device)
+    target = local_target(device)
     with make_observer(quiet=quiet, forecast=Forecast(store=store, machine=target.machine)) as observer:
         launcher = LocalLauncher(announce=observer.waits)
         yield Runner(store=store, launcher=launcher, target=target, observer=observer)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +10,20 @@ import click
 
 from harness.cli import options
 from harness.cli.command import GATE, OUTPUT, Command
-from harness.cli.console import ExitCode, check_output, echo, meanwhile, print_error, warn, write_file
+from harness.cli.console import ExitCode, check_output, echo, meanwhile, note, print_error, warn, write_file
 from harness.cli.options import open_store
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe
+from harness.plan.job import Job
 from harness.plan.plan import Plan, make_plan
 from harness.specs import Catalog, Spec
 from harness.store.store import Store
 
 if TYPE_CHECKING:
     from harness.gate.baseline import Baseline
+    from harness.gate.gate import Gate
     from harness.judge.verdict import Verdict
+    from harness.run.turns import Pair
 
 # Runs of each throughput job that `--calibrate` makes: three of each allow a test, five a sharp one.
 ROUNDS = 5
@@ -98,7 +101,7 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     from harness.gate.baseline import name_of
     from harness.gate.gate import BaselineJudge, Gate, against_paper
     from harness.judge.judged import judged_tables
-    from harness.report.gate import render_annotations, render_gate, render_gate_json, render_junit, render_summary
+    from harness.report.gate import render_gate, render_gate_json
 
     specs = Catalog(edition=edition).find(tables)
     reference = None if baseline is None else _read_baseline(baseline, specs)
@@ -132,10 +135,113 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     renew = f"harness baseline {' '.join(tables)} -o {baseline}" if baseline else ""
     text = render_gate_json(gate) if params["as_json"] else render_gate(gate, renew=renew, verbose=params["verbose"])
     echo(text, end="")
+    return _deliver(gate, junit=params["junit"], in_github=params["github"], renew=renew)
+
+
+@click.command(
+    cls=Command,
+    examples={
+        "harness ab table5 --rows resnet18,deit_ti --python old/bin/python --python new/bin/python": (
+            "Say whether the second environment is slower than the first, whatever else the machine does."
+        ),
+    },
+)
+@options.tables
+@options.selection
+@options.throughput
+@options.edition
+@options.device
+@options.option(
+    "--python",
+    "pythons",
+    group=GATE,
+    type=options.PATH,
+    multiple=True,
+    help="The Pythons of two environments with torch and timm, the old one first; give it twice.",
+)
+@options.option(
+    "--allow",
+    group=GATE,
+    type=options.ParsedType("PERCENT", options.parse_percentage),
+    default="2%",
+    help="Change of a throughput that is no regression.",
+)
+@options.option(
+    "--budget",
+    group=GATE,
+    type=options.DURATION,
+    metavar="10min",
+    default="10min",
+    help="The longest that it may take; it ends as soon as it is sure.",
+)
+@options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well.")
+@options.option(
+    "--github", group=OUTPUT, is_flag=True, help="Print GitHub annotations as well, and write the job summary."
+)
+@options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text.")
+@options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
+def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Path], **params: Any) -> int:  # noqa: ANN401
+    """Say whether one environment is slower than another.
+
+    The same models run in both, a fresh process each, and their steps take turns in random order.  So what else the
+    machine does slows both down alike.  Processes are paired until the 99 % interval of the change, over the pairs, is
+    on one side of what is allowed.  Exit code 0: no throughput is slower by more; 1: one is, or failed; 4: nothing was
+    decided within the budget.
+    """
+    if len(pythons) != 2:
+        raise click.UsageError("give --python twice: that of the old environment, then that of the new one")
+    if params["github"] and params["as_json"]:
+        raise click.UsageError("--github and --json both print to stdout; take one, or --junit for a file")
+    plan = make_plan(Catalog(edition=edition).find(tables), options.make_options({**params, "only": ("throughput",)}))
+    jobs = [job for job in plan.jobs if job.kind == "throughput"]
+    if not jobs:
+        raise HarnessError(f"no throughput among what was asked of {' '.join(tables)}; ab compares throughputs")
+    from harness.gate.turns import gate_of
+    from harness.report.gate import render_gate_json, render_turns
+
+    pairs, failed = _take_turns(jobs, pythons, device, params)
+    gate = gate_of(plan, pairs, failed, params["allow"])
+    echo(render_gate_json(gate) if params["as_json"] else render_turns(gate), end="")
+    return _deliver(gate, junit=params["junit"], in_github=params["github"])
+
+
+def _take_turns(
+    jobs: Sequence[Job], pythons: Sequence[Path], device: str, params: Mapping[str, Any]
+) -> "tuple[Mapping[Job, Sequence[Pair]], Mapping[Job, str]]":
+    """Measure pairs in both environments, with the machine to ourselves as far as other harnesses go."""
+    from harness.cli.execution import local_target
+    from harness.gate.turns import decide, is_decided
+    from harness.machine.exclusive import exclusive_lock, speed_lock
+    from harness.run.turns import Turns, open_sides, take_turns
+
+    target, allowed = local_target(device), params["allow"]
+
+    def report(job: Job, pairs: "Sequence[Pair]") -> None:
+        if not params["quiet"]:
+            decision = decide(pairs, allowed)
+            note(f"{job}: {len(pairs)} pairs, {decision.outcome}")
+
+    with exclusive_lock(speed_lock(), note), open_sides(pythons) as sides:
+        for side in sides if not params["quiet"] else ():
+            note(f"{side.python}: {', '.join(f'{name} {version}' for name, version in side.software.items())}")
+        turns = Turns(sides=sides, device=target.device, threads=target.machine.threads)
+        return take_turns(
+            jobs,
+            turns.measure_pair,
+            lambda pairs: is_decided(pairs, allowed),
+            seconds=params["budget"],
+            report=report,
+        )
+
+
+def _deliver(gate: "Gate", *, junit: Path | None, in_github: bool, renew: str = "") -> int:
+    """Write what else was asked for, and return the exit code; a file that fails hides no regression."""
+    from harness.report.gate import render_annotations, render_junit, render_summary
+
     try:
-        if params["junit"]:
-            write_file(params["junit"], render_junit(gate), "--junit")
-        if params["github"]:
+        if junit:
+            write_file(junit, render_junit(gate), "--junit")
+        if in_github:
             sys.stdout.write(render_annotations(gate))  # commands that are meant
             _append_job_summary(render_summary(gate, renew=renew))
         check_output(reader_may_leave=False)

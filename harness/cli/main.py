@@ -56,7 +56,7 @@ def cli(context: click.Context) -> None:
 
 
 cli.add_section("Tables", listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.figure)
-cli.add_section("Regressions, in CI", gate.check, gate.baseline, report.trend)
+cli.add_section("Regressions, in CI", gate.check, gate.baseline, gate.ab, report.trend)
 cli.add_section("Stored results", runs.runs, runs.compare, bundles.bundle, bundles.merge, why)
 cli.add_section("Machines", doctor.doctor, cluster.status, cluster.cancel)
 

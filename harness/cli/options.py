@@ -109,6 +109,18 @@ def _parse_duration(text: str) -> float:
     return seconds
 
 
+DURATION = ParsedType("TIME", _parse_duration)
+
+
+def parse_percentage(text: str) -> float:
+    """Return the fraction that `5%` is.  Raises `HarnessError` for what is no percentage from 0.5 to 100."""
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?)\s*%?", text.strip())
+    percentage = float(match[1]) if match else 0.0
+    if not 0.5 <= percentage < 100:
+        raise HarnessError(f"'{abridged(text)}' is not a percentage from 0.5% up; write it as 2%")
+    return percentage / 100
+
+
 def split_list(text: str) -> tuple[str, ...]:
     """Split `a,b`."""
     return tuple(filter(None, (part.strip() for part in text.split(","))))
@@ -251,7 +263,7 @@ device = _option("--device", group=PLACE, default="auto", metavar="auto|cpu|cuda
 budget = _option(
     "--budget",
     group=PLACE,
-    type=ParsedType("TIME", _parse_duration),
+    type=DURATION,
     metavar="10min",
     help="Measure what there is time for, cheapest rows first; the same command goes on with the rest.",
 )

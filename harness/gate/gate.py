@@ -95,11 +95,15 @@ class GatedCell(Decision):
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Every cell that was compared with something.  `new` counts measured cells that the baseline does not have."""
+    """Every cell that was compared with something, by a `command`.
+
+    `new` counts measured cells that the baseline does not have.
+    """
 
     cells: tuple[GatedCell, ...]
     with_baseline: bool = False
     new: int = 0
+    command: str = "harness check"
 
     @property
     def failing(self) -> list[GatedCell]:

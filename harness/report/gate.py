@@ -77,6 +77,22 @@ def render_gate(gate: Gate, *, renew: str = "", verbose: bool = False) -> str:
     return "".join(f"{one_line(line)}\n" for line in lines)
 
 
+def render_turns(gate: Gate) -> str:
+    """Render two environments side by side: old, new, and how sure the change is."""
+    rows = [("", "", "old", "new", "change"), *map(_turns_row, gate.cells)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [headline(gate), *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)]
+    return "".join(f"{one_line(line)}\n" for line in lines)
+
+
+def _turns_row(cell: GatedCell) -> tuple[str, str, str, str, str]:
+    sign, evidence = f"{SIGNS[cell.outcome]} {cell.outcome}", cell.evidence
+    if evidence is None:
+        return sign, _name(cell), "", "", cell.reason
+    old, new = (value_text(value, cell.cell.unit) for value in (evidence.before, evidence.now))
+    return sign, _name(cell), old, new, _change_by_turns(cell, evidence)
+
+
 def render_gate_json(gate: Gate) -> str:
     """Render every cell with its evidence; numbers are numbers, units are in `unit`."""
     data = {
@@ -91,7 +107,7 @@ def render_gate_json(gate: Gate) -> str:
 
 def render_junit(gate: Gate) -> str:
     """Render a test case for each cell and what it was compared with: failed, skipped where not judged, or passed."""
-    suites = ET.Element("testsuites", {"name": "harness check", **_tally(gate.cells)})
+    suites = ET.Element("testsuites", {"name": gate.command, **_tally(gate.cells)})
     for name in dict.fromkeys(cell.table for cell in gate.cells):
         cells = [cell for cell in gate.cells if cell.table == name]
         suite = ET.SubElement(suites, "testsuite", {"name": visible(name), **_tally(cells)})
@@ -111,16 +127,16 @@ def render_junit(gate: Gate) -> str:
 
 def render_annotations(gate: Gate) -> str:
     """Render GitHub's workflow commands: an error for each failing cell, a notice for each that improved."""
-    lines = [*_annotations("error", gate.failing), *_annotations("notice", _improved(gate))]
+    lines = [*_annotations("error", gate.failing, gate), *_annotations("notice", _improved(gate), gate)]
     if gate.empty and not gate.failing:
-        lines.append(f"::error title=harness check::{github(headline(gate))}")
+        lines.append(f"::error title={gate.command}::{github(headline(gate))}")
     return "".join(f"{line}\n" for line in lines)
 
 
 def render_summary(gate: Gate, *, renew: str = "") -> str:
     """Render GitHub's job summary in Markdown: what fails as a table, the rest collapsed."""
     improved = _improved(gate)
-    lines = [f"### harness check {markdown(headline(gate))}", "", *_rows(gate.failing), *_rows(improved)]
+    lines = [f"### {gate.command} {markdown(headline(gate))}", "", *_rows(gate.failing), *_rows(improved)]
     if renew and (gate.new or improved):
         lines += [f"`{renew}` renews the baseline.", ""]
     rest = [cell for cell in gate.cells if not cell.outcome.fails and cell.outcome is not Outcome.IMPROVED]
@@ -150,6 +166,8 @@ def _change(cell: GatedCell) -> str:
     if evidence.difference is None or evidence.allowed is None:
         return values
     difference, allowed = evidence.difference, evidence.allowed
+    if evidence.processes and evidence.p is None:
+        return f"{values}: {_change_by_turns(cell, evidence)}"
     if evidence.processes:
         now, before = evidence.processes
         return (
@@ -165,6 +183,20 @@ def _change(cell: GatedCell) -> str:
         limit = f", {number(allowed, None, significant=2)} allowed" if allowed else ""
         return f"{values}: {number(abs(difference.value), None, significant=3)}{unit} {direction}{limit}"
     return f"{values}: {_paired_change(cell, evidence, direction)}"
+
+
+def _change_by_turns(cell: GatedCell, evidence: Evidence) -> str:
+    difference, allowed = evidence.difference, evidence.allowed
+    assert difference is not None
+    assert allowed is not None
+    assert evidence.processes is not None
+    pairs = f"{evidence.processes[0]} pairs of processes"
+    low, value, high = (100 * end for end in (difference.low, difference.value, difference.high))
+    if cell.outcome is Outcome.HELD:
+        return f"no change beyond {100 * allowed:g} %: {value:+.1f} [{low:+.1f}, {high:+.1f}] %; {pairs}"
+    ends = sorted((abs(low), abs(high)))
+    direction = direction_of(cell.cell, difference.value)
+    return f"{abs(value):.1f} [{ends[0]:.1f}, {ends[1]:.1f}] % {direction}, {100 * allowed:g} % allowed; {pairs}"
 
 
 def _paired_change(cell: GatedCell, evidence: Evidence, direction: str) -> str:
@@ -246,13 +278,13 @@ def _tally(cells: Sequence[GatedCell]) -> dict[str, str]:
 # GitHub.
 
 
-def _annotations(level: str, cells: Sequence[GatedCell]) -> Iterator[str]:
+def _annotations(level: str, cells: Sequence[GatedCell], gate: Gate) -> Iterator[str]:
     room = MOST_ANNOTATIONS if len(cells) <= MOST_ANNOTATIONS else MOST_ANNOTATIONS - 1
     for cell in cells[:room]:
         title = github(f"{cell.table} {cell.outcome}", is_property=True)
         yield f"::{level} title={title}::{github(sentence(cell))}"
     if len(cells) > room:
-        yield f"::{level} title=harness check::{len(cells) - room} more, which the job summary lists"
+        yield f"::{level} title={gate.command}::{len(cells) - room} more, which the job summary lists"
 
 
 def _rows(cells: Sequence[GatedCell]) -> list[str]:

@@ -1,0 +1,207 @@
+"""Two Pythons -> how fast the same jobs are in each: pairs of fresh processes, whose steps take turns in random order.
+
+What disturbs a machine disturbs both sides of a pair alike.  The pair of processes is the unit: its steps share two
+memory layouts, so they are no independent samples of what a process does.
+"""
+
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import harness
+from harness.errors import HarnessError, JobError
+from harness.plan.job import Job
+
+# Turns of a pair: enough that the median of their ratios is no worse than what two processes differ by anyway.
+FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 10, 40, 4.0
+
+# Seconds in which a process that was told to end does so.
+PATIENCE = 10.0
+
+_MODULE = "harness.jobs.speed.turns"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two processes by turns, `before` and `now`: images a second of each, and the median ratio now / before."""
+
+    before: float
+    now: float
+    ratio: float
+
+
+@dataclass(kw_only=True)
+class Side:
+    """A Python that has torch and timm, and the process in it that times steps."""
+
+    python: Path
+    process: "subprocess.Popen[bytes]"
+    log: IO[bytes]
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    def tell(self, **command: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
+        """Send a command; an empty one ends what it reaches."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(command).encode() + b"\n" if command else b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            self._fail()
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for the answer.  Raises `JobError` if it is an error, and `HarnessError` if the process has ended."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self._fail()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise JobError(answer["error"])
+        return answer
+
+    def _fail(self) -> None:
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else f"it ended with exit code {self.process.poll()}"
+        raise HarnessError(f"--python {self.python}: {last}; it needs Python 3.11 or later, torch and timm")
+
+
+@contextmanager
+def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Side, ...]]:
+    """Start a process in each of these Pythons, with this harness in all of them, and end them afterwards.
+
+    Raises `HarnessError` for a Python that cannot be started or lacks what it needs.
+    """
+    with TemporaryDirectory(prefix="harness-ab-") as folder:
+        # The package alone, and nothing that is installed next to it.
+        (Path(folder) / "harness").symlink_to(Path(harness.__file__).parent)
+        sides: list[Side] = []
+        try:
+            sides += [_start(python, Path(folder), number) for number, python in enumerate(pythons)]
+            for side in sides:
+                side.software = {name: str(value) for name, value in side.hear().items()}
+            yield tuple(sides)
+        finally:
+            for side in sides:
+                _end(side)
+
+
+def _start(python: Path, folder: Path, number: int) -> Side:
+    log = (folder / f"{number}.log").open("w+b")
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        process = subprocess.Popen(  # noqa: S603 -- what the user named
+            [python, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
+        )
+    except OSError as error:
+        log.close()
+        raise HarnessError(f"--python {python}: {error.strerror}; name the Python of an environment") from error
+    return Side(python=python, process=process, log=log)
+
+
+def _end(side: Side) -> None:
+    for pipe in filter(None, (side.process.stdin, side.process.stdout)):
+        with contextlib.suppress(OSError):
+            pipe.close()  # whoever waits for a command ends
+    try:
+        side.process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        side.process.kill()
+        side.process.wait()
+    side.log.close()
+
+
+@dataclass(kw_only=True)
+class Turns:
+    """Measures pairs of jobs in two sides, before and now, on one device."""
+
+    sides: tuple[Side, ...]
+    device: str
+    threads: int
+    draw: random.Random = field(default_factory=random.Random)
+    batches: dict[str, int] = field(default_factory=dict)
+
+    def measure_pair(self, job: Job) -> Pair:
+        """Start a fresh process of a job on each side and let their steps take turns.
+
+        Both have the batch of the job, or the one at which the throughput of the first saturates.  Raises `JobError`
+        if the job fails on either side.
+        """
+        begun: list[Side] = []
+        try:
+            step = max(self._begin(side, job, begun) for side in self._shuffled())
+            turns = min(MOST_TURNS, max(FEWEST_TURNS, round(TURNS_SECONDS / (2 * step))))
+            seconds: tuple[list[float], ...] = ([], [])
+            for _ in range(turns):
+                for side in self._shuffled():
+                    side.tell(turn=1)
+                    seconds[self.sides.index(side)].append(float(side.hear()["seconds"]))
+        finally:
+            for side in begun:
+                side.tell()
+        before, now = seconds
+        batch = self.batches[job.key]
+        return Pair(
+            before=batch / statistics.median(before),
+            now=batch / statistics.median(now),
+            ratio=statistics.median(one / other for one, other in zip(before, now, strict=True)),
+        )
+
+    def _begin(self, side: Side, job: Job, begun: list[Side]) -> float:
+        """Build a job on a side, and return the seconds of a turn."""
+        settings = dict(job.without_code.settings)
+        given = settings["batch"] if isinstance(settings["batch"], int) else None
+        batch = self.batches.get(job.key, given)
+        side.tell(job=settings, device=self.device, threads=self.threads, batch=batch)
+        answer = side.hear()
+        begun.append(side)
+        self.batches[job.key] = answer["batch"]
+        return float(answer["seconds"])
+
+    def _shuffled(self) -> list[Side]:
+        return self.draw.sample(self.sides, len(self.sides))
+
+
+def take_turns(  # noqa: PLR0913
+    jobs: Sequence[Job],
+    measure: Callable[[Job], Pair],
+    is_decided: Callable[[Sequence[Pair]], bool],
+    *,
+    seconds: float,
+    report: Callable[[Job, Sequence[Pair]], None],
+    now: Callable[[], float] = time.monotonic,
+) -> tuple[dict[Job, list[Pair]], dict[Job, str]]:
+    """Measure pairs of all jobs in turn, each until it is decided, for so many seconds at most.
+
+    Returns the pairs of each job, and the errors of those that failed.
+    """
+    ends, longest = now() + seconds, 0.0
+    pairs: dict[Job, list[Pair]] = {job: [] for job in jobs}
+    failed: dict[Job, str] = {}
+    open_jobs = list(jobs)
+    while open_jobs:
+        for job in list(open_jobs):
+            began = now()
+            if began + longest > ends and all(pairs[each] for each in open_jobs):
+                return pairs, failed
+            try:
+                pairs[job].append(measure(job))
+            except JobError as error:
+                failed[job] = str(error)
+                open_jobs.remove(job)
+                continue
+            longest = max(longest, now() - began)
+            report(job, pairs[job])
+            if is_decided(pairs[job]):
+                open_jobs.remove(job)
+    return pairs, failed
