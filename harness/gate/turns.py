@@ -21,7 +21,7 @@ LEAST_PAIRS = 5
 
 def change_of(pairs: Sequence[Pair]) -> Interval:
     """Return the change of the throughput, as a fraction, with its 99 % interval over the pairs of processes."""
-    logs = [-math.log(pair.ratio) for pair in pairs]
+    logs = [-math.log(pair.slower) for pair in pairs]
     mean = statistics.fmean(logs)
     half = student(len(logs) - 1, (1 + CONFIDENCE) / 2) * statistics.stdev(logs) / math.sqrt(len(logs))
     value, low, high = (math.expm1(end) for end in (mean, mean - half, mean + half))

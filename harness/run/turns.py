@@ -33,11 +33,14 @@ _MODULE = "harness.jobs.speed.turns"
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two processes by turns, `before` and `now`: images a second of each, and the median ratio now / before."""
+    """Two processes by turns, `before` and `now`: images a second of each.
+
+    `slower` is the time of a step now over that before, the median of their turns.
+    """
 
     before: float
     now: float
-    ratio: float
+    slower: float
 
 
 @dataclass(kw_only=True)
@@ -154,7 +157,7 @@ class Turns:
         return Pair(
             before=batch / statistics.median(before),
             now=batch / statistics.median(now),
-            ratio=statistics.median(one / other for one, other in zip(before, now, strict=True)),
+            slower=statistics.median(later / earlier for earlier, later in zip(before, now, strict=True)),
         )
 
     def _begin(self, side: Side, job: Job, begun: list[Side]) -> float:
