@@ -21,7 +21,7 @@ from harness.gate.turns import change_of, decide, gate_of, is_decided
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.report.gate import render_annotations, render_junit, render_turns
-from harness.run.turns import Pair, Turns, open_sides, take_turns
+from harness.run.turns import ProcessPair, Turns, open_sides, take_turns
 from harness.specs import Catalog
 from tests.commands import Command, run_harness
 
@@ -54,8 +54,8 @@ def throughput(model: str = "resnet18", **settings: int) -> Job:
     return Job.of("throughput", given)
 
 
-def pairs_of(*slower: float, before: float = 100.0) -> list[Pair]:
-    return [Pair(before=before, now=before / ratio, slower=ratio) for ratio in slower]
+def pairs_of(*slower: float, before: float = 100.0) -> list[ProcessPair]:
+    return [ProcessPair(before=before, now=before / ratio, slower=ratio) for ratio in slower]
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ class Clock:
 
 def taken(
     slower: dict[Job, list[float]], seconds: float, *, fails: Job | None = None
-) -> tuple[dict[Job, list[Pair]], dict[Job, str], list[Job]]:
+) -> tuple[dict[Job, list[ProcessPair]], dict[Job, str], list[Job]]:
     """Take turns where a pair takes ten seconds; return what that does, and the order of the pairs."""
     clock, order = Clock(), []
 
-    def measure(job: Job) -> Pair:
+    def measure(job: Job) -> ProcessPair:
         clock.seconds += 10
         order.append(job)
         if job == fails:
@@ -197,7 +197,7 @@ def test_both_sides_take_turns_in_random_order_and_the_ratio_is_now_over_before(
     log: list[str] = []
     sides: Any = (FakeSide("old", 1.0, log), FakeSide("new", 1.25, log))
     pair = Turns(sides=sides, device="cpu", threads=1, draw=random.Random(1)).measure_pair(throughput())
-    assert pair == Pair(before=2.0, now=1.6, slower=1.25)
+    assert pair == ProcessPair(before=2.0, now=1.6, slower=1.25)
     turns = [line.split()[0] for line in log if line.endswith("turn")]
     blocks = [tuple(turns[at : at + 2]) for at in range(0, len(turns), 2)]
     assert {frozenset(block) for block in blocks} == {frozenset(("old", "new"))}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.gate.baseline import Baseline
     from harness.gate.gate import Gate
     from harness.judge.verdict import Verdict
-    from harness.run.turns import Pair
+    from harness.run.turns import ProcessPair
 
 # Runs of each throughput job that `--calibrate` makes: three of each allow a test, five a sharp one.
 ROUNDS = 5
@@ -207,7 +207,7 @@ def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Pat
 
 def _take_turns(
     jobs: Sequence[Job], pythons: Sequence[Path], device: str, params: Mapping[str, Any]
-) -> "tuple[Mapping[Job, Sequence[Pair]], Mapping[Job, str]]":
+) -> "tuple[Mapping[Job, Sequence[ProcessPair]], Mapping[Job, str]]":
     """Measure pairs in both environments, with the machine to ourselves as far as other harnesses go."""
     from harness.cli.execution import local_target
     from harness.gate.turns import decide, is_decided
@@ -216,7 +216,7 @@ def _take_turns(
 
     target, allowed = local_target(device), params["allow"]
 
-    def report(job: Job, pairs: "Sequence[Pair]") -> None:
+    def report(job: Job, pairs: "Sequence[ProcessPair]") -> None:
         if not params["quiet"]:
             decision = decide(pairs, allowed)
             note(f"{job}: {len(pairs)} pairs, {decision.outcome}")

@@ -8,7 +8,7 @@ from harness.gate.baseline import name_of
 from harness.gate.gate import Decision, Evidence, Gate, GatedCell, Outcome
 from harness.plan.job import Job
 from harness.plan.plan import Plan
-from harness.run.turns import Pair
+from harness.run.turns import ProcessPair
 from harness.stats import Interval, student
 
 # Of the interval that decides.  It is looked at after each pair, and an alarm needs it to be beyond what is allowed: a
@@ -19,7 +19,7 @@ CONFIDENCE = 0.99
 LEAST_PAIRS = 5
 
 
-def change_of(pairs: Sequence[Pair]) -> Interval:
+def change_of(pairs: Sequence[ProcessPair]) -> Interval:
     """Return the change of the throughput, as a fraction, with its 99 % interval over the pairs of processes."""
     logs = [-math.log(pair.slower) for pair in pairs]
     mean = statistics.fmean(logs)
@@ -28,7 +28,7 @@ def change_of(pairs: Sequence[Pair]) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
-def decide(pairs: Sequence[Pair], allowed: float) -> Decision:
+def decide(pairs: Sequence[ProcessPair], allowed: float) -> Decision:
     """Decide about the pairs of a job; what is not decided may be after more pairs."""
     if len(pairs) < LEAST_PAIRS:
         return Decision(outcome=Outcome.NOT_JUDGED, reason=f"not decided by {len(pairs)} pairs of processes")
@@ -54,12 +54,12 @@ def decide(pairs: Sequence[Pair], allowed: float) -> Decision:
     return Decision(outcome=outcome, evidence=evidence)
 
 
-def is_decided(pairs: Sequence[Pair], allowed: float) -> bool:
+def is_decided(pairs: Sequence[ProcessPair], allowed: float) -> bool:
     """Whether more pairs would not change what is decided."""
     return decide(pairs, allowed).outcome is not Outcome.NOT_JUDGED
 
 
-def gate_of(plan: Plan, pairs: Mapping[Job, Sequence[Pair]], failed: Mapping[Job, str], allowed: float) -> Gate:
+def gate_of(plan: Plan, pairs: Mapping[Job, Sequence[ProcessPair]], failed: Mapping[Job, str], allowed: float) -> Gate:
     """Return the gate over the cells that the measured jobs fill."""
     decisions = {
         **{job: decide(measured, allowed) for job, measured in pairs.items()},

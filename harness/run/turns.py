@@ -32,7 +32,7 @@ _MODULE = "harness.jobs.speed.turns"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ProcessPair:
     """Two processes by turns, `before` and `now`: images a second of each.
 
     `slower` is the time of a step now over that before, the median of their turns.
@@ -44,8 +44,8 @@ class Pair:
 
 
 @dataclass(kw_only=True)
-class Side:
-    """A Python that has torch and timm, and the process in it that times steps."""
+class Environment:
+    """A Python that has torch and timm, and the process of it that times steps."""
 
     python: Path
     process: "subprocess.Popen[bytes]"
@@ -80,7 +80,7 @@ class Side:
 
 
 @contextmanager
-def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Side, ...]]:
+def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Environment, ...]]:
     """Start a process in each of these Pythons, with this harness in all of them, and end them afterwards.
 
     Raises `HarnessError` for a Python that cannot be started or lacks what it needs.
@@ -88,7 +88,7 @@ def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Side, ...]]:
     with TemporaryDirectory(prefix="harness-ab-") as folder:
         # The package alone, and nothing that is installed next to it.
         (Path(folder) / "harness").symlink_to(Path(harness.__file__).parent)
-        sides: list[Side] = []
+        sides: list[Environment] = []
         try:
             sides += [_start(python, Path(folder), number) for number, python in enumerate(pythons)]
             for side in sides:
@@ -99,7 +99,7 @@ def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Side, ...]]:
                 _end(side)
 
 
-def _start(python: Path, folder: Path, number: int) -> Side:
+def _start(python: Path, folder: Path, number: int) -> Environment:
     log = (folder / f"{number}.log").open("w+b")
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
@@ -109,10 +109,10 @@ def _start(python: Path, folder: Path, number: int) -> Side:
     except OSError as error:
         log.close()
         raise HarnessError(f"--python {python}: {error.strerror}; name the Python of an environment") from error
-    return Side(python=python, process=process, log=log)
+    return Environment(python=python, process=process, log=log)
 
 
-def _end(side: Side) -> None:
+def _end(side: Environment) -> None:
     for pipe in filter(None, (side.process.stdin, side.process.stdout)):
         with contextlib.suppress(OSError):
             pipe.close()  # whoever waits for a command ends
@@ -128,19 +128,19 @@ def _end(side: Side) -> None:
 class Turns:
     """Measures pairs of jobs in two sides, before and now, on one device."""
 
-    sides: tuple[Side, ...]
+    sides: tuple[Environment, ...]
     device: str
     threads: int
     draw: random.Random = field(default_factory=random.Random)
     batches: dict[str, int] = field(default_factory=dict)
 
-    def measure_pair(self, job: Job) -> Pair:
+    def measure_pair(self, job: Job) -> ProcessPair:
         """Start a fresh process of a job on each side and let their steps take turns.
 
         Both have the batch of the job, or the one at which the throughput of the first saturates.  Raises `JobError`
         if the job fails on either side.
         """
-        begun: list[Side] = []
+        begun: list[Environment] = []
         try:
             step = max(self._begin(side, job, begun) for side in self._shuffled())
             turns = min(MOST_TURNS, max(FEWEST_TURNS, round(TURNS_SECONDS / (2 * step))))
@@ -154,13 +154,13 @@ class Turns:
                 side.tell()
         before, now = seconds
         batch = self.batches[job.key]
-        return Pair(
+        return ProcessPair(
             before=batch / statistics.median(before),
             now=batch / statistics.median(now),
             slower=statistics.median(later / earlier for earlier, later in zip(before, now, strict=True)),
         )
 
-    def _begin(self, side: Side, job: Job, begun: list[Side]) -> float:
+    def _begin(self, side: Environment, job: Job, begun: list[Environment]) -> float:
         """Build a job on a side, and return the seconds of a turn."""
         settings = dict(job.without_code.settings)
         given = settings["batch"] if isinstance(settings["batch"], int) else None
@@ -171,25 +171,25 @@ class Turns:
         self.batches[job.key] = answer["batch"]
         return float(answer["seconds"])
 
-    def _shuffled(self) -> list[Side]:
+    def _shuffled(self) -> list[Environment]:
         return self.draw.sample(self.sides, len(self.sides))
 
 
 def take_turns(  # noqa: PLR0913
     jobs: Sequence[Job],
-    measure: Callable[[Job], Pair],
-    is_decided: Callable[[Sequence[Pair]], bool],
+    measure: Callable[[Job], ProcessPair],
+    is_decided: Callable[[Sequence[ProcessPair]], bool],
     *,
     seconds: float,
-    report: Callable[[Job, Sequence[Pair]], None],
+    report: Callable[[Job, Sequence[ProcessPair]], None],
     now: Callable[[], float] = time.monotonic,
-) -> tuple[dict[Job, list[Pair]], dict[Job, str]]:
+) -> tuple[dict[Job, list[ProcessPair]], dict[Job, str]]:
     """Measure pairs of all jobs in turn, each until it is decided, for so many seconds at most.
 
     Returns the pairs of each job, and the errors of those that failed.
     """
     ends, longest = now() + seconds, 0.0
-    pairs: dict[Job, list[Pair]] = {job: [] for job in jobs}
+    pairs: dict[Job, list[ProcessPair]] = {job: [] for job in jobs}
     failed: dict[Job, str] = {}
     open_jobs = list(jobs)
     while open_jobs:
