@@ -21,7 +21,7 @@ from harness.gate.turns import change_of, decide, gate_of, is_decided
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.report.gate import render_annotations, render_junit, render_turns
-from harness.run.turns import ProcessPair, Turns, open_sides, take_turns
+from harness.run.turns import FailsBeforeError, Measured, ProcessPair, Turns, open_sides, take_turns
 from harness.specs import Catalog
 from tests.commands import Command, run_harness
 
@@ -127,7 +127,7 @@ class Clock:
 
 def taken(
     slower: dict[Job, list[float]], seconds: float, *, fails: Job | None = None
-) -> tuple[dict[Job, list[ProcessPair]], dict[Job, str], list[Job]]:
+) -> tuple[dict[Job, Sequence[ProcessPair]], dict[Job, str], list[Job]]:
     """Take turns where a pair takes ten seconds; return what that does, and the order of the pairs."""
     clock, order = Clock(), []
 
@@ -138,7 +138,7 @@ def taken(
             raise JobError("no such model")
         return pairs_of(slower[job][sum(each == job for each in order) - 1])[0]
 
-    pairs, failed = take_turns(
+    measured = take_turns(
         list(slower),
         measure,
         lambda pairs: is_decided(pairs, 0.02),
@@ -146,7 +146,7 @@ def taken(
         report=lambda *_: None,
         now=clock,
     )
-    return pairs, failed, order
+    return dict(measured.pairs), {job: str(error) for job, error in measured.failed.items()}, order
 
 
 NOISY = [1.1, 0.9] * 100
@@ -285,6 +285,50 @@ def test_a_mistake_is_one_sentence(harness: Command, arguments: list[str], error
     assert "Traceback" not in ran.stderr
 
 
+# What fails, and what Ctrl-C leaves.
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (FailsBeforeError("it fails in the old environment: no such model"), Outcome.NOT_JUDGED),
+        (JobError("it fails in the new environment: no such model"), Outcome.MISSING),
+    ],
+)
+def test_what_fails_in_the_new_environment_alone_is_a_regression(error: JobError, outcome: Outcome) -> None:
+    plan = make_plan(Catalog().find(["table5"]))
+    job = next(planned.job for planned in plan.cells if planned.cell.metric == "throughput" and planned.job)
+    (cell, *_) = gate_of(plan, Measured(pairs={job: []}, failed={job: error}), 0.02).cells
+    assert (cell.outcome, cell.reason) == (outcome, str(error))
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_it_is_said_in_which_environment_a_model_fails(fails: int) -> None:
+    class Failing(FakeSide):
+        def hear(self) -> dict[str, Any]:
+            raise JobError("out of memory at batch 2")
+
+    log: list[str] = []
+    sides: Any = [FakeSide("old", 1.0, log), FakeSide("new", 1.0, log)]
+    sides[fails] = Failing("failing", 1.0, log)
+    with pytest.raises(JobError) as raised:
+        Turns(sides=tuple(sides), device="cpu", threads=1).measure_pair(throughput())
+    assert isinstance(raised.value, FailsBeforeError) is (fails == 0)
+    assert str(raised.value) == f"it fails in the {('old', 'new')[fails]} environment: out of memory at batch 2"
+    assert [line for line in log if line.endswith("ends")] == ["old ends"] * fails
+
+
+def test_ctrl_c_keeps_what_was_decided() -> None:
+    def measure(job: Job) -> ProcessPair:
+        if job == OTHER:
+            raise KeyboardInterrupt
+        return pairs_of(1.0)[0]
+
+    measured = take_turns([ONE, OTHER], measure, lambda _: True, seconds=100, report=lambda *_: None)
+    assert measured.interrupted
+    assert [len(pairs) for pairs in measured.pairs.values()] == [1, 0]
+
+
 # What is shown.
 
 
@@ -298,7 +342,8 @@ def test_old_new_and_change_stand_side_by_side() -> None:
     first, second = jobs["resnet18"], jobs["resnet50"]
     assert first is not None
     assert second is not None
-    gate = gate_of(plan, {first: pairs_of(1.05, 1.06, 1.05, 1.04, 1.05), second: pairs_of(1.0)}, {}, 0.02)
+    pairs = {first: pairs_of(1.05, 1.06, 1.05, 1.04, 1.05), second: pairs_of(1.0)}
+    gate = gate_of(plan, Measured(pairs=pairs, failed={}), 0.02)
     change = "4.8 [3.4, 6.1] % slower, 2 % allowed; 5 pairs of processes"
     assert render_turns(gate).splitlines() == [
         "fails: 1 regressed, 1 not judged",

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from harness.gate.baseline import Baseline
     from harness.gate.gate import Gate
     from harness.judge.verdict import Verdict
-    from harness.run.turns import ProcessPair
+    from harness.run.target import ExecutionTarget
+    from harness.run.turns import Measured, ProcessPair
 
 # Runs of each throughput job that `--calibrate` makes: three of each allow a test, five a sharp one.
 ROUNDS = 5
@@ -193,35 +195,48 @@ def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Pat
     if params["github"] and params["as_json"]:
         raise click.UsageError("--github and --json both print to stdout; take one, or --junit for a file")
     plan = make_plan(Catalog(edition=edition).find(tables), options.make_options({**params, "only": ("throughput",)}))
-    jobs = [job for job in plan.jobs if job.kind == "throughput"]
-    if not jobs:
-        raise HarnessError(f"no throughput among what was asked of {' '.join(tables)}; ab compares throughputs")
+    from harness.cli.execution import local_target
     from harness.gate.turns import gate_of
     from harness.report.gate import render_gate_json, render_turns
 
-    pairs, failed = _take_turns(jobs, pythons, device, params)
-    gate = gate_of(plan, pairs, failed, params["allow"])
+    target = local_target(device)
+    jobs = [job for job in target.fit(plan).jobs if job.kind == "throughput"]
+    if not jobs:
+        raise HarnessError(f"no throughput among what was asked of {' '.join(tables)}; ab compares throughputs")
+    measured = _take_turns(jobs, pythons, target, params)
+    gate = gate_of(plan, measured, params["allow"])
     echo(render_gate_json(gate) if params["as_json"] else render_turns(gate), end="")
-    return _deliver(gate, junit=params["junit"], in_github=params["github"])
+    code = _deliver(gate, junit=params["junit"], in_github=params["github"])
+    if measured.interrupted:
+        note("interrupted: what was decided until then is above")
+        return ExitCode.INTERRUPTED
+    return code
 
 
 def _take_turns(
-    jobs: Sequence[Job], pythons: Sequence[Path], device: str, params: Mapping[str, Any]
-) -> "tuple[Mapping[Job, Sequence[ProcessPair]], Mapping[Job, str]]":
+    jobs: Sequence[Job], pythons: Sequence[Path], target: "ExecutionTarget", params: Mapping[str, Any]
+) -> "Measured":
     """Measure pairs in both environments, with the machine to ourselves as far as other harnesses go."""
-    from harness.cli.execution import local_target
+    from harness.cli.progress import counting
     from harness.gate.turns import decide, is_decided
     from harness.machine.exclusive import exclusive_lock, speed_lock
     from harness.run.turns import Turns, open_sides, take_turns
 
-    target, allowed = local_target(device), params["allow"]
+    allowed, decided = params["allow"], []
 
-    def report(job: Job, pairs: "Sequence[ProcessPair]") -> None:
-        if not params["quiet"]:
-            decision = decide(pairs, allowed)
-            note(f"{job}: {len(pairs)} pairs, {decision.outcome}")
+    with (
+        exclusive_lock(speed_lock(), note),
+        open_sides(pythons) as sides,
+        nullcontext(lambda *_: None) if params["quiet"] else counting("pairs of processes, by turns") as show,
+    ):
 
-    with exclusive_lock(speed_lock(), note), open_sides(pythons) as sides:
+        def report(job: Job, pairs: "Sequence[ProcessPair]") -> None:
+            if is_decided(pairs, allowed):
+                decided.append(job)
+                if not params["quiet"]:
+                    note(f"{job}: {decide(pairs, allowed).outcome} after {len(pairs)} pairs of processes")
+            show(len(decided), len(jobs))
+
         for side in sides if not params["quiet"] else ():
             note(f"{side.python}: {', '.join(f'{name} {version}' for name, version in side.software.items())}")
         turns = Turns(sides=sides, device=target.device, threads=target.machine.threads)

@@ -2,13 +2,13 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from harness.errors import JobError
 from harness.gate.baseline import name_of
 from harness.gate.gate import Decision, Evidence, Gate, GatedCell, Outcome
-from harness.plan.job import Job
 from harness.plan.plan import Plan
-from harness.run.turns import ProcessPair
+from harness.run.turns import FailsBeforeError, Measured, ProcessPair
 from harness.stats import Interval, student
 
 # Of the interval that decides.  It is looked at after each pair, and an alarm needs it to be beyond what is allowed: a
@@ -59,11 +59,16 @@ def is_decided(pairs: Sequence[ProcessPair], allowed: float) -> bool:
     return decide(pairs, allowed).outcome is not Outcome.NOT_JUDGED
 
 
-def gate_of(plan: Plan, pairs: Mapping[Job, Sequence[ProcessPair]], failed: Mapping[Job, str], allowed: float) -> Gate:
+def _failure(error: JobError) -> Decision:
+    fails_before = isinstance(error, FailsBeforeError)
+    return Decision(outcome=Outcome.NOT_JUDGED if fails_before else Outcome.MISSING, reason=str(error))
+
+
+def gate_of(plan: Plan, measured: Measured, allowed: float) -> Gate:
     """Return the gate over the cells that the measured jobs fill."""
     decisions = {
-        **{job: decide(measured, allowed) for job, measured in pairs.items()},
-        **{job: Decision(outcome=Outcome.MISSING, reason=reason) for job, reason in failed.items()},
+        **{job: decide(pairs, allowed) for job, pairs in measured.pairs.items()},
+        **{job: _failure(error) for job, error in measured.failed.items()},
     }
     names = {spec.id: name_of(spec) for spec in plan.specs}
     cells = [

@@ -11,6 +11,7 @@ import random
 import statistics
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,10 @@ class ProcessPair:
     before: float
     now: float
     slower: float
+
+
+class FailsBeforeError(JobError):
+    """A job fails in the old environment, so there is nothing to compare the new one with."""
 
 
 @dataclass(kw_only=True)
@@ -138,20 +143,21 @@ class Turns:
         """Start a fresh process of a job on each side and let their steps take turns.
 
         Both have the batch of the job, or the one at which the throughput of the first saturates.  Raises `JobError`
-        if the job fails on either side.
+        if the job fails on either side, of which `FailsBeforeError` is for the old one.
         """
         begun: list[Environment] = []
         try:
-            step = max(self._begin(side, job, begun) for side in self._shuffled())
+            step = max(self._begin(side, job, begun) for side in self.sides)
             turns = min(MOST_TURNS, max(FEWEST_TURNS, round(TURNS_SECONDS / (2 * step))))
             seconds: tuple[list[float], ...] = ([], [])
             for _ in range(turns):
-                for side in self._shuffled():
+                for side in self.draw.sample(self.sides, len(self.sides)):
                     side.tell(turn=1)
-                    seconds[self.sides.index(side)].append(float(side.hear()["seconds"]))
+                    seconds[self.sides.index(side)].append(float(self._hear(side)["seconds"]))
         finally:
             for side in begun:
-                side.tell()
+                with contextlib.suppress(HarnessError):  # what ended it, as Ctrl-C, is on its way already
+                    side.tell()
         before, now = seconds
         batch = self.batches[job.key]
         return ProcessPair(
@@ -166,13 +172,27 @@ class Turns:
         given = settings["batch"] if isinstance(settings["batch"], int) else None
         batch = self.batches.get(job.key, given)
         side.tell(job=settings, device=self.device, threads=self.threads, batch=batch)
-        answer = side.hear()
+        answer = self._hear(side)
         begun.append(side)
         self.batches[job.key] = answer["batch"]
         return float(answer["seconds"])
 
-    def _shuffled(self) -> list[Environment]:
-        return self.draw.sample(self.sides, len(self.sides))
+    def _hear(self, side: Environment) -> dict[str, Any]:
+        try:
+            return side.hear()
+        except JobError as error:
+            if side is self.sides[0]:
+                raise FailsBeforeError(f"it fails in the old environment: {error}") from error
+            raise JobError(f"it fails in the new environment: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The pairs of each job, the errors of those that failed, and whether Ctrl-C ended it early."""
+
+    pairs: Mapping[Job, Sequence[ProcessPair]]
+    failed: Mapping[Job, JobError]
+    interrupted: bool = False
 
 
 def take_turns(  # noqa: PLR0913
@@ -183,28 +203,29 @@ def take_turns(  # noqa: PLR0913
     seconds: float,
     report: Callable[[Job, Sequence[ProcessPair]], None],
     now: Callable[[], float] = time.monotonic,
-) -> tuple[dict[Job, list[ProcessPair]], dict[Job, str]]:
-    """Measure pairs of all jobs in turn, each until it is decided, for so many seconds at most.
-
-    Returns the pairs of each job, and the errors of those that failed.
-    """
+) -> Measured:
+    """Measure pairs of all jobs in turn, each until it is decided, for so many seconds at most."""
     ends, longest = now() + seconds, 0.0
     pairs: dict[Job, list[ProcessPair]] = {job: [] for job in jobs}
-    failed: dict[Job, str] = {}
-    open_jobs = list(jobs)
-    while open_jobs:
-        for job in list(open_jobs):
-            began = now()
+    failed: dict[Job, JobError] = {}
+    open_jobs, next_jobs = list(jobs), deque(jobs)
+    try:
+        while next_jobs:
+            job, began = next_jobs.popleft(), now()
             if began + longest > ends and all(pairs[each] for each in open_jobs):
-                return pairs, failed
+                break
             try:
                 pairs[job].append(measure(job))
             except JobError as error:
-                failed[job] = str(error)
+                failed[job] = error
                 open_jobs.remove(job)
                 continue
             longest = max(longest, now() - began)
-            report(job, pairs[job])
             if is_decided(pairs[job]):
                 open_jobs.remove(job)
-    return pairs, failed
+            else:
+                next_jobs.append(job)
+            report(job, pairs[job])
+    except KeyboardInterrupt:
+        return Measured(pairs=pairs, failed=failed, interrupted=True)
+    return Measured(pairs=pairs, failed=failed)
