@@ -1,6 +1,6 @@
 """Nothing is lost, doubled or unreadable, and training resumes bit for bit, whatever happens at whichever moment.
 
-Half a dozen random moments in an ordinary run; `tox -e kills` has 200, and KILLS and KILLS_SEED set number and seed.
+A dozen random moments in an ordinary run; `tox -e kills` has 200, and KILLS and KILLS_SEED set number and seed.
 """
 
 import os
@@ -21,9 +21,9 @@ from tests.kills.jobs import WORKS, Work, make_inputs
 from tests.kills.runs import Run
 from tests.kills.state import State
 
-FEW = 6
-MOMENTS = int(os.environ.get("KILLS", str(FEW)))
-SEED = int(os.environ.get("KILLS_SEED", "10" if MOMENTS == FEW else str(time.time_ns() % 10**6)))
+DOZEN = 12
+MOMENTS = int(os.environ.get("KILLS", str(DOZEN)))
+SEED = int(os.environ.get("KILLS_SEED", "10" if MOMENTS == DOZEN else str(time.time_ns() % 10**6)))
 
 # Moments in one store before an undisturbed command completes it: a training is resumed several times.
 IN_A_ROW = 6
@@ -105,9 +105,9 @@ class Campaign:
 
 
 def draw_moments(count: int, draw: random.Random) -> dict[str, list[str]]:
-    """Draw kinds of work and of disturbance: every pair once before any is drawn again.  A few are of two kinds."""
+    """Draw kinds of work and of disturbance: every pair once before any is drawn again.  A dozen is of two kinds."""
     pairs: list[tuple[str, str]] = []
-    works = WORKS if count > FEW else WORKS[:2]
+    works = WORKS if count > DOZEN else WORKS[:2]
     while len(pairs) < count:
         every = [(work.name, name) for work in works for name in DISTURBANCES if work.loads or "loader" not in name]
         pairs += draw.sample(every, len(every))
