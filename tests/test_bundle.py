@@ -237,8 +237,8 @@ def test_a_bundle_takes_the_runs_of_the_filter(harness: Command, tmp_path: Path)
     filled(tmp_path / "runs")
     ran = harness("bundle", "-o", "b.tar", "--kind", "train")
     assert ran.returncode == 0
-    assert ran.stdout.startswith("b.tar: 1 runs, ")
-    assert ran.stderr == "warning: the weights of 1 trainings were left out, 0.0 MB; --weights takes them along\n"
+    assert ran.stdout.startswith("b.tar: 1 run, ")
+    assert ran.stderr == "warning: the weights of 1 training were left out, 0.0 MB; --weights takes them along\n"
     none = harness("bundle", "-o", "c.tar", "--kind", "tokens")
     assert (none.returncode, none.stdout) == (2, "")
     assert (

@@ -44,11 +44,16 @@ def bundle(output: Path, *, weights: bool, runs: Path, **params: Any) -> None:  
             size = write_bundle(store, results, output, weights=weights)
     except OSError as error:
         raise HarnessError(f"-o {output}: {error.strerror or error}; name another file") from error
-    echo(f"{output}: {len(results)} runs, {format_size(size)}")
+    echo(f"{output}: {_runs(len(results))}, {format_size(size)}")
     left = [path for path in map(store.weights_of, results) if path.is_file()]
     if left and not weights:
         left_size = format_size(sum(path.stat().st_size for path in left))
-        warn(f"the weights of {len(left)} trainings were left out, {left_size}; --weights takes them along")
+        trainings = f"{len(left)} training{'' if len(left) == 1 else 's'}"
+        warn(f"the weights of {trainings} were left out, {left_size}; --weights takes them along")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 @click.command(
@@ -90,7 +95,7 @@ def merge(bundles: Sequence[Path], *, runs: Path) -> int:
             continue
         refused += merged.refused
         there = f", {merged.known} there already" if merged.known else ""
-        echo(f"{path}: {merged.added} runs added to {runs}/{there}")
+        echo(f"{path}: {_runs(merged.added)} added to {runs}/{there}")
     for sentence in refused:
         print_error(sentence)
     return ExitCode.USAGE if refused else ExitCode.OK

@@ -265,7 +265,7 @@ budget = _option(
     group=PLACE,
     type=DURATION,
     metavar="10min",
-    help="Measure what there is time for, cheapest rows first; the same command goes on with the rest.",
+    help="Measure what there is time for, the most cells a second first; the same command goes on with the rest.",
 )
 
 machine = _option(

@@ -31,7 +31,8 @@ def change_of(pairs: Sequence[ProcessPair]) -> Interval:
 def decide(pairs: Sequence[ProcessPair], allowed: float) -> Decision:
     """Decide about the pairs of a job; what is not decided may be after more pairs."""
     if len(pairs) < LEAST_PAIRS:
-        return Decision(outcome=Outcome.NOT_JUDGED, reason=f"not decided by {len(pairs)} pairs of processes")
+        count = f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'} of processes"
+        return Decision(outcome=Outcome.NOT_JUDGED, reason=f"not decided by {count}; give more --budget")
     change = change_of(pairs)
     if change.high < -allowed:
         outcome = Outcome.REGRESSED
