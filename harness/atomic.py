@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 _TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
@@ -43,6 +44,12 @@ def write_all(contents: Mapping[Path, str | bytes], *, sync: bool = True) -> Non
 def _encoded(text: str) -> bytes:
     # A byte of a file's name that is no text becomes its number, as JSON writes it.
     return text.encode(errors="backslashreplace")
+
+
+def write_stream(path: Path, content: IO[bytes]) -> None:
+    """Write a file, and the folders around it, with what is left to read of another."""
+    with _replacing([path], sync=True) as temporaries, temporaries[path].open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 @contextmanager

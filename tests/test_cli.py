@@ -40,8 +40,8 @@ from tests.fakes import result_of
 from tests.test_cluster import FakeSlurm, controller, finish
 
 COMMANDS = (
-    *("baseline", "cancel", "check", "compare", "doctor", "figure"),
-    *("list", "plan", "report", "reproduce", "runs", "status", "trend", "why"),
+    *("ab", "baseline", "bundle", "cancel", "check", "compare", "doctor", "figure"),
+    *("list", "merge", "plan", "report", "reproduce", "runs", "status", "trend", "why"),
 )
 
 

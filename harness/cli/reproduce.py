@@ -12,7 +12,6 @@ from harness.cli import options
 from harness.cli.command import OUTPUT, RESULTS, TRAINING, Command
 from harness.cli.console import ExitCode, echo, meanwhile, note, warn
 from harness.cli.listing import TrainingClock, training_cost
-from harness.cli.progress import format_seconds
 from harness.errors import HarnessError, did_you_mean, name_few
 from harness.plan.job import Job
 from harness.plan.plan import Options, make_plan
@@ -148,6 +147,8 @@ def _print_summary(outcome: "ExecutionOutcome", figures: Iterable[Path]) -> None
 
 def _left_for_want_of_time(left_out: Mapping[Job, float | None]) -> str:
     """Return a sentence about the jobs that a budget left out, the quickest first, and how long they would take."""
+    from harness.cli.progress import format_seconds
+
     known = sorted((seconds, str(job)) for job, seconds in left_out.items() if seconds is not None)
     unknown = sorted(str(job) for job, seconds in left_out.items() if seconds is None)
     each = [*(f"{job} ≈ {format_seconds(seconds)}" for seconds, job in known), *unknown]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 import harness
@@ -95,7 +95,7 @@ def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Environment, ...]]:
         (Path(folder) / "harness").symlink_to(Path(harness.__file__).parent)
         sides: list[Environment] = []
         try:
-            sides += [_start(python, Path(folder), number) for number, python in enumerate(pythons)]
+            sides += [_start(python, Path(folder)) for python in pythons]
             for side in sides:
                 side.software = {name: str(value) for name, value in side.hear().items()}
             yield tuple(sides)
@@ -104,8 +104,8 @@ def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Environment, ...]]:
                 _end(side)
 
 
-def _start(python: Path, folder: Path, number: int) -> Environment:
-    log = (folder / f"{number}.log").open("w+b")
+def _start(python: Path, folder: Path) -> Environment:
+    log = TemporaryFile()  # noqa: SIM115 -- closed when the process has ended
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         process = subprocess.Popen(  # noqa: S603 -- what the user named

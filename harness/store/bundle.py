@@ -6,7 +6,6 @@ Whoever has `tar`, `sha256sum` and a text editor can read it without this progra
 import hashlib
 import io
 import re
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ def write_bundle(store: Store, results: Iterable[Result], path: Path, *, weights
     Raises `StoreError` for a file of a run that cannot be read, and `OSError` where the bundle cannot be written.
     """
     sums: dict[str, str] = {}
-    with atomic.replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+    with atomic.replacing(path) as temporary, tarfile.TarFile(temporary, "w") as tar:
         _add(tar, README, io.BytesIO(_FOR_PEOPLE.encode()), len(_FOR_PEOPLE.encode()), sums)
         for result in sorted(results, key=lambda result: (result.job.key, result.id)):
             for file in _files_that_travel(store, result, weights=weights):
@@ -240,5 +239,4 @@ def _add_run(tar: tarfile.TarFile, run: _Run, store: Store) -> bool | str:
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     content = tar.extractfile(member)
     assert content is not None  # it was read before
-    with atomic.replacing(target) as temporary, temporary.open("wb") as file:
-        shutil.copyfileobj(content, file)
+    atomic.write_stream(target, content)
