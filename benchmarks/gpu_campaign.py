@@ -182,10 +182,10 @@ def main() -> int:
     finally:
         campaign.finish()
     print(summary(planned, campaign.states))
-    found = [campaign.states.get(step.name, "") for step in planned]
-    if any(state.startswith("failed") for state in found):
+    outcomes = [campaign.states.get(step.name, "") for step in planned]
+    if any(state.startswith("failed") for state in outcomes):
         return 1
-    return 0 if all(state.startswith("done") for state in found) else 4
+    return 0 if all(state.startswith("done") for state in outcomes) else 4
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Play what `harness ab` is for: an environment that became slower by a few percent, on a machine that others use too.
 
     python examples/ab_story.py                          # a change of nothing passes, 5 % slower fails: ten minutes
-    python examples/ab_story.py --slower 1.03 --load 20  # one environment 3 % slower, with 20 busy processes beside it
+    python examples/ab_story.py --slower 1.03 --load 20  # one environment 3 % slower, under 20 busy processes
     python examples/ab_story.py --slower 1.05 --times 10 --csv trials.csv
 
 Makes two environments that share what is installed here.  In the new one each forward pass of a model takes the given
@@ -88,29 +88,29 @@ def main() -> int:
     """Play the story once, or one part of it several times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slower", type=float, action="append", help="factor of the new environment's time")
-    parser.add_argument("--load", type=int, default=0, help="busy processes beside it")
+    parser.add_argument("--load", type=int, default=0, help="busy processes at the same time")
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--rows", default=ROWS)
     parser.add_argument("--csv", type=Path, help="append a line for each network")
     parser.add_argument("options", nargs="*", help="for `harness ab`, after --")
     given = parser.parse_args()
-    told = True
+    as_expected = True
     for _ in range(given.times):
         for factor in given.slower or (1.0, 1.05):
             with tempfile.TemporaryDirectory() as folder, busy(given.load):
                 old, new = (make_environment(Path(folder) / f"{f}", f) for f in (1.0, factor + 1e-9))
-                found = compare(old, new, given.rows, given.options)
+                compared = compare(old, new, given.rows, given.options)
             lines = [
                 (factor, given.load, cell["row"], cell["outcome"], cell["difference"], cell["low"], cell["high"])
-                for cell in found["cells"]  # type: ignore[attr-defined]
+                for cell in compared["cells"]  # type: ignore[attr-defined]
             ]
             for line in lines:
-                print(*line, f"{found['seconds']:.0f} s", flush=True)
+                print(*line, f"{compared['seconds']:.0f} s", flush=True)
             if given.csv:
                 with given.csv.open("a", newline="", encoding="utf-8") as file:
-                    csv.writer(file).writerows((*line, f"{found['seconds']:.0f}") for line in lines)
-            told &= found["exit_code"] == (1 if factor >= 1.05 else 0)
-    return 0 if told else 1
+                    csv.writer(file).writerows((*line, f"{compared['seconds']:.0f}") for line in lines)
+            as_expected &= compared["exit_code"] == (1 if factor >= 1.05 else 0)
+    return 0 if as_expected else 1
 
 
 if __name__ == "__main__":

@@ -56,6 +56,6 @@ def _attention_of_timm_as_it_was() -> Iterator[None]:
 
 
 def _attention() -> bool:
-    """Return whether timm builds with fused attention, as it does unless told otherwise."""
+    """Return whether timm builds with fused attention, as it does by default."""
     layers = sys.modules.get("timm.layers")
     return layers is None or bool(layers.use_fused_attn())

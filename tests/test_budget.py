@@ -8,11 +8,29 @@ import pytest
 
 from harness.jobs.speed.throughput import LEAST_ITERATIONS, measure_throughput
 from harness.plan.job import Job
+from harness.plan.plan import make_plan
 from harness.run.budget import Budget
 from harness.run.forecast import Forecast
+from harness.run.observer import ProgressObserver
+from harness.run.runner import Runner
+from harness.run.target import ExecutionTarget
+from harness.specs import Catalog
 from harness.store.store import Store
 from tests.commands import Command, run_harness
-from tests.fakes import LAPTOP, VERSIONS, result_of, with_facts
+from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of, with_facts
+
+SPEC = """
+[table]
+title = "Mine"
+[column.speed]
+label = "speed"
+job = "throughput"
+metric = "throughput"
+unit = "im/s"
+[row.net]
+label = "net"
+set = { model = "resnet18", res = 64 }
+"""
 
 
 def throughput(model: str, **settings: str | int) -> Job:
@@ -130,6 +148,30 @@ def test_a_shortened_result_counts_until_there_is_time_for_a_whole_one(tmp_path:
     store.save(result)
     assert store.find(SMALL, LAPTOP, VERSIONS) == result
     assert store.find(SMALL, LAPTOP, VERSIONS, whole=True) is None
+
+
+@pytest.mark.parametrize(("seconds", "measures"), [(None, True), (1000.0, False)])
+def test_a_run_without_a_budget_measures_a_shortened_job_again(
+    tmp_path: Path,
+    seconds: float | None,
+    measures: bool,  # noqa: FBT001
+) -> None:
+    spec = tmp_path / "mine.toml"
+    spec.write_text(SPEC, encoding="utf-8")
+    plan, store = make_plan(Catalog().find([str(spec)])), Store(tmp_path / "runs")
+    store.save(with_facts(result_of(plan.jobs[0]), shortened=5))
+    target = ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS, lock=tmp_path / "lock")
+    forecast = Forecast.of(plan, store, LAPTOP)
+    runner = Runner(
+        store=store,
+        launcher=FakeLauncher(),
+        target=target,
+        observer=ProgressObserver(),
+        budget=Budget.of(seconds, plan, forecast) if seconds else None,
+    )
+    runner.run(plan)
+    assert [result.job for result in runner.measured] == (list(plan.jobs) if measures else [])
+    assert runner.results.keys() == {plan.jobs[0].key}
 
 
 # The command.

@@ -1,4 +1,4 @@
-"""Two environments by turns: what is slower is found, what is not is not, whatever the machine does meanwhile."""
+"""Two environments by turns: what is slower is detected, what is not is not, whatever the machine does meanwhile."""
 
 import math
 import os
@@ -104,14 +104,14 @@ def test_of_a_thousand_unchanged_networks_in_noise_of_3_percent_none_is_called_s
     assert alarms == 0
 
 
-def test_of_a_hundred_networks_that_are_5_percent_slower_95_are_found_within_40_pairs() -> None:
-    draw, found = random.Random(7), 0
+def test_of_a_hundred_networks_that_are_5_percent_slower_95_are_detected_within_40_pairs() -> None:
+    draw, detected = random.Random(7), 0
     for _ in range(100):
         pairs = pairs_of(*(draw.gauss(1.05, 0.03) for _ in range(5)))
         while not is_decided(pairs, 0.02) and len(pairs) < 40:
             pairs += pairs_of(draw.gauss(1.05, 0.03))
-        found += decide(pairs, 0.02).outcome is Outcome.REGRESSED
-    assert found >= 95
+        detected += decide(pairs, 0.02).outcome is Outcome.REGRESSED
+    assert detected >= 95
 
 
 # Who is measured, and for how long.
@@ -274,6 +274,11 @@ def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: 
     [
         ([], "give --python twice: that of the old environment, then that of the new one"),
         (["--python", "a", "--python", "b", "--allow", "0"], "'0' is not a percentage from 0.5% up; write it as 2%"),
+        (
+            ["--python", "a", "--python", "b", "--repeats", "9"],
+            "so it takes no --repeats, --memory and --batch largest",
+        ),
+        (["--python", "a", "--python", "b", "--batch", "largest"], "give --batch N for another one"),
         (["--python", "a", "--python", "b", "--github", "--json"], "--github and --json both print to stdout"),
         (["--python", "a", "--python", "b"], "--python a: No such file or directory"),
     ],

@@ -32,6 +32,20 @@ ROUNDS = 5
 
 NONE = "none"
 
+# What a gate writes besides its text.
+_outputs = options.stack(
+    options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well."),
+    options.option(
+        "--github", group=OUTPUT, is_flag=True, help="Print GitHub annotations as well, and write the job summary."
+    ),
+    options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text."),
+)
+
+
+def _check_outputs(params: Mapping[str, Any]) -> None:
+    if params["github"] and params["as_json"]:
+        raise click.UsageError("--github and --json both print to stdout; take one, or --junit for a file")
+
 
 def _parse_verdicts(text: str) -> frozenset["Verdict"]:
     """Parse `deviates,failed`; `none` fails on no verdict."""
@@ -85,11 +99,7 @@ def _parse_verdicts(text: str) -> frozenset["Verdict"]:
     default=3,
     help="Runs of each throughput to judge by: the newest clean ones since the baseline.",
 )
-@options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well.")
-@options.option(
-    "--github", group=OUTPUT, is_flag=True, help="Print GitHub annotations as well, and write the job summary."
-)
-@options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text.")
+@_outputs
 @options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the outcome of every cell.")
 def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
     """Fail on deviations or regressions.
@@ -98,8 +108,7 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     neither is the case; 1: one of them is; 4: there was nothing to compare.
     """
     baseline, baseline_runs = params["baseline"], params["baseline_runs"]
-    if params["github"] and params["as_json"]:
-        raise click.UsageError("--github and --json both print to stdout; take one, or --junit for a file")
+    _check_outputs(params)
     from harness.gate.baseline import name_of
     from harness.gate.gate import BaselineJudge, Gate, against_paper
     from harness.judge.judged import judged_tables
@@ -176,11 +185,7 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     default="10min",
     help="The longest that it may take; it ends as soon as it is sure.",
 )
-@options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well.")
-@options.option(
-    "--github", group=OUTPUT, is_flag=True, help="Print GitHub annotations as well, and write the job summary."
-)
-@options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text.")
+@_outputs
 @options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
 def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Path], **params: Any) -> int:  # noqa: ANN401
     """Say whether one environment is slower than another.
@@ -190,10 +195,14 @@ def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Pat
     on one side of what is allowed.  Exit code 0: no throughput is slower by more; 1: one is, or failed; 4: nothing was
     decided within the budget.
     """
+    if params["repeats"] or params["memory"] or params["batch"] == "largest":
+        raise click.UsageError(
+            "ab times until it is sure, at the batch size at which throughput saturates, so it takes no --repeats, "
+            "--memory and --batch largest; give --batch N for another one"
+        )
     if len(pythons) != 2:
         raise click.UsageError("give --python twice: that of the old environment, then that of the new one")
-    if params["github"] and params["as_json"]:
-        raise click.UsageError("--github and --json both print to stdout; take one, or --junit for a file")
+    _check_outputs(params)
     plan = make_plan(Catalog(edition=edition).find(tables), options.make_options({**params, "only": ("throughput",)}))
     from harness.cli.execution import local_target
     from harness.gate.turns import gate_of

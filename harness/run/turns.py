@@ -26,7 +26,7 @@ from harness.plan.job import Job
 # Turns of a pair: enough that the median of their ratios is no worse than what two processes differ by anyway.
 FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 10, 40, 4.0
 
-# Seconds in which a process that was told to end does so.
+# Seconds in which a process ends that nobody sends commands any more.
 PATIENCE = 10.0
 
 _MODULE = "harness.jobs.speed.turns"

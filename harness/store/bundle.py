@@ -188,14 +188,16 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo, *, keep: bool) -> tuple
     return hashed.digest.hexdigest(), bytes(kept)
 
 
-def _check_sums(listed: bytes, found: Mapping[str, str], damaged: Callable[[str], StoreError]) -> None:
+def _check_sums(listed: bytes, actual: Mapping[str, str], damaged: Callable[[str], StoreError]) -> None:
     lines = [_SUM.fullmatch(line) for line in listed.decode(errors="replace").splitlines()]
     sums = {line["name"]: line["sum"] for line in lines if line}
     if len(sums) < len(lines):
         raise damaged(f"{SUMS} is not a list of sums")
-    for name in sorted(sums.keys() | found.keys()):
-        if sums.get(name) != found.get(name):
-            what = "is missing" if name not in found else "is not listed" if name not in sums else "has another SHA-256"
+    for name in sorted(sums.keys() | actual.keys()):
+        if sums.get(name) != actual.get(name):
+            what = (
+                "is missing" if name not in actual else "is not listed" if name not in sums else "has another SHA-256"
+            )
             raise damaged(f"{name} {what}")
 
 

@@ -121,7 +121,7 @@ def _time_found_batch(job: Job, report: Report, device: str, threads: int, ends:
 def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, Sequence[Probe]]:
     """Find the batch under the job's memory limit, 0 if none fits; every probe is kept."""
     probes = []
-    with _opened(job, device, threads) as opened:
+    with open_for(job, device, threads) as opened:
         # cuDNN's own search would begin anew at each probe.
         set_flags(replace(flags_of(job), cudnn_benchmark=False))
         workload = Workload(job, opened.torch_name)
@@ -140,7 +140,8 @@ def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, S
     return max((probe.batch for probe in probes if probe.outcome == "fits"), default=0), probes
 
 
-def _opened(job: Job, device: str, threads: int) -> AbstractContextManager[Device]:
+def open_for(job: Job, device: str, threads: int) -> AbstractContextManager[Device]:
+    """Open a device as the switches of a job want it."""
     flags = flags_of(job)
     return open_device(device, threads, as_script=flags.as_script, synchronize=flags.synchronize)
 
@@ -182,7 +183,7 @@ def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
     A batch of None is chosen where throughput saturates.
     """
     report(Progress(job=job, phase="building"))
-    with _opened(job, device, threads) as opened:
+    with open_for(job, device, threads) as opened:
         set_flags(flags_of(job))
         workload = Workload(job, opened.torch_name)
         limit = opened.set_memory_limit(parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None)

@@ -1,4 +1,4 @@
-"""One side of `harness ab`: a process of some Python that builds models and times their steps when it is told to.
+"""One side of `harness ab`: a process of some Python that builds models and times their steps on command.
 
 It is started as `python -m harness.jobs.speed.turns`, by a Python that needs torch and timm alone.  Commands and
 answers are lines of JSON on stdin and stdout.  torch and timm are imported once; each job is built in a child that is
@@ -9,7 +9,6 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import IO, Any
 
 import timm
@@ -17,7 +16,8 @@ import torch
 
 from harness.jobs.fresh import error_message
 from harness.jobs.speed.batch_size import find_saturation
-from harness.jobs.speed.device import Device, Step, open_device
+from harness.jobs.speed.device import Device, Step
+from harness.jobs.speed.throughput import open_for
 from harness.jobs.speed.workload import Workload, flags_of, set_flags
 from harness.plan.job import Job
 from harness.run.launch.local import exit_message
@@ -33,7 +33,7 @@ Answer = Callable[..., None]
 
 
 def serve(ask: Ask, answer: Answer) -> None:
-    """Fork a child for each job, which then takes the commands until it is told to end."""
+    """Fork a child for each job, which then takes the commands until one ends it."""
     while (command := ask()) is not None:
         if not command:  # meant for a child that has ended by itself
             continue
@@ -47,14 +47,15 @@ def serve(ask: Ask, answer: Answer) -> None:
 
 
 def _serve_job(command: dict[str, Any], ask: Ask, answer: Answer) -> None:
-    """Build a job, say which batch it has and how long a step takes, and time steps until told to end.
+    """Build a job, say which batch it has and how long a step takes, and time steps until a command ends it.
 
     Without a `batch` it takes the one at which throughput saturates.
     """
     try:
-        with _opened(command) as device:
-            set_flags(flags_of(Job.of("throughput", command["job"])))
-            step, batch = _warm_step(command, device)
+        job = Job.of("throughput", command["job"])
+        with open_for(job, command["device"], command["threads"]) as device:
+            set_flags(flags_of(job))
+            step, batch = _make_step(job, device, command["batch"])
             seconds = [device.time_step(step) for _ in range(WARM_UP_STEPS)]
             while sum(seconds) < WARM_UP_SECONDS:
                 seconds.append(device.time_step(step))
@@ -66,12 +67,8 @@ def _serve_job(command: dict[str, Any], ask: Ask, answer: Answer) -> None:
         answer(error=error_message(error))
 
 
-def _opened(command: dict[str, Any]) -> AbstractContextManager[Device]:
-    return open_device(command["device"], command["threads"])
-
-
-def _warm_step(command: dict[str, Any], device: Device) -> tuple[Step, int]:
-    workload, batch = Workload(Job.of("throughput", command["job"]), device.torch_name), command["batch"]
+def _make_step(job: Job, device: Device, batch: int | None) -> tuple[Step, int]:
+    workload = Workload(job, device.torch_name)
     workload.check_output()
     if batch is None:
         batch = find_saturation(lambda size: [device.time_step(workload.make_step(size)) for _ in range(3)]).batch
