@@ -8,7 +8,7 @@ import pytest
 
 from harness.jobs.speed.throughput import LEAST_ITERATIONS, measure_throughput
 from harness.plan.job import Job
-from harness.plan.plan import make_plan
+from harness.plan.plan import dependencies, make_plan
 from harness.run.budget import Budget
 from harness.run.forecast import Forecast
 from harness.run.observer import ProgressObserver
@@ -59,7 +59,7 @@ def budget_of(seconds: float, expected: dict[Job, float], root: Path, **cells: i
         result = result_of(job, minutes=number)
         store.save(with_facts(result.__class__(**{**vars(result), "seconds": took})))
     forecast = Forecast(store=store, machine=LAPTOP, now=clock)
-    counts = {job.key: cells[str(job["model"])] for job in expected if str(job["model"]) in cells}
+    counts = {job.key: cells[str(job.get("model"))] for job in expected if str(job.get("model")) in cells}
     budget = Budget(seconds=seconds, forecast=forecast, cells=counts, now=clock)
     budget.starts(expected)
     return budget, clock
@@ -121,6 +121,23 @@ def test_what_takes_an_unknown_time_is_left_out_and_does_not_hold_up_others(tmp_
     assert budget.ordered([EVALUATIONS, (SMALL,)]) == [(SMALL,), EVALUATIONS]
     assert budget.allowance(EVALUATIONS, []) is None
     assert budget.left_out == dict.fromkeys(EVALUATIONS)
+
+
+def test_nothing_comes_before_what_it_needs_and_is_left_out_with_it(tmp_path: Path) -> None:
+    shared: dict[str, str | float] = {
+        "crop": 0.875,
+        "interpolation": "bicubic",
+        "norm": "imagenet",
+        "precision": "float32",
+    }
+    agreement = Job.of("agreement", {"first": "a.w", "second": "b.w", "data": "imagenet", "res": 224, **shared})
+    evaluations = dependencies(agreement)
+    assert len(evaluations) == 2
+    budget, _ = budget_of(30, {**dict.fromkeys(evaluations, 60), agreement: 1}, tmp_path)
+    order = budget.ordered([(agreement,), tuple(evaluations)])
+    assert order == [tuple(evaluations), (agreement,)]
+    assert [budget.allowance(jobs, []) for jobs in order] == [None, None]
+    assert budget.left_out.keys() == {*evaluations, agreement}
 
 
 # The measurement.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.plan.job import Job
-from harness.plan.plan import Plan
+from harness.plan.plan import Plan, dependencies
 from harness.run.forecast import Forecast
 
 # A throughput whose time is short has fewer iterations, down to this share of the time it would take.
@@ -42,13 +42,13 @@ class Budget:
         self._ends = self.now() + self.seconds
 
     def ordered(self, batches: Iterable[Jobs]) -> list[Jobs]:
-        """Return batches with those first that fill the most cells in their time."""
+        """Return batches with those first that fill the most cells in their time, but none before what it needs."""
 
         def seconds_a_cell(jobs: Jobs) -> float:
             expected = self._expected(jobs)
             return float("inf") if expected is None else expected / max(1, sum(self.cells.get(j.key, 1) for j in jobs))
 
-        return sorted(batches, key=seconds_a_cell)
+        return sorted(batches, key=lambda jobs: (any(map(dependencies, jobs)), seconds_a_cell(jobs)))
 
     def allowance(self, jobs: Jobs, later: Iterable[Jobs]) -> float | None:
         """Return the seconds that a batch may take, with `later` ones after it; None if it has to be left out.
@@ -57,7 +57,8 @@ class Budget:
         """
         left, expected = self._ends - self.now(), self._expected(jobs)
         others = sum(self._expected(each) or 0.0 for each in later)
-        if expected is not None and left > 0:
+        needs_left_out = any(need in self.left_out for job in jobs for need in dependencies(job))
+        if expected is not None and left > 0 and not needs_left_out:
             share = min(1.0, max(left / (expected + others), SHORTEST if _can_be_shortened(jobs) else 1.0))
             if share * expected <= left:
                 return left if share == 1.0 else share * expected
