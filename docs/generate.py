@@ -18,8 +18,8 @@ from textwrap import fill
 import click
 
 from harness import atomic
-from harness.cli.command import Command, by_group
 from harness.cli.main import cli
+from harness.cli.usage.command import Command, by_group
 from harness.judge.judged import judged_tables
 from harness.judge.trend import find_trends
 from harness.plan.plan import Options, make_plan

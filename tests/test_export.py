@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli import main
-from harness.cli.filters import RunFilter, parse_time
+from harness.cli.usage.filters import RunFilter, parse_time
 from harness.errors import HarnessError
 from harness.plan.job import Job
 from harness.report.export import FIELDS, render_results_csv

@@ -9,8 +9,8 @@ import click
 import pytest
 
 from docs import generate
-from harness.cli.command import GROUPS, OTHER, Argument, Command, Option, by_group
 from harness.cli.main import cli
+from harness.cli.usage.command import GROUPS, OTHER, Argument, Command, Option, by_group
 from harness.specs import Catalog
 from tests.commands import run_harness
 

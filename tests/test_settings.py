@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import cli
-from harness.cli.options import load_settings
+from harness.cli.usage.options import load_settings
 from harness.errors import HarnessError
 from harness.machine.cpu import torch_threads, usable_cores
 from harness.specs.document import parse_toml

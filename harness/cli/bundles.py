@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from harness.cli import filters, options
-from harness.cli.command import OUTPUT, Command, argument
 from harness.cli.console import ExitCode, echo, meanwhile, print_error, warn
+from harness.cli.usage import filters, options
+from harness.cli.usage.command import OUTPUT, Command, argument
 from harness.errors import HarnessError, StoreError
 from harness.store.leftovers import format_size
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from harness.cli import options
-from harness.cli.command import OUTPUT, Command
 from harness.cli.console import ExitCode, echo
+from harness.cli.usage import options
+from harness.cli.usage.command import OUTPUT, Command
 from harness.errors import HarnessError
 from harness.plan.job import Job
 

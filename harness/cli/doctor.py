@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from harness.cli import options
-from harness.cli.command import PLACE, Command
 from harness.cli.console import ExitCode, echo, meanwhile
+from harness.cli.usage import options
+from harness.cli.usage.command import PLACE, Command
 from harness.errors import did_you_mean, name_few
 from harness.machine import describe, gpus, software, survey, torch_build
 from harness.plan.plan import make_plan

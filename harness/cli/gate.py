@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import options
-from harness.cli.command import GATE, OUTPUT, Command
 from harness.cli.console import ExitCode, check_output, echo, meanwhile, note, print_error, warn, write_file
-from harness.cli.options import open_store
+from harness.cli.usage import options
+from harness.cli.usage.command import GATE, OUTPUT, Command
+from harness.cli.usage.options import open_store
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe
 from harness.plan.job import Job

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from harness.cli import options
-from harness.cli.command import Command, argument
-from harness.cli.completion import complete_tables
 from harness.cli.console import UNBROKEN, align, break_lines, echo, terminal_width
+from harness.cli.usage import options
+from harness.cli.usage.command import Command, argument
+from harness.cli.usage.completion import complete_tables
 from harness.plan.job import Job
 from harness.plan.plan import Plan, PlannedCell, make_plan
 from harness.run.target import ExecutionTarget, resolve_target

@@ -15,9 +15,10 @@ from click.core import ParameterSource
 
 from harness import __version__
 from harness.cleaning import printable
-from harness.cli import bundles, cluster, doctor, gate, listing, options, report, reproduce, runs
-from harness.cli.command import Group
+from harness.cli import bundles, cluster, doctor, gate, listing, report, reproduce, runs
 from harness.cli.console import ExitCode, check_output, open_streams, print_error
+from harness.cli.usage import options
+from harness.cli.usage.command import Group
 from harness.cli.why import why
 from harness.errors import HarnessError
 from harness.machine.user import ensure_user_name

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import options
-from harness.cli.command import OUTPUT, RESULTS, Command, argument
-from harness.cli.completion import complete_tables
 from harness.cli.console import deliver, echo, meanwhile, note, page_of
-from harness.cli.options import open_store
 from harness.cli.side_by_side import BY, WITHOUT, report_sides
+from harness.cli.usage import options
+from harness.cli.usage.command import OUTPUT, RESULTS, Command, argument
+from harness.cli.usage.completion import complete_tables
+from harness.cli.usage.options import open_store
 from harness.errors import HarnessError
 from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart, with_axes
 from harness.machine import describe

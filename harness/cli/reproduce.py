@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import options
-from harness.cli.command import OUTPUT, RESULTS, TRAINING, Command
 from harness.cli.console import ExitCode, echo, meanwhile, note, warn
 from harness.cli.listing import TrainingClock, training_cost
+from harness.cli.usage import options
+from harness.cli.usage.command import OUTPUT, RESULTS, TRAINING, Command
 from harness.errors import HarnessError, did_you_mean, name_few
 from harness.plan.job import Job
 from harness.plan.plan import Options, make_plan

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness import atomic
-from harness.cli import filters, options
-from harness.cli.command import FILTER, GATE, OUTPUT, Command, Group, argument
 from harness.cli.console import UNBROKEN, align, break_lines, echo, terminal_width
-from harness.cli.options import open_store
+from harness.cli.usage import filters, options
+from harness.cli.usage.command import FILTER, GATE, OUTPUT, Command, Group, argument
+from harness.cli.usage.options import open_store
 from harness.errors import HarnessError
 from harness.specs.kinds import KINDS
 from harness.store.leftovers import Leftover, find_leftovers, format_size, remove_leftovers

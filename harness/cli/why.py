@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from harness.cli import options
-from harness.cli.command import OUTPUT, TRAINING, Command, argument
 from harness.cli.console import echo, terminal_width, use_color
 from harness.cli.diagnosis import render_json, render_markdown, render_terminal
+from harness.cli.usage import options
+from harness.cli.usage.command import OUTPUT, TRAINING, Command, argument
 from harness.specs import Catalog
 from harness.specs.recipe import Recipes
 

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from harness.cli.command import (
+from harness.cli.console import warn
+from harness.cli.usage.command import (
     CELLS,
     CLUSTER,
     INPUTS,
@@ -26,8 +27,7 @@ from harness.cli.command import (
     Option,
     check_text,
 )
-from harness.cli.completion import complete_columns, complete_kinds, complete_rows, complete_tables
-from harness.cli.console import warn
+from harness.cli.usage.completion import complete_columns, complete_kinds, complete_rows, complete_tables
 from harness.errors import HarnessError, abridged, did_you_mean
 from harness.plan.plan import Options, Plan
 from harness.specs.catalog import EDITIONS

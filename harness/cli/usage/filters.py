@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
 
-from harness.cli.command import FILTER
-from harness.cli.completion import complete_kinds
-from harness.cli.options import GLOBS, KIND_LIST, ParsedType, option, stack
+from harness.cli.usage.command import FILTER
+from harness.cli.usage.completion import complete_kinds
+from harness.cli.usage.options import GLOBS, KIND_LIST, ParsedType, option, stack
 from harness.errors import HarnessError
 from harness.store.result import Result
 

@@ -1,0 +1,1 @@
+"""How the commands are used: their options and arguments, their help, and what a shell completes."""
