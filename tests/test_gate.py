@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from harness.errors import HarnessError, StoreError
 from harness.gate.baseline import Baseline, make_baseline
-from harness.gate.gate import BaselineJudge, Evidence, Gate, GatedCell, Outcome, against_paper
+from harness.gate.decision import Evidence, Outcome
+from harness.gate.gate import BaselineJudge, Gate, GatedCell, against_paper
 from harness.gate.paired import paired_test
 from harness.judge.verdict import Verdict
 from harness.report.gate import (

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, JobError
-from harness.gate.gate import Outcome
+from harness.gate.decision import Outcome
 from harness.gate.turns import change_of, decide, gate_of, is_decided
 from harness.plan.job import Job
 from harness.plan.plan import make_plan

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,13 +250,14 @@ def _take_turns(
         for side in sides if not params["quiet"] else ():
             note(f"{side.python}: {', '.join(f'{name} {version}' for name, version in side.software.items())}")
         turns = Turns(sides=sides, device=target.device, threads=target.machine.threads)
-        return take_turns(
+        measured = take_turns(
             jobs,
             turns.measure_pair,
             lambda pairs: is_decided(pairs, allowed),
             seconds=params["budget"],
             report=report,
         )
+    return replace(measured, costs=turns.costs)
 
 
 def _deliver(gate: "Gate", *, junit: Path | None, in_github: bool, renew: str = "") -> int:

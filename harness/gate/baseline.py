@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from harness.errors import HarnessError
@@ -19,6 +19,7 @@ from harness.machine import Machine
 from harness.plan.job import Job
 from harness.specs import Spec
 from harness.stats import Noise, noise_of
+from harness.store.cost import Cost, cost_of
 from harness.store.result import Result
 from harness.store.select import Selection, is_noisy, reference_seconds
 
@@ -67,12 +68,14 @@ class BaselineCell:
 class Baseline:
     """Cells by table, row and column, and the runs behind them by id.
 
-    `papers` cites the paper of each table.  Throughputs are all of one `machine`, `noise` was calibrated there.
+    `papers` cites the paper of each table; `costs` are what the forward pass of a job does, by its
+    key without code.  Throughputs are all of one `machine`, `noise` was calibrated there.
     """
 
     papers: Mapping[str, str]
     cells: Mapping[CellKey, BaselineCell]
     runs: Mapping[str, BaselineRun]
+    costs: Mapping[str, Cost] = field(default_factory=dict)
     machine: Machine | None = None
     noise: Noise | None = None
 
@@ -117,12 +120,15 @@ def make_baseline(tables: Sequence[Table], selection: Selection) -> Baseline:
     check_names(table.spec for table in tables)
     cells: dict[CellKey, BaselineCell] = {}
     runs: dict[str, BaselineRun] = {}
+    costs: dict[str, Cost] = {}
     for table in tables:
         for key, filled in table.cells.items():
             measurement, cell_runs = filled.measurement, _runs_of(filled, selection)
             if measurement is None or not cell_runs or filled.matches_by_construction:
                 continue
             runs.update({run.id: run for run in cell_runs})
+            if filled.result and (cost := cost_of(filled.result)):
+                costs[filled.result.job.without_code.key] = cost
             value = median_throughput(cell_runs) if cell_runs[0].seconds else measurement.value
             ids = tuple(sorted(run.id for run in cell_runs))
             cells[name_of(table.spec), *key] = BaselineCell(unit=measurement.unit, value=value, runs=ids)
@@ -131,6 +137,7 @@ def make_baseline(tables: Sequence[Table], selection: Selection) -> Baseline:
         papers={name_of(table.spec): paper_of(table.spec) for table in tables if name_of(table.spec) in named},
         cells=cells,
         runs=runs,
+        costs=costs,
     )
     throughputs = baseline.throughput_runs.values()
     return replace(

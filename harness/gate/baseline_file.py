@@ -13,6 +13,7 @@ from harness.specs import Spec
 from harness.specs.checked import TABLE, TEXT, Constraint, shown
 from harness.specs.kinds import KINDS
 from harness.stats import Noise
+from harness.store.cost import cost_from
 from harness.store.possible import value_problem
 from harness.store.record import COUNT, ID, STRING, TABLES, TEXT_OR_NULL, RecordReader
 from harness.store.result import job_to_data
@@ -33,6 +34,7 @@ def to_json(baseline: Baseline) -> str:
         "machine": _written(asdict(baseline.machine) if baseline.machine else None),
         "noise": _written(asdict(baseline.noise) if baseline.noise else None),
         "runs": _written({run.id: _run(run) for run in runs}, depth=1),
+        "costs": _written({key: cost.to_data() for key, cost in sorted(baseline.costs.items())}, depth=1),
         "tables": _written(tables, depth=4),
     }
     return "{\n" + ",\n".join(f'"{name}": {text}' for name, text in parts.items()) + "\n}\n"
@@ -63,6 +65,7 @@ _FILE = {
     "schema": COUNT,
     **dict.fromkeys(("machine", "noise"), _TABLE_OR_NULL),
     **dict.fromkeys(("runs", "tables"), TABLES),
+    "costs": TABLE,  # the first versions counted none
 }
 _NOISE = {"spread": Constraint(types=(float,), least=0, most=1, required=True), "degrees": COUNT}
 _THROUGHPUT_RUN = {
@@ -129,10 +132,14 @@ class _BaselineReader(RecordReader):
         machine, noise = data["machine"], data["noise"]
         if machine is None and any(run.seconds for run in runs.values()):
             self._refuse("has throughputs but no machine that they were measured on")
+        keys = {run.job.without_code.key for run in runs.values()}
+        for key in data.get("costs", {}):
+            self.known(key, keys, "job", where=" in [costs]")
         return Baseline(
             papers=papers,
             cells=cells,
             runs=runs,
+            costs={key: cost_from(self, raw, "costs", key) for key, raw in data.get("costs", {}).items()},
             machine=None if machine is None else self.machine(machine, "machine"),
             noise=None if noise is None else Noise(**self.table(noise, _NOISE, "noise")),
         )

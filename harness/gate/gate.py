@@ -5,7 +5,6 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 
 from harness.errors import HarnessError
@@ -18,6 +17,8 @@ from harness.gate.baseline import (
     name_of,
     throughput_run,
 )
+from harness.gate.cost import decide_cost
+from harness.gate.decision import Decision, Evidence, Outcome
 from harness.gate.noise import LEAST_PROCESSES, DriftReference, process_throughput, throughput_change
 from harness.gate.paired import PairedTest, paired_test
 from harness.judge.chain import unknown_origin
@@ -26,6 +27,7 @@ from harness.judge.verdict import Diff, Verdict, measuring_command, why_missing
 from harness.plan.job import Job
 from harness.specs import Cell
 from harness.stats import Interval, Noise, noise_of
+from harness.store.cost import cost_of
 from harness.store.predictions import check_accuracy
 from harness.store.result import Result
 from harness.store.select import Selection, is_noisy
@@ -39,54 +41,9 @@ SIGNIFICANT = 0.05
 PAIRED = ("evaluate", "train")
 
 
-class Outcome(StrEnum):
-    """The outcome of the gate for a cell, worst first."""
-
-    REGRESSED = "regressed"
-    CHANGED = "changed"
-    DEVIATES = "deviates"
-    MISSING = "missing"
-    IMPROVED = "improved"
-    HELD = "held"
-    NOT_JUDGED = "not judged"
-
-    @property
-    def fails(self) -> bool:
-        """Whether it makes the gate fail."""
-        return self in (Outcome.REGRESSED, Outcome.CHANGED, Outcome.DEVIATES, Outcome.MISSING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The numbers behind an outcome, in the cell's unit; None where there is no such number.
-
-    `difference` is now less before, with its 95 % interval where there is one; where `relative` it is a fraction of
-    before, as is `allowed`, by which it may differ.  `images` counts those of a paired test, `processes` those of a
-    throughput, now and before.
-    """
-
-    now: float | str
-    before: float | str
-    difference: Interval | None = None
-    allowed: float | None = None
-    relative: bool = False
-    p: float | None = None
-    images: int | None = None
-    processes: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """The outcome for a cell.  `reason` has what the numbers do not tell."""
-
-    outcome: Outcome
-    reason: str = ""
-    evidence: Evidence | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class GatedCell(Decision):
-    """One cell compared with the `paper` or with the `baseline`, and its decision."""
+    """One cell compared with the `paper`, with the `baseline`, or with what its forward pass did there, its `cost`."""
 
     table: str
     cell: Cell
@@ -209,7 +166,16 @@ class BaselineJudge:
                 old, count = self.baseline.cells[key], tests[cell.metric == THROUGHPUT]
                 decisions[comparison] = self._decide(filled, old, count)
             gated.append(GatedCell(table=key[0], cell=cell, against="baseline", **vars(decisions[comparison])))
+            if decision := self._decide_cost(filled):
+                gated.append(GatedCell(table=key[0], cell=cell, against="cost", **vars(decision)))
         return gated
+
+    def _decide_cost(self, filled: FilledCell) -> Decision | None:
+        """Decide about what the forward pass of a throughput does; None where nothing was counted."""
+        result = filled.result
+        if result is None or result.error is not None or filled.cell.metric not in (THROUGHPUT, "operators"):
+            return None
+        return decide_cost(self.baseline.costs.get(result.job.without_code.key), cost_of(result))
 
     def _decide(self, filled: FilledCell, old: BaselineCell, tests: int) -> Decision:
         """Return the first reason not to compare, otherwise what the numbers decide."""

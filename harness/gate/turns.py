@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from harness.errors import JobError
 from harness.gate.baseline import name_of
-from harness.gate.gate import Decision, Evidence, Gate, GatedCell, Outcome
+from harness.gate.cost import decide_cost
+from harness.gate.decision import Decision, Evidence, Outcome
+from harness.gate.gate import Gate, GatedCell
+from harness.plan.job import Job
 from harness.plan.plan import Plan
 from harness.run.turns import FailsBeforeError, Measured, ProcessPair
 from harness.stats import Interval, student
+from harness.store.cost import from_data
 
 # Of the interval that decides.  It is looked at after each pair, and an alarm needs it to be beyond what is allowed: a
 # change of nothing at all is then several standard errors away.
@@ -65,16 +69,25 @@ def _failure(error: JobError) -> Decision:
     return Decision(outcome=Outcome.NOT_JUDGED if fails_before else Outcome.MISSING, reason=str(error))
 
 
+def _decide_cost(measured: Measured, job: Job) -> Decision | None:
+    """Decide about what the forward pass of a job does; None where it was not counted on both sides."""
+    counted = measured.costs.get(job.key, ())
+    return decide_cost(*map(from_data, counted)) if len(counted) == 2 else None
+
+
 def gate_of(plan: Plan, measured: Measured, allowed: float) -> Gate:
     """Return the gate over the cells that the measured jobs fill."""
     decisions = {
         **{job: decide(pairs, allowed) for job, pairs in measured.pairs.items()},
         **{job: _failure(error) for job, error in measured.failed.items()},
     }
+    costs = {job: _decide_cost(measured, job) for job in decisions}
     names = {spec.id: name_of(spec) for spec in plan.specs}
     cells = [
-        GatedCell(table=names[planned.table], cell=planned.cell, against="baseline", **vars(decisions[planned.job]))
+        GatedCell(table=names[planned.table], cell=planned.cell, against=against, **vars(decision))
         for planned in plan.cells
         if planned.job in decisions and planned.cell.metric == "throughput"
+        for against, decision in (("baseline", decisions[planned.job]), ("cost", costs[planned.job]))
+        if decision is not None
     ]
     return Gate(cells=tuple(cells), with_baseline=True, command="harness ab")

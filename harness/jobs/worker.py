@@ -20,7 +20,7 @@ from harness.jobs.data.open import inspect_dataset, open_images
 from harness.jobs.evaluate import agreement, evaluate, tokens
 from harness.jobs.fresh import error_message, exit_with_parent
 from harness.jobs.precision import hardware_warnings
-from harness.jobs.speed import peaks, throughput, train_speed
+from harness.jobs.speed import cost, peaks, throughput, train_speed
 from harness.jobs.speed.workload import flags_of
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
@@ -65,6 +65,7 @@ class JobContext:
 ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
     "agreement": lambda job, context: agreement.measure_agreement(job, context.store),
     "ceilings": lambda job, context: peaks.measure_peaks(job, context.report, **context.measured_on),
+    "cost": lambda job, context: cost.measure_cost(job, context.report),
     "count": lambda job, context: count.count_model(job, context.report),
     "dataset": lambda job, context: inspect_dataset(job, context.batch.inputs, context.report),
     "recipe": lambda job, _context: recipe.resolve_recipe(job),

@@ -15,7 +15,7 @@ from harness.store.result import Measurement, Result
 from harness.store.select import Elsewhere
 
 # Kinds of job that count or read: their numbers have no noise.
-EXACT = ("count", "dataset", "recipe")
+EXACT = ("count", "cost", "dataset", "recipe")
 
 # An interval of fewer trainings, or iterations, tells too little to excuse a difference: with two it is twelve times as
 # wide as their scatter.

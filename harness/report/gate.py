@@ -7,7 +7,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from harness.cleaning import github, json_text, markdown, one_line, visible
-from harness.gate.gate import Evidence, Gate, GatedCell, Outcome
+from harness.gate.decision import Evidence, Outcome
+from harness.gate.gate import Gate, GatedCell
 from harness.report.formatting import number, probability
 from harness.report.markdown import collapsed, table
 from harness.specs import Cell

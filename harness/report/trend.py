@@ -8,7 +8,8 @@ from typing import Any
 from rich.cells import cell_len
 
 from harness.cleaning import json_text, markdown, one_line, visible
-from harness.gate.gate import Outcome, outcome_of
+from harness.gate.decision import Outcome
+from harness.gate.gate import outcome_of
 from harness.gate.noise import LEAST_DRIFT
 from harness.judge.trend import LevelChange, TableTrend, Trend, TrendPoint
 from harness.report.formatting import number

@@ -16,6 +16,7 @@ from harness.store.store import Store
 # Seconds that a job of a small model takes, before anything was measured: a kind without an entry may take any time.
 USUAL_SECONDS: Mapping[str, float] = {
     "count": 0.5,
+    "cost": 1.0,
     "recipe": 0.1,
     "agreement": 1.0,
     "dataset": 5.0,

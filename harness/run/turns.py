@@ -131,13 +131,17 @@ def _end(side: Environment) -> None:
 
 @dataclass(kw_only=True)
 class Turns:
-    """Measures pairs of jobs in two sides, before and now, on one device."""
+    """Measures pairs of jobs in two sides, before and now, on one device.
+
+    `costs` are what the forward pass of each job does on the sides, by the job's key.
+    """
 
     sides: tuple[Environment, ...]
     device: str
     threads: int
     draw: random.Random = field(default_factory=random.Random)
     batches: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
 
     def measure_pair(self, job: Job) -> ProcessPair:
         """Start a fresh process of a job on each side and let their steps take turns.
@@ -171,10 +175,14 @@ class Turns:
         settings = dict(job.without_code.settings)
         given = settings["batch"] if isinstance(settings["batch"], int) else None
         batch = self.batches.get(job.key, given)
-        side.tell(job=settings, device=self.device, threads=self.threads, batch=batch)
+        costs = self.costs.setdefault(job.key, [])
+        counts = len(costs) < len(self.sides)  # the first pair of processes does
+        side.tell(job=settings, device=self.device, threads=self.threads, batch=batch, counts=counts)
         answer = self._hear(side)
         begun.append(side)
         self.batches[job.key] = answer["batch"]
+        if counts:
+            costs.append(answer["cost"])
         return float(answer["seconds"])
 
     def _hear(self, side: Environment) -> dict[str, Any]:
@@ -188,10 +196,14 @@ class Turns:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The pairs of each job, the errors of those that failed, and whether Ctrl-C ended it early."""
+    """The pairs of each job, the errors of those that failed, and whether Ctrl-C ended it early.
+
+    `costs` are what a forward pass does before and now, by the key of the job.
+    """
 
     pairs: Mapping[Job, Sequence[ProcessPair]]
     failed: Mapping[Job, JobError]
+    costs: Mapping[str, Sequence[dict[str, Any] | None]] = field(default_factory=dict)
     interrupted: bool = False
 
 

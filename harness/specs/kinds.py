@@ -163,6 +163,12 @@ KINDS: Mapping[str, Kind] = {
         required=("model", "res"),
         metrics=("params", "macs", "activations", "embed_dim", "heads", "layers", "tokens", "res"),
     ),
+    "cost": Kind(
+        required=("model", "res"),
+        defaults={"protocol": "paper"},
+        optional=("precision", "autocast", "channels_last", "fused_attention"),
+        metrics=("operators", "flops", "read", "written", "allocations", "peak"),
+    ),
     "throughput": Kind(
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},

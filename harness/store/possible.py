@@ -30,7 +30,7 @@ UNITS: Mapping[str, Constraint] = {
     "%": _PERCENTAGE,
     "fraction": _FRACTION,
     **dict.fromkeys(("im/s", "TFLOP/s", "GB/s"), _ABOVE_ZERO),
-    **dict.fromkeys(("M", "GMAC", "MB", "px", "images", "classes", "h", "d", "ms", "GiB"), _AMOUNT),
+    **dict.fromkeys(("M", "GMAC", "MB", "px", "images", "classes", "h", "d", "ms", "GiB", "GFLOP"), _AMOUNT),
     **dict.fromkeys(("epochs", "J/image"), _AMOUNT),
 }
 
@@ -43,12 +43,14 @@ METRICS: Mapping[str, Constraint] = {
     **dict.fromkeys(("res", "batch", "embed_dim", "heads", "layers", "tokens"), _COUNT),
     **dict.fromkeys(("params", "macs", "energy", "hours", "train_images", "test_images", "classes"), _AMOUNT),
     **dict.fromkeys(("days", "memory", "augment", "forward", "backward", "update"), _AMOUNT),
+    **dict.fromkeys(("operators", "flops", "read", "written", "allocations", "peak"), _AMOUNT),
     **dict.fromkeys(("activations", "throughput", "step", "matmul", "copy"), _ABOVE_ZERO),
 }
 
 # Metrics without which a good result of a kind is not whole.
 _PARTS: Mapping[str, tuple[str, ...]] = {
     "count": ("params", "macs"),
+    "cost": ("operators", "flops"),
     "throughput": ("throughput",),
     "train-speed": ("throughput", "step"),
     "ceilings": ("matmul", "copy"),

@@ -13,6 +13,7 @@ from harness.machine import Machine
 from harness.plan.job import Job
 from harness.specs.checked import TABLE, TEXT, Constraint
 from harness.store import possible
+from harness.store.cost import cost_from
 from harness.store.record import (
     AMOUNT,
     COUNT,
@@ -246,6 +247,8 @@ class _ResultReader(RecordReader):
         for head, accuracies in raw.get("heads", {}).items():
             self.mapping(accuracies, _PERCENTAGE, "facts", "heads", head)
         self.mapping(raw.get("took", {}), TEXT, "facts", "took")
+        if "cost" in raw:
+            cost_from(self, raw["cost"], "facts", "cost")
         for epoch in raw.get("history", ()):
             if "epoch" not in epoch or not _NUMBER_TYPES.issuperset(map(type, epoch.values())):
                 self.table(epoch, {**dict.fromkeys(epoch, _NUMBER), "epoch": COUNT}, "facts", "history")

@@ -190,6 +190,7 @@ def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
         try:
             workload.check_output()
             timed = time_batch(opened, workload, job, report, batch, ends=ends)
+            cost = workload.count_cost()  # last, so that the measurement is that of a process which did nothing else
         except Exception as error:
             reason = opened.too_large(error)
             if batch is None or not reason:
@@ -197,7 +198,7 @@ def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
             return reason
     return replace(
         timed,
-        facts={"flags": workload.flags.facts, **limit.facts, **timed.facts},
+        facts={"flags": workload.flags.facts, **limit.facts, **timed.facts, **({"cost": cost} if cost else {})},
         warnings=(*timed.warnings, *limit.warnings),
     )
 

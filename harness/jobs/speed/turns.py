@@ -55,20 +55,21 @@ def _serve_job(command: dict[str, Any], ask: Ask, answer: Answer) -> None:
         job = Job.of("throughput", command["job"])
         with open_for(job, command["device"], command["threads"]) as device:
             set_flags(flags_of(job))
-            step, batch = _make_step(job, device, command["batch"])
+            workload = Workload(job, device.torch_name)
+            step, batch = _make_step(workload, device, command["batch"])
             seconds = [device.time_step(step) for _ in range(WARM_UP_STEPS)]
             while sum(seconds) < WARM_UP_SECONDS:
                 seconds.append(device.time_step(step))
             count = max(1, round(SHORTEST_TURN / min(seconds)))
-            answer(batch=batch, seconds=count * min(seconds))
+            cost = workload.count_cost() if command["counts"] else None
+            answer(batch=batch, seconds=count * min(seconds), cost=cost)
             while ask():
                 answer(seconds=_turn(device, step, count) / count)
     except Exception as error:  # noqa: BLE001 -- whatever it is, the other side waits for it
         answer(error=error_message(error))
 
 
-def _make_step(job: Job, device: Device, batch: int | None) -> tuple[Step, int]:
-    workload = Workload(job, device.torch_name)
+def _make_step(workload: Workload, device: Device, batch: int | None) -> tuple[Step, int]:
     workload.check_output()
     if batch is None:
         batch = find_saturation(lambda size: [device.time_step(workload.make_step(size)) for _ in range(3)]).batch

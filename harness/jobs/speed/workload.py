@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.layers import set_fused_attn
@@ -14,11 +14,14 @@ from torch.utils._pytree import tree_leaves
 from harness.errors import JobError
 from harness.jobs import models
 from harness.jobs.precision import Precision
+from harness.jobs.speed.operators import IMAGES, count_cost
 from harness.jobs.too_large import too_large
 from harness.plan.job import Job
 from harness.specs.kinds import SCRIPT
 
 Step = Callable[[], torch.Tensor]
+
+Arranged = TypeVar("Arranged", nn.Module, torch.Tensor)
 
 # What kernels count to: the elements of a tensor in a signed number of 32 bits, blocks of a grid in one of 16.
 INDICES = 2**31 - 1
@@ -64,6 +67,11 @@ class Flags:
     def precision(self) -> Precision:
         """The arithmetic; no protocol has TF32 in one of torch's two libraries alone."""
         return Precision(autocast=self.autocast, tf32=self.tf32_matmul)
+
+    def arranged(self, what: Arranged) -> Arranged:
+        """Return a model, or images, in the type and the layout of these flags."""
+        memory_format = torch.channels_last if self.channels_last else torch.preserve_format
+        return what.to(getattr(torch, self.dtype)).to(memory_format=memory_format)
 
 
 PROTOCOLS: Mapping[str, Flags] = {
@@ -126,6 +134,14 @@ def set_flags(flags: Flags) -> None:
     torch.manual_seed(0)
 
 
+def _compiled_so_far() -> dict[str, int]:
+    """Return what torch's compiler has made in this process: kernels, and breaks between its graphs."""
+    from torch._dynamo.utils import counters  # noqa: PLC0415 -- a second of imports that only a compiled step needs
+    from torch._inductor import metrics  # noqa: PLC0415
+
+    return {"kernels": metrics.generated_kernel_count, "graph_breaks": sum(counters["graph_break"].values())}
+
+
 class _ElementCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own lack
     """Notes the elements of every tensor that an operation returns."""
 
@@ -154,10 +170,11 @@ class Workload:
     def __init__(self, job: Job, device: str) -> None:
         self.flags = flags_of(job)
         self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
-        self._format = torch.channels_last if self.flags.channels_last else torch.preserve_format
         self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
         build = models.build_initialised if self.flags.as_script else models.build_with_random_weights
-        self._model = build(self._name, self._res).to(device, self._dtype).to(memory_format=self._format)
+        self._model = self.flags.arranged(build(self._name, self._res).to(device))
+        self._kind = device.partition(":")[0]
+        self._compiled: dict[str, Any] = {}
 
     def make_step(self, batch: int) -> Step:
         """Return what is timed: one step on a batch of random images that is on the device already."""
@@ -172,6 +189,7 @@ class Workload:
             return self.make_step(batch), ""
         compiled = torch.compile(self._model, mode=self.flags.compile, dynamic=False)
         step = self._make_timed_step(compiled, self._make_images(batch))
+        before = _compiled_so_far()
         try:
             step()
         except Exception as error:
@@ -179,7 +197,19 @@ class Workload:
                 raise  # the batch is too large, which says nothing about the compiler
             reason = " ".join(str(error).split())[:200]
             return self.make_step(batch), f"not compiled: {type(error).__name__}: {reason}"
+        self._compiled = {name: count - before[name] for name, count in _compiled_so_far().items()}
         return step, ""
+
+    def count_cost(self) -> dict[str, Any] | None:
+        """Return what a forward pass does, as a result holds it; None for a model that cannot be watched.
+
+        It is that of a small batch in eager mode, whatever is timed; of a compiled step it tells the kernels as well.
+        """
+        try:
+            cost = count_cost(self._model, self._make_images(IMAGES), self.flags.precision.context(self._kind))
+        except Exception:  # noqa: BLE001 -- what cannot be watched can be timed all the same
+            return None
+        return replace(cost, **self._compiled).to_data()
 
     def check_output(self) -> None:
         """Run one fixed image: a model whose output is not a row of finite numbers is not worth timing."""
@@ -212,13 +242,13 @@ class Workload:
     def _count_elements(self, batch: int) -> list[int]:
         """Return the elements of each tensor that a forward pass makes, in order."""
         images = self._make_images(batch)
-        with _ElementCounter() as counter, self.flags.precision.context(self._device.partition(":")[0]):
+        with _ElementCounter() as counter, self.flags.precision.context(self._kind):
             self._model(images)
         return [images.numel(), *counter.elements]
 
     def _make_images(self, batch: int) -> torch.Tensor:
-        images = torch.randn(batch, models.CHANNELS, self._res, self._res, device=self._device, dtype=self._dtype)
-        return images.to(memory_format=self._format)
+        shape = (batch, models.CHANNELS, self._res, self._res)
+        return self.flags.arranged(torch.randn(shape, device=self._device, dtype=self._dtype))
 
     def _make_timed_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
         return self._make_training_step(model, images) if self.flags.training else self._make_step(model, images)
@@ -229,11 +259,10 @@ class Workload:
         """Return a step of SGD as timm's benchmark.py has it: random labels, no scaling of the loss."""
         self._model.train()
         optimizer = create_optimizer_v2(self._model, opt="sgd", lr=1e-4)
-        kind = self._device.partition(":")[0]
 
         def train() -> torch.Tensor:
             optimizer.zero_grad()
-            with self.flags.precision.context(kind):
+            with self.flags.precision.context(self._kind):
                 scores: torch.Tensor = model(images)
                 labels = torch.empty(len(scores), device=self._device, dtype=torch.long).random_(scores.shape[1])
                 loss = nn.functional.cross_entropy(scores, labels)
@@ -244,12 +273,10 @@ class Workload:
         return train
 
     def _make_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
-        kind = self._device.partition(":")[0]
-
         without_gradients = torch.inference_mode if self.flags.inference_mode else torch.no_grad
 
         def forward() -> torch.Tensor:
-            with without_gradients(), self.flags.precision.context(kind):
+            with without_gradients(), self.flags.precision.context(self._kind):
                 scores: torch.Tensor = model(images)
             return scores
 

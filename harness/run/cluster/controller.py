@@ -29,7 +29,7 @@ NOT_ITS_FAULT = {"NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REQUEUED", "UNMET", "OV
 
 # How many jobs of a kind share a task: short jobs would take less time than importing torch, and evaluations share a
 # data pass.
-JOBS_PER_TASK = {"count": 50, "recipe": 50, "agreement": 50, "evaluate": 8, "tokens": 4}
+JOBS_PER_TASK = {"count": 50, "cost": 50, "recipe": 50, "agreement": 50, "evaluate": 8, "tokens": 4}
 
 # The time limit of a task by kind, in minutes, and its memory and CPU cores without and with a GPU.
 MINUTES = {"throughput": 60, "ceilings": 30, "evaluate": 240, "tokens": 240}
@@ -40,7 +40,7 @@ GPU_CPUS = 8
 MARGIN = 1.5
 
 # Kinds of job that compute nothing worth a GPU.
-WITHOUT_GPU = ("count", "recipe", "dataset", "agreement")
+WITHOUT_GPU = ("count", "cost", "recipe", "dataset", "agreement")
 
 
 @dataclass(kw_only=True)
