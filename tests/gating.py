@@ -1,6 +1,6 @@
 """A small table, and runs of it as an earlier and a later day would leave them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -101,6 +101,7 @@ def save_throughput(
     torch: str = "2.15.0",
     error: str | None = None,
     job: Job | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Result:
     value = 4 * len(seconds) / sum(seconds)
     result = Result(
@@ -113,7 +114,12 @@ def save_throughput(
         metrics={}
         if error
         else {"throughput": Measurement(unit="im/s", value=value, samples=tuple(seconds), sample_unit="s")},
-        facts={"batch": 4, "disturbed": noisy, "yardstick": reference_seconds and [reference_seconds] * 2},
+        facts={
+            "batch": 4,
+            "disturbed": noisy,
+            "yardstick": reference_seconds and [reference_seconds] * 2,
+            **(facts or {}),
+        },
         error=error,
     )
     store.save(result)

@@ -4,18 +4,37 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from timm.layers import set_fused_attn
 from torch import nn
+from torch._inductor import metrics
 from torch.nn import functional
 
+from harness.gate.baseline import make_baseline
+from harness.gate.baseline_file import read, to_json
 from harness.gate.cost import decide_cost, explain
 from harness.gate.decision import Outcome
-from harness.jobs.speed.operators import count_cost
+from harness.gate.gate import BaselineJudge
+from harness.gate.turns import gate_of
+from harness.jobs.count import count_model
+from harness.jobs.speed import throughput
+from harness.jobs.speed.cost import measure_cost
+from harness.jobs.speed.operators import CostCounter, count_cost
+from harness.jobs.speed.workload import Workload, flags_of, set_flags
+from harness.plan.job import Job
+from harness.plan.plan import Options, make_plan
+from harness.report.gate import sentence
+from harness.run.turns import Measured, ProcessPair
+from harness.specs import Catalog
 from harness.store.cost import Cost, from_data
+from harness.store.result import verified
+from harness.store.store import Store
+from tests.fakes import result_of
+from tests.gating import judge_selection, mine, save_five
 
 SIZE, LAYERS, WIDTH = 32, 3, 48
 
@@ -252,7 +271,7 @@ def test_attention_counts_the_same_flops_fused_or_not() -> None:
     fused, unfused = cost(transformer(fused=True)), cost(transformer())
     assert fused.flops == unfused.flops
     assert fused.operators["_scaled_dot_product_flash_attention_for_cpu float32"] == LAYERS
-    # Products of a token in a layer: queries, keys, values, the projection, and both layers of an MLP four times as wide.
+    # Products of a token in a layer: queries, keys, values, the projection, and an MLP four times as wide.
     layer = TOKENS * 12 * WIDTH * WIDTH + 2 * TOKENS * TOKENS * WIDTH
     assert fused.flops == 2 * 2 * ((TOKENS - 1) * 3 * 16 * 16 * WIDTH + LAYERS * layer + WIDTH * 10)
 
@@ -298,3 +317,106 @@ def test_an_explanation_of_nothing_names_the_order() -> None:
     counted = cost(convnet())
     text = explain(counted, replace(counted, digest="another"))
     assert text == "the same operators, with other arguments or in other order"
+
+
+# Next to a throughput.
+
+
+@pytest.mark.parametrize("settings", [{}, {"precision": "bfloat16", "channels_last": True}])
+def test_a_throughput_has_the_cost_that_its_job_of_that_kind_counts_without_computing(settings: dict[str, str]) -> None:
+    job = Job.of("cost", {"model": "resnet18", "res": 64, "protocol": "paper", **settings})
+    measured, facts, _ = measure_cost(job, lambda _: None)
+    counted = from_data(facts["cost"])
+    timed = Job.of("throughput", {**dict(job.settings), "batch": 2})
+    set_flags(flags_of(timed))
+    assert from_data(Workload(timed, "cpu").count_cost()) == counted
+    assert counted is not None
+    assert measured["operators"].value == counted.calls
+    # Two for each product, of one image; as `count` has it.
+    macs = count_model(Job.of("count", {"model": "resnet18", "res": 64}), lambda _: None)[0]["macs"].value
+    assert measured["flops"].value == pytest.approx(2 * float(macs))
+
+
+def test_the_facts_of_a_throughput_have_its_cost() -> None:
+    job = Job.of("throughput", {"model": "resnet18", "res": 32, "protocol": "paper", "repeats": 1, "batch": 2})
+    _, facts, _ = throughput.measure_throughput(job, lambda _: None, device="cpu", threads=1)
+    counted = from_data(facts["cost"])
+    assert counted is not None
+    assert counted.shape == (2, 3, 32, 32)
+    assert counted.operators["convolution float32"] == 20
+
+
+def test_a_compiled_step_tells_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload(
+        Job.of("throughput", {"model": "resnet18", "res": 32, "protocol": "paper", "compile": True}), "cpu"
+    )
+
+    def compiled(model: nn.Module, **_: object) -> Callable[[torch.Tensor], object]:
+        def run(images: torch.Tensor) -> object:
+            metrics.generated_kernel_count += 3  # as the compiler does at the first call
+            return model(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    workload.make_compiled_step(2)
+    counted = from_data(workload.count_cost())
+    assert counted is not None
+    assert (counted.kernels, counted.graph_breaks) == (3, 0)
+
+
+def test_a_model_that_cannot_be_watched_is_timed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload(Job.of("throughput", {"model": "resnet18", "res": 32, "protocol": "paper"}), "cpu")
+    monkeypatch.setattr(CostCounter, "__torch_dispatch__", lambda *_: 1 / 0)
+    assert workload.count_cost() is None
+
+
+# In the gates.
+
+
+def test_the_gate_tells_an_unfused_attention_from_the_baseline(tmp_path: Path) -> None:
+    spec, fused, unfused = mine(tmp_path), cost(transformer(fused=True)), cost(transformer())
+    old, new = Store(tmp_path / "old"), Store(tmp_path / "new")
+    for store, start, counted in ((old, 0, fused), (new, 9, unfused)):
+        save_five(store, spec, start, facts={"cost": counted.to_data()})
+    selection, diff = judge_selection(old, spec)
+    path = tmp_path / "baseline.json"
+    path.write_text(to_json(make_baseline([diff.table], selection)), encoding="utf-8")
+    kept = read(path)
+    assert list(kept.costs.values()) == [fused]
+    now, diff = judge_selection(new, spec)
+    gated = BaselineJudge(baseline=kept, selection=now, store=new, baseline_store=old).judge([diff])
+    (told,) = (cell for cell in gated if cell.against == "cost")
+    assert told.outcome is Outcome.REGRESSED
+    assert sentence(told).startswith("mine, speed of Tiny: 21 operators more, ")
+    assert sentence(told).endswith("a softmax and 2 matmuls in each of 3 layers: attention is no longer fused")
+
+
+def test_two_environments_are_compared_in_what_a_pass_does() -> None:
+    plan = make_plan(Catalog().find(["table5"]), Options(rows=("deit_ti",)))
+    (job,) = (planned.job for planned in plan.cells if planned.cell.metric == "throughput" and planned.job)
+    pairs = [
+        ProcessPair(before=100.0, now=100.0 + number, slower=1 - number / 100) for number in (-0.1, 0, 0.1, 0, 0.1)
+    ]
+    costs = {job.key: [cost(transformer(fused=True)).to_data(), cost(transformer()).to_data()]}
+    gate = gate_of(plan, Measured(pairs={job: pairs}, failed={}, costs=costs), 0.02)
+    assert [(cell.against, cell.outcome) for cell in gate.cells] == [
+        ("baseline", Outcome.HELD),
+        ("cost", Outcome.REGRESSED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"flops": -1}, "flops in [facts.cost] must be at least 0, not -1"),
+        ({"operators": {"addmm": "x"}}, "addmm in [facts.cost.operators] must be an integer, not 'x'"),
+        ({"operators": {"addmm": 0}}, "addmm in [facts.cost.operators] must be at least 1, not 0"),
+        ({"shape": []}, "shape in [facts.cost] must not be empty"),
+        ({"gradients": 1}, "gradients in [facts.cost] must be true or false, not 1"),
+    ],
+)
+def test_a_damaged_cost_is_named(changed: dict[str, object], problem: str) -> None:
+    result = result_of(Job.of("throughput", {"model": "tiny", "res": 224}))
+    damaged = replace(result, facts={**result.facts, "cost": {**cost(convnet()).to_data(), **changed}})
+    assert verified(damaged).error == f"its result is damaged ({problem})"

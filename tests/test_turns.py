@@ -190,7 +190,7 @@ class FakeSide:
         self.log.append(f"{self.name} {'begins' if self._begins else 'turn' if command else 'ends'}")
 
     def hear(self) -> dict[str, Any]:
-        return {"batch": 2, "seconds": self.seconds}
+        return {"batch": 2, "seconds": self.seconds, "cost": None}
 
 
 def test_both_sides_take_turns_in_random_order_and_the_ratio_is_now_over_before() -> None:
@@ -218,7 +218,7 @@ def test_a_job_that_fails_or_is_killed_leaves_the_environments_ready_for_the_nex
         assert pair.now == pytest.approx(pair.before, rel=0.9)
         with pytest.raises(JobError, match="resnet_19"):
             turns.measure_pair(throughput("resnet_19"))
-        sides[0].tell(job=dict(throughput().settings), device="cpu", threads=1, batch=2)
+        sides[0].tell(job=dict(throughput().settings), device="cpu", threads=1, batch=2, counts=False)
         sides[0].hear()
         (child,) = children_of(sides[0].process.pid)
         os.kill(child, signal.SIGKILL)

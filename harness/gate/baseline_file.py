@@ -34,9 +34,10 @@ def to_json(baseline: Baseline) -> str:
         "machine": _written(asdict(baseline.machine) if baseline.machine else None),
         "noise": _written(asdict(baseline.noise) if baseline.noise else None),
         "runs": _written({run.id: _run(run) for run in runs}, depth=1),
-        "costs": _written({key: cost.to_data() for key, cost in sorted(baseline.costs.items())}, depth=1),
         "tables": _written(tables, depth=4),
     }
+    if baseline.costs:
+        parts["costs"] = _written({key: cost.to_data() for key, cost in sorted(baseline.costs.items())}, depth=1)
     return "{\n" + ",\n".join(f'"{name}": {text}' for name, text in parts.items()) + "\n}\n"
 
 

@@ -325,6 +325,10 @@ def column_of(  # noqa: PLR0913
         setting = _is_setting(diff, column) and not all(_is_setting(diff, one) for one in diff.spec.columns)
         return SheetColumn(label=column.label, unit=unit, parts=parts, key=column.key, setting=setting), _as_published
     texts = [formatting.cell_text(judged) for judged in cells]
+    # Of what nobody published there is one verdict, which is said below the table.
+    nobody_published = all(judged.verdict is Verdict.NOT_COMPARABLE for judged in cells) and not any(
+        text.published for text in texts
+    )
     batches = {text.batch for text in texts} - {""}
     if len(batches) == 1:
         unit = ", ".join(filter(None, (unit, f"batch {next(iter(batches))}")))
@@ -334,7 +338,7 @@ def column_of(  # noqa: PLR0913
         (PUBLISHED, published and any(text.published for text in texts)),
         (DIFFERENCE, any(text.difference for text in texts)),
         (TOLERANCE, tolerances),
-        (VERDICT, True),
+        (VERDICT, not nobody_published),
     ]
     shown = [part for part, there in wanted if there]
     machine = column.machine if PUBLISHED in shown and column.machine else ""
