@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -42,10 +43,10 @@ SIZE, LAYERS, WIDTH = 32, 3, 48
 TOKENS = 5
 
 
-def transformer(**changes: object) -> nn.Module:
+def transformer(**changes: Any) -> nn.Module:  # noqa: ANN401 -- arguments of timm's
     """Build a small vision transformer of timm's, with unfused attention unless `fused`."""
     set_fused_attn(bool(changes.pop("fused", False)))
-    shape = {"img_size": SIZE, "depth": LAYERS, "embed_dim": WIDTH, "num_heads": 3, "num_classes": 10}
+    shape: dict[str, Any] = {"img_size": SIZE, "depth": LAYERS, "embed_dim": WIDTH, "num_heads": 3, "num_classes": 10}
     model: nn.Module = timm.create_model("deit_tiny_patch16_224", **{**shape, **changes})
     return model.eval()
 
@@ -69,7 +70,7 @@ def cost(model: nn.Module, size: int = SIZE, *, lowered: bool = False, channels_
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.zeros(2, 3, size, size).to(memory_format=memory_format)
     return count_cost(
-        model.to(memory_format=memory_format),  # type: ignore[call-overload]
+        model.to(memory_format=memory_format),
         images,
         torch.autocast("cpu", dtype=torch.bfloat16) if lowered else nullcontext(),
     )
@@ -136,7 +137,7 @@ def not_in_place() -> nn.Module:
 
 def folded() -> nn.Module:
     """Build the convnet with its norm inside the convolution before it."""
-    convolution, norm, *rest = convnet()
+    convolution, norm, *rest = convnet().children()
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     return nn.Sequential(nn.utils.fusion.fuse_conv_bn_eval(convolution, norm), *rest).eval()
