@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.specs.kinds import GROUP as KINDS_GROUP
+from harness.specs.kinds import KINDS, OUR_KINDS
+from harness.specs.plugins import find_plugin, plugin_names
 
 # The group of the entry points: the name is the model's, the value a function that builds it.
 GROUP = "harness.models"
@@ -35,14 +38,9 @@ _IMPORT = re.compile(rb"(?:^|[;:])[ \t]*(?:from[ \t]+(\w+)|import[ \t]+(\w[\w., 
 _NO_CODE = re.compile(r"^\.|^__pycache__$|-[0-9a-f]{10}$")
 
 
-@cache
-def _entries() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=GROUP))
-
-
 def own_model_names() -> tuple[str, ...]:
     """Return the names of all of the user's own models."""
-    return tuple(entry.name for entry in _entries())
+    return plugin_names(GROUP)
 
 
 def own_model(name: str) -> EntryPoint | None:
@@ -50,14 +48,12 @@ def own_model(name: str) -> EntryPoint | None:
 
     Raises `HarnessError` where two packages claim the name, or where its name has a separator of weights or heads.
     """
-    entries = {entry.value: entry for entry in _entries() if entry.name == name}
-    if len(entries) > 1:
-        raise HarnessError(f"{' and '.join(sorted(entries))} both name a model '{name}' in {GROUP}; rename one of them")
-    if entries and re.search("[.#]", name):
+    entry = find_plugin(GROUP, "model", name)
+    if entry and re.search("[.#]", name):
         raise HarnessError(
             f"the model '{name}' in {GROUP} has a '.' or '#' in its name, which separate weights and head; rename it"
         )
-    return next(iter(entries.values()), None)
+    return entry
 
 
 def code_digest(name: str) -> str:
@@ -68,12 +64,27 @@ def code_digest(name: str) -> str:
     installed.  Raises `HarnessError` where it is not there to be read, and as `own_model` does.
     """
     entry = own_model(name)
+    return "" if entry is None else _digest(entry, "model", _top(entry.module))
+
+
+def kind_digest(name: str) -> str:
+    """Return a digest of the code of a kind of job of another package; empty for any other name.
+
+    The code is found as that of a model is, and the function that measures is part of it.  Raises as `code_digest`.
+    """
+    entry = find_plugin(KINDS_GROUP, "kind of job", name)
     if entry is None:
         return ""
-    files = _code_of(entry)
-    if not files:
+    if name in OUR_KINDS:
+        raise HarnessError(f"the harness has a kind of job '{name}', too; rename {entry.value} in {KINDS_GROUP}")
+    return _digest(entry, "kind of job", _top(entry.module), _top(KINDS[name].function.partition(":")[0]))
+
+
+def _digest(entry: EntryPoint, what: str, *roots: str) -> str:
+    files = _code_of(entry, roots)
+    if missing := set(roots) - {file.partition("/")[0] for file in files}:
         raise HarnessError(
-            f"the model '{name}' in {GROUP} is {entry.value}, but {_top(entry.module)} has no file; install "
+            f"the {what} '{entry.name}' in {entry.group} is {entry.value}, but {min(missing)} has no file; install "
             "its package with its files, or uninstall it"
         )
     digest = hashlib.sha256(entry.value.encode())
@@ -82,10 +93,10 @@ def code_digest(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _code_of(entry: EntryPoint) -> dict[str, str]:
+def _code_of(entry: EntryPoint, roots: tuple[str, ...]) -> dict[str, str]:
     """Return the SHA-256 of each file of the code, by its path from the name that is imported."""
-    own = {_top(entry.module), *(_top(Path(file).parts[0]) for file in (entry.dist and entry.dist.files) or ())}
-    waiting, known = {_top(entry.module)}, _LIBRARIES - {_top(entry.module)}
+    own = {*roots, *(_top(Path(file).parts[0]) for file in (entry.dist and entry.dist.files) or ())}
+    waiting, known = set(roots), _LIBRARIES - set(roots)
     files: dict[str, str] = {}
     while waiting:
         name = waiting.pop()

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.machine.own_models import code_digest
+from harness.machine.own_models import code_digest, kind_digest
 from harness.specs.checked import Scalar
 from harness.specs.kinds import KINDS
 
 # Weights of one of our own trainings, in place of a tag of timm's.
 TRAINED = "trained"
 
-# The setting that no spec has: what the code of the user's own models is.
+# The setting that no spec has: what the code of the user's own models and kinds of job is.
 CODE = "code"
 
 # The settings that name a model, with its weights and one of its heads or without.
@@ -38,12 +38,12 @@ class Job:
     def of(cls, kind: str, settings: Mapping[str, Scalar], needs: Mapping[str, "Job"] | None = None) -> "Job":
         """Make a job; the order of the settings does not matter.
 
-        Where it needs a model of the user's own, a digest of the code that there is now is among its settings.  Raises
-        `HarnessError` where that code cannot be read.
+        Where it needs a model of the user's own, or is of a kind of another package, a digest of the code that there is
+        now is among its settings.  Raises `HarnessError` where that code cannot be read.
         """
         return cls(
             kind=kind,
-            settings=tuple(sorted(_with_code(settings).items())),
+            settings=tuple(sorted(_with_code(kind, settings).items())),
             revision=KINDS[kind].revision if kind in KINDS else 0,
             needs=tuple(sorted((needs or {}).items())),
         )
@@ -105,7 +105,7 @@ class Job:
     @property
     def reads_images(self) -> bool:
         """Whether the job reads the user's images."""
-        return self.kind in ("evaluate", "tokens", "dataset", "train")
+        return KINDS[self.kind].reads_images
 
     @property
     def lineage(self) -> tuple["Job", ...]:
@@ -139,10 +139,11 @@ class Job:
         return f"{self.kind} {described}{size}{recipe}" + (f", seed {seed}" if seed else "")
 
 
-def _with_code(settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Add a digest of the code of the user's own models; timm's are known by its version, which results have."""
+def _with_code(kind: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Add a digest of the code of the user's own models and kind of job; results have the versions of all others."""
     names = {name: str(settings[name]) for name in _MODELS if name in settings}
     models = {text if name == "model" else re.split("[.#]", text)[0] for name, text in names.items()}
-    codes = dict.fromkeys(code for model in sorted(models) if (code := code_digest(model)))
+    digests = (kind_digest(kind), *map(code_digest, sorted(models)))
+    codes = dict.fromkeys(filter(None, digests))
     without = {name: value for name, value in settings.items() if name != CODE}
     return {**without, CODE: "+".join(codes)} if codes else without
