@@ -176,9 +176,9 @@ def _check_metrics(kind: str, metrics: Mapping[str, Measurement]) -> None:
     """Raise `JobError` for metrics that the kind does not declare, or declares in another unit."""
     declared = KINDS[kind].metrics
     for name, measurement in metrics.items():
-        if name not in declared or measurement.unit != declared[name]:
-            what = f"in '{measurement.unit}'" if name in declared else "which is none of its"
-            raise JobError(f"a {kind} job gave {name} {what}; it declares {', '.join(declared)}")
+        if measurement.unit != declared.get(name):
+            units = ", ".join(f"{metric} in '{unit}'" for metric, unit in declared.items())
+            raise JobError(f"a {kind} job gave {name} in '{measurement.unit}', but its kind declares {units}")
 
 
 def _run_evaluations(batch: Batch, store: Store, report: Report) -> Iterator[Result]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from harness.machine.own_models import code_digest, kind_digest
 from harness.specs.checked import Scalar
 from harness.specs.kinds import KINDS
+from harness.specs.model_names import split_weights
 
 # Weights of one of our own trainings, in place of a tag of timm's.
 TRAINED = "trained"
@@ -142,7 +143,7 @@ class Job:
 def _with_code(kind: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Add a digest of the code of the user's own models and kind of job; results have the versions of all others."""
     names = {name: str(settings[name]) for name in _MODELS if name in settings}
-    models = {text if name == "model" else re.split("[.#]", text)[0] for name, text in names.items()}
+    models = {text if name == "model" else split_weights(text.partition("#")[0])[0] for name, text in names.items()}
     digests = (kind_digest(kind), *map(code_digest, sorted(models)))
     codes = dict.fromkeys(filter(None, digests))
     without = {name: value for name, value in settings.items() if name != CODE}

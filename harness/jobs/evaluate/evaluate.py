@@ -149,6 +149,8 @@ def _score(
         )
     metrics, facts = score.accuracies(predictions)
     warnings = evaluation.weights.file.warnings
+    if evaluation.job.need("weights") is None:
+        warnings += models.preprocessing_warnings(evaluation.job)
     if unreadable:
         names = name_few(unreadable, most=NAMED)
         warnings.append(f"{len(unreadable)} of {len(images):,} images could not be read and count as wrong: {names}")
