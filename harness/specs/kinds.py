@@ -319,7 +319,7 @@ class UnknownKindError(HarnessError, KeyError):
 def unknown_kind_message(name: str) -> str:
     """Return a sentence for a name of no kind of job, with the nearest that is one."""
     hint = did_you_mean(name, KINDS)
-    return f"unknown kind of job '{name}'{hint or f'; install the package whose entry point in {GROUP} it is'}"
+    return f"unknown kind of job '{name}'{hint or f'; is the package not installed that has it in {GROUP}?'}"
 
 
 class _Kinds(Mapping[str, Kind]):

@@ -134,7 +134,9 @@ class _SpecReader(Reader):
         self._path = document.path
         self._parts = self.table(document.data, _PARTS, what="part")
         self._derivations = DerivationReader(self, document.path, document.data)
-        self._constraints = settings_of(kind for kind in _kinds_named(self._parts) if kind in KINDS)
+        kinds = tuple(_kinds_named(self._parts))
+        self._constraints = settings_of(kind for kind in kinds if kind in KINDS)
+        self._may_have_more = not all(kind in KINDS for kind in kinds)  # settings, of a kind that is not installed
         for part in ("column", "row"):
             if not self._parts.get(part):
                 self.report(f"has no {part}s; add [{part}.KEY]")
@@ -252,7 +254,7 @@ class _SpecReader(Reader):
         )
 
     def _settings(self, raw: object, kind: str | None, *keys: str) -> dict[str, Scalar]:
-        settings = self.table(raw, self._constraints, *keys, what="setting")
+        settings = self.table(raw, self._constraints, *keys, what="setting", more=self._may_have_more)
         for name in settings:
             if kind and kind in KINDS and name not in KINDS[kind].settings:
                 self.report(f"job '{kind}' does not take the setting '{name}'", *keys, name)
