@@ -14,6 +14,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.layers import set_fused_attn
 from torch import nn
 
 from harness.errors import HarnessError
@@ -103,7 +104,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, model: str, package: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(other_models.importlib.util, "find_spec", lambda name: None if name == package else 1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else 1)
     assert models.unknown_model_message(model) == (
         f"'{model}' needs {package}, which is not installed; run `pip install 'deit-harness[{extra}]'`"
     )
@@ -118,6 +119,20 @@ def test_a_model_of_torchvision_has_the_parameters_and_macs_that_torchvision_pub
         facts = counted(f"torchvision:{name}", res)
         assert facts["parameters"] == published["num_params"]
         assert round(facts["multiply_adds"] / 1e9, 3) == pytest.approx(published["_ops"], abs=0.01)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_of_torchvision_is_fused_where_that_of_timm_is(*, fused: bool) -> None:
+    job = Job.of(
+        "throughput", {"model": "torchvision:vit_b_32", "res": 32, "protocol": "paper", "inference_mode": False}
+    )
+    set_fused_attn(fused)
+    step = Workload(job, "cpu").make_step(1)
+    with torch.profiler.profile() as ran:
+        step()
+    names = {event.key for event in ran.key_averages()}
+    assert ("aten::_native_multi_head_attention" in names) is fused
+    assert ("aten::_scaled_dot_product_attention_math" in names) is not fused
 
 
 def test_the_version_of_torchvision_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from harness.specs import Constraint, Kind, load
 from harness.specs.kinds import KINDS, OUR_KINDS, settings_of
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
-from tests.commands import start_harness
+from tests.commands import Completed, start_harness
 from tests.fakes import LAPTOP, VERSIONS
 from tests.own_models import forget, write
 
@@ -113,7 +114,7 @@ def job_of(folder: Path) -> Job:
 
 def test_a_spec_may_use_the_kind_its_settings_and_its_metrics(folder: Path) -> None:
     job = job_of(folder)
-    settings = {name: value for name, value in job.settings if name != "code"}
+    settings = {name: value for name, value in job.settings if name != "method"}
     assert (job.kind, settings) == ("coin-toss", {"seed": 5, "tosses": 20})
     assert "coins.toss" not in sys.modules
 
@@ -181,6 +182,15 @@ def test_changed_code_is_another_job(folder: Path, file: str) -> None:
     with (folder / file).open("a", encoding="utf-8") as opened:
         opened.write("# changed\n")
     assert job_of(folder).key != before
+
+
+def test_a_job_whose_kind_changed_since_it_was_planned_is_not_run(folder: Path) -> None:
+    job = job_of(folder)
+    write(folder, {"coins/toss.py": TOSS + "# changed\n"})
+    assert measured(folder, job).error == (
+        "the code of its kind has changed since the job was planned; run the same command again"
+    )
+    assert job_of(folder).without_code != job.without_code  # so a gate does not compare the two
 
 
 def test_the_package_of_its_function_counts_as_well(folder: Path) -> None:
@@ -258,6 +268,10 @@ def test_a_broken_plug_in_is_named_by_what_uses_it_and_harms_nothing_else(
 COINS = Kind(function="coins.toss:measure", metrics={"heads_up": "%"})
 
 
+# As somebody writes it who runs no mypy.
+TUPLE: dict[str, Any] = {"metrics": ("heads_up",)}
+
+
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
@@ -276,7 +290,7 @@ COINS = Kind(function="coins.toss:measure", metrics={"heads_up": "%"})
             "is measured by 'coins.toss', which is not of the form module:function",
         ),
         (replace(COINS, metrics={}), "has metrics without a unit by name"),
-        (replace(COINS, metrics=("heads_up",)), "has metrics without a unit by name"),
+        (replace(COINS, **TUPLE), "has metrics without a unit by name"),
     ],
 )
 def test_what_is_wrong_with_a_kind_is_said_as_a_clause(kind: Kind, problem: str) -> None:
@@ -332,7 +346,7 @@ def example(tmp_path: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str) -> Completed:
     ran = start_harness(folder, *arguments, PYTHONPATH=f"{folder}:{ROOT}")
     assert ran.returncode == 0, ran.stderr
     return ran

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from harness.errors import HarnessError, JobError, did_you_mean
 from harness.jobs import other_models
 from harness.machine.own_models import GROUP, own_model, own_model_names
-from harness.plan.job import CODE, Job
+from harness.plan.job import CODE, METHOD, Job
 from harness.specs.checked import Scalar
 from harness.specs.model_names import program_file, python_file, source_of
 from harness.specs.plugins import plugin_value
@@ -108,9 +108,11 @@ def _same_setting(ours: Scalar, declared: Scalar) -> bool:
 
 
 def check_code(job: Job) -> None:
-    """Raise `JobError` if the code of the user's own models is not what it was when the job was planned."""
-    if Job.of(job.kind, dict(job.settings)).get(CODE) != job.get(CODE):
-        raise JobError("the code of its model has changed since the job was planned; run the same command again")
+    """Raise `JobError` if the code of the user's own is not what it was when the job was planned."""
+    now = Job.of(job.kind, dict(job.settings))
+    for name, what in ((CODE, "model"), (METHOD, "kind")):
+        if now.get(name) != job.get(name):
+            raise JobError(f"the code of its {what} has changed since the job was planned; run the same command again")
 
 
 def _loading_problem(entry: EntryPoint) -> str:

@@ -63,7 +63,7 @@ def builder(name: str, res: int) -> Callable[..., object]:
 
     Raises `JobError` as `problem` says.
     """
-    _set_attention()
+    set_attention()
     source = source_of(name)
     if source == "torchvision":
         return _torchvision(name, res)
@@ -72,12 +72,12 @@ def builder(name: str, res: int) -> Callable[..., object]:
     return _function(name) if python_file(name) else lambda: _program(name)
 
 
-def load_included(name: str, path: Path, *, res: int, classes: int) -> nn.Module:
+def load_included(name: str, path: Path, *, res: int, classes: int | None) -> nn.Module:
     """Build a model with the weights that come with it, in eval mode on the CPU; `path` is their file.
 
-    Raises `JobError` if they do not fit, or are for another number of classes.
+    Raises `JobError` if they do not fit, or are for another number of classes (None: for any).
     """
-    _set_attention()
+    set_attention()
     model = _pretrained(name, path) if source_of(name) == "hf" else _program(name)
     model.eval()
     try:
@@ -85,12 +85,12 @@ def load_included(name: str, path: Path, *, res: int, classes: int) -> nn.Module
             scores = model(torch.zeros(1, 3, res, res))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise JobError(f"'{name}' fails on an image of {res} pixels: {hub.first_line(error)}") from error
-    if isinstance(scores, torch.Tensor) and scores.ndim == 2 and scores.shape[1] != classes:
+    if isinstance(scores, torch.Tensor) and scores.ndim == 2 and classes not in {None, scores.shape[1]}:
         raise JobError(f"{path}: is for {scores.shape[1]:,} classes, but the images have {classes:,}")
     return model
 
 
-def _set_attention() -> None:
+def set_attention() -> None:
     """Have torch's attention as timm's is: fused or not.  timm asks its own switch, these models ask torch's."""
     fused = use_fused_attn()
     torch.backends.mha.set_fastpath_enabled(fused)

@@ -15,8 +15,8 @@ from harness.specs.model_names import split_weights
 # Weights of one of our own trainings, in place of a tag of timm's.
 TRAINED = "trained"
 
-# The setting that no spec has: what the code of the user's own models and kinds of job is.
-CODE = "code"
+# The settings that no spec has: what the code of the user's own models is, and that of a kind of another package.
+CODE, METHOD = "code", "method"
 
 # The settings that name a model, with its weights and one of its heads or without.
 _MODELS = ("model", "first", "second", "teacher", "start")
@@ -144,7 +144,7 @@ def _with_code(kind: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Add a digest of the code of the user's own models and kind of job; results have the versions of all others."""
     names = {name: str(settings[name]) for name in _MODELS if name in settings}
     models = {text if name == "model" else split_weights(text.partition("#")[0])[0] for name, text in names.items()}
-    digests = (kind_digest(kind), *map(code_digest, sorted(models)))
-    codes = dict.fromkeys(filter(None, digests))
-    without = {name: value for name, value in settings.items() if name != CODE}
-    return {**without, CODE: "+".join(codes)} if codes else without
+    codes = dict.fromkeys(filter(None, map(code_digest, sorted(models))))
+    added = {CODE: "+".join(codes), METHOD: kind_digest(kind)}
+    without = {name: value for name, value in settings.items() if name not in added}
+    return {**without, **{name: digest for name, digest in added.items() if digest}}

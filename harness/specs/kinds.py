@@ -167,7 +167,7 @@ class Kind:
     def problem(self) -> str:
         """Return what is wrong with it, as a clause; empty if nothing is."""
         for name in self.own_settings:
-            if name in SETTINGS:
+            if name in {*SETTINGS, "code", "method"}:  # the latter two are in the keys of jobs
                 return f"declares the setting '{name}', which the harness has; rename it"
         unknown = [name for name in self.settings if name not in {*SETTINGS, *self.own_settings}]
         if unknown:
@@ -177,7 +177,8 @@ class Kind:
                 return f"has a default {name} that {text}"
         if not re.fullmatch(r"[\w.]+:\w+", self.function):
             return f"is measured by '{self.function}', which is not of the form module:function"
-        units = self.metrics.values() if isinstance(self.metrics, Mapping) else (None,)
+        declared: object = self.metrics  # of whatever another package has put there
+        units = tuple(declared.values()) if isinstance(declared, Mapping) else ()
         return "" if units and all(isinstance(unit, str) for unit in units) else "has metrics without a unit by name"
 
 
@@ -353,9 +354,9 @@ def _other_kind(name: str) -> Kind | None:
     entry = find_plugin(GROUP, "kind of job", name)
     if entry is None:
         return None
-    kind = plugin_value(entry, "kind of job")
+    kind: object = plugin_value(entry, "kind of job")
     problem = kind.problem() if isinstance(kind, Kind) else f"is a {type(kind).__name__}, not a Kind of harness.specs"
-    if problem:
+    if problem or not isinstance(kind, Kind):
         raise HarnessError(f"the kind of job '{name}' in {GROUP} is {entry.value}, which {problem}")
     return kind
 
