@@ -16,13 +16,16 @@ from harness.errors import HarnessError
 from harness.jobs import worker
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
-from harness.run.messages import Batch
+from harness.run.messages import Batch, Inventory
+from harness.run.observer import ProgressObserver
+from harness.run.runner import Runner
+from harness.run.target import ExecutionTarget
 from harness.specs import Constraint, Kind, load
 from harness.specs.kinds import KINDS, OUR_KINDS, settings_of
 from harness.store.result import Measurement, Result
 from harness.store.store import Store
 from tests.commands import Completed, start_harness
-from tests.fakes import LAPTOP, VERSIONS
+from tests.fakes import LAPTOP, VERSIONS, FakeLauncher
 from tests.own_models import forget, write
 
 ROOT = Path(__file__).parent.parent
@@ -212,6 +215,30 @@ def test_a_raised_revision_is_another_job(folder: Path, monkeypatch: pytest.Monk
     assert (job_of(folder).revision, job_of(folder).key == before.key) == (2, False)
 
 
+IMAGES = {"fingerprint": "a", "said": "mine", "whole": True}
+
+
+@pytest.mark.parametrize(
+    ("facts", "counts"), [({}, False), ({"images": IMAGES}, True), ({"images": {**IMAGES, "fingerprint": "b"}}, False)]
+)
+def test_a_result_of_a_kind_that_reads_images_counts_for_these_images_only(
+    folder: Path, *, facts: dict[str, object], counts: bool
+) -> None:
+    kind = KIND.replace('required=("seed",)', 'required=("seed", "data"),\n    reads_images=True')
+    write(folder, {"coins/kinds.py": kind, "coins/toss.py": TOSS.replace("{}, []", f"{facts}, []")})
+    job = Job.of("coin-toss", {"seed": 5, "tosses": 20, "data": "mine"})
+    runner = Runner(
+        store=Store(folder / "runs"),
+        launcher=FakeLauncher(),
+        target=ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS),
+        observer=ProgressObserver(),
+        inventory=Inventory(images={"mine": IMAGES}),
+    )
+    runner.store.prepare()
+    runner.store.save(measured(folder, job))
+    assert runner.reuse(job) is counts
+
+
 # Plug-ins that are none.
 
 
@@ -289,6 +316,7 @@ TUPLE: dict[str, Any] = {"metrics": ("heads_up",)}
             replace(COINS, function="coins.toss"),
             "is measured by 'coins.toss', which is not of the form module:function",
         ),
+        (replace(COINS, reads_images=True), "reads images, but has no setting 'data' that names them"),
         (replace(COINS, metrics={}), "has metrics without a unit by name"),
         (replace(COINS, **TUPLE), "has metrics without a unit by name"),
     ],

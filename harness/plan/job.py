@@ -123,7 +123,8 @@ class Job:
     @property
     def weights_name(self) -> str:
         """The measured weights as timm names them, `MODEL.TAG`; empty if there are none, or our own."""
-        return f"{self['model']}.{self['weights']}" if self.get("weights", TRAINED) != TRAINED else ""
+        named = self.get("model") and self.get("weights", TRAINED) != TRAINED
+        return f"{self['model']}.{self['weights']}" if named else ""
 
     def __str__(self) -> str:
         """Describe in a few words what is measured on what."""

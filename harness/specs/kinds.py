@@ -175,6 +175,8 @@ class Kind:
         for name, value in self.defaults.items():
             if text := self.constraint(name).problem(value):
                 return f"has a default {name} that {text}"
+        if self.reads_images and "data" not in self.settings:
+            return "reads images, but has no setting 'data' that names them"
         if not re.fullmatch(r"[\w.]+:\w+", self.function):
             return f"is measured by '{self.function}', which is not of the form module:function"
         declared: object = self.metrics  # of whatever another package has put there
