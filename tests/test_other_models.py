@@ -18,10 +18,13 @@ from timm.layers import set_fused_attn
 from torch import nn
 
 from harness.errors import HarnessError
-from harness.jobs import count, models, other_models, weights
+from harness.jobs import count, hub, models, weights
+from harness.jobs.evaluate import evaluate
+from harness.jobs.inventory import inspect_inputs
 from harness.jobs.speed.workload import Workload
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
+from harness.run.messages import Inputs
 from harness.specs import load
 from harness.specs.checked import Scalar
 from harness.specs.model_names import file_stem, source_of, split_weights
@@ -248,6 +251,19 @@ def test_the_weights_and_the_preprocessing_that_a_function_names_are_its_own(fol
     ]
 
 
+def test_weights_that_a_function_names_and_does_not_have_are_a_sentence_and_so_is_a_function_that_fails(
+    folder: Path,
+) -> None:
+    write(folder, {"net.py": NET, "broken.py": "1 / 0\n"})
+    settings: dict[str, Scalar] = {"weights": "w", "res": RES, "data": "digits"}
+    jobs = [Job.of("evaluate", {"model": model, **settings}) for model in ("file:net.py:build", "file:broken.py:build")]
+    path = folder / "net.safetensors"
+    assert inspect_inputs(Inputs(), tuple(jobs)).missing == {
+        "file:net.py:build.w": f"{path}: is no file, but 'file:net.py:build' names it as its weights 'w'",
+        "file:broken.py:build.w": "'file:broken.py:build' cannot be loaded (ZeroDivisionError: division by zero)",
+    }
+
+
 def test_a_changed_file_and_what_it_imports_from_no_released_package_are_other_jobs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,9 +407,14 @@ def test_an_onnx_model_computes_as_it_was_exported_on_a_cpu(onnx: str) -> None:
     assert refusal(workload, onnx, protocol="modern") == (
         "'onnx:net.onnx' computes as it was exported, without autocast, channels_last, compile; set protocol = 'paper'"
     )
-    flags = {"device": "cuda:0", "changed": {}}
-    assert refusal(other_models.check_flags, onnx, **flags) == (
+    elsewhere = torch.zeros(1, 3, RES, RES, device="meta")
+    assert refusal(models.build_on_meta(onnx, RES), elsewhere) == (
         "'onnx:net.onnx' runs on the CPU, with ONNX Runtime; measure it with --device cpu"
+    )
+    settings: dict[str, Scalar] = {"res": RES, "data": "digits", "crop": 0.875, "interpolation": "bicubic"}
+    lowered = Job.of("evaluate", {"model": onnx, "weights": "included", "precision": "bfloat16", **settings})
+    assert refusal(evaluate._prepare, lowered, (), Inputs(), Path("runs")) == (
+        "'onnx:net.onnx' computes as it was exported, without autocast; set precision = 'float32'"
     )
 
 
@@ -439,6 +460,18 @@ def test_a_vit_of_transformers_is_counted_timed_and_has_the_weights_of_its_folde
     images = torch.randn(2, 3, RES, RES)
     again = transformers.AutoModelForImageClassification.from_pretrained("vit").eval()
     torch.testing.assert_close(model(images), again(images).logits)
+
+
+def test_the_weights_of_a_repository_are_those_that_transformers_loads(
+    vit: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "download", lambda _repository, files, **_options: folder / "vit" / files[0])
+    file = weights.find_weights("hf:somebody/vit", "included", None)
+    assert (file.origin, file.included) == ("hub", True)
+    model = weights.load_model("hf:somebody/vit", res=RES, classes=10, file=file)
+    own = weights.load_model(vit, res=RES, classes=10, file=weights.find_weights(vit, "included", None))
+    images = torch.randn(1, 3, RES, RES)
+    torch.testing.assert_close(model(images), own(images))
 
 
 def test_another_config_or_version_of_transformers_is_another_job(vit: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,16 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
     problems += [problem for job in jobs if job.kind == "train" and (problem := check.find_problem(job, images))]
     inventory = Inventory(images=images, problems=tuple(problems), notes=tuple(notes))
     names = dict.fromkeys(name for job in jobs for name in job.weights_names)
-    here = [name for name in names if inputs.weights or weights.included(*split_weights(name))]
+    here = [name for name in names if _is_here(name, inputs.weights)]
     return _on_hub(_found(inventory, here, inputs.weights), [name for name in names if name not in here])
+
+
+def _is_here(name: str, folder: Path | None) -> bool:
+    """Whether weights are looked for on this machine."""
+    try:
+        return folder is not None or weights.included(*split_weights(name)) is not None
+    except JobError:  # which the search for them reports
+        return True
 
 
 def _on_hub(inventory: Inventory, names: Iterable[str]) -> Inventory:

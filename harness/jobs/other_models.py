@@ -254,16 +254,14 @@ def _check_file(name: str) -> None:
         raise JobError(f"'{name}' is neither a program of torch.export, PATH.pt2, nor a function, PATH.py:FUNCTION")
 
 
-def check_flags(name: str, *, device: str, changed: Mapping[str, object]) -> None:
+def check_flags(name: str, changed: Mapping[str, object], *, remedy: str) -> None:
     """Raise `JobError` if a program is to be run as it cannot be; `changed` are flags other than the usual ones."""
     if program_file(name) is None:
         return
-    if source_of(name) == "onnx" and device != "cpu":
-        raise JobError(f"'{name}' runs on the CPU, with ONNX Runtime; measure it with --device cpu")
     more = ("autocast", "dtype", "channels_last", "compile") if source_of(name) == "onnx" else ()
     given = [flag for flag in (*more, "training") if changed.get(flag)]
     if given:
-        raise JobError(f"'{name}' computes as it was exported, without {', '.join(given)}; set protocol = 'paper'")
+        raise JobError(f"'{name}' computes as it was exported, without {', '.join(given)}; set {remedy}")
 
 
 class _Program(nn.Module):
@@ -336,6 +334,8 @@ def _onnx(name: str, path: Path) -> tuple[Callable[[torch.Tensor], Any], tuple[i
     first = session.get_inputs()[0]
 
     def run(images: torch.Tensor) -> torch.Tensor:
+        if images.device.type != "cpu":
+            raise JobError(f"'{name}' runs on the CPU, with ONNX Runtime; measure it with --device cpu")
         try:
             return torch.from_numpy(session.run(None, {first.name: images.numpy()})[0])
         except Exception as error:

@@ -93,13 +93,20 @@ def find_weights(model: str, tag: str, folder: Path | None) -> WeightsFile:
     if program_file(model) and tag != INCLUDED:
         raise JobError(f"'{model}' has its weights in itself; set weights = '{INCLUDED}'")
     if (path := included(model, tag)) is not None:
-        return WeightsFile(path=path, sha256=sha256_of(path), origin="file", included=tag == INCLUDED)
-    if folder is None:
+        if not path.is_file():
+            raise JobError(f"{path}: is no file, but '{model}' names it as its weights '{tag}'")
+        return WeightsFile(path=path, sha256=sha256_of(path), origin="file", included=_come_whole(model, tag))
+    if folder is None or _come_whole(model, tag):
         return _on_hub(model, tag)
     try:
         return _in_folder(model, tag, folder)
     except OSError as error:
         raise JobError(f"--weights {folder}: cannot be read: {error.strerror}") from error
+
+
+def _come_whole(model: str, tag: str) -> bool:
+    """Whether the source of a model loads it together with its weights."""
+    return tag == INCLUDED and (program_file(model) is not None or source_of(model) == "hf")
 
 
 def included(model: str, tag: str) -> Path | None:
@@ -108,7 +115,7 @@ def included(model: str, tag: str) -> Path | None:
     The function that an entry point or a Python file names may have them as `weights`, a mapping from tag to path.
     """
     if tag == INCLUDED and (program := program_file(model)):
-        return program if program.is_file() else None
+        return program
     if tag == INCLUDED and source_of(model) == "hf":
         paths = (Path(in_source(model), file) for file in _HUB_FILES)
         return next((path for path in paths if path.is_file()), None)
@@ -261,7 +268,7 @@ def _on_hub(model: str, tag: str) -> WeightsFile:
     if not repository:
         raise JobError(f"timm has no weights {name} on its hub; {_remedy(name)}")
     path = hub.download(repository, _HUB_FILES, what=f"the weights {name}", remedy=_remedy(name))
-    return _hub_file(path, origin="hub")
+    return replace(_hub_file(path, origin="hub"), included=_come_whole(model, tag))
 
 
 def _repository(name: str) -> str:

@@ -156,11 +156,8 @@ class Workload:
         self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
         self._format = torch.channels_last if self.flags.channels_last else torch.preserve_format
         self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
-        other_models.check_flags(
-            self._name,
-            device=device,
-            changed={**vars(self.flags), "dtype": self.flags.dtype != Flags.dtype},
-        )
+        changed = {**vars(self.flags), "dtype": self.flags.dtype != Flags.dtype}
+        other_models.check_flags(self._name, changed, remedy="protocol = 'paper'")
         build = models.build_initialised if self.flags.as_script else models.build_with_random_weights
         self._model = build(self._name, self._res).to(device, self._dtype).to(memory_format=self._format)
 
