@@ -53,6 +53,8 @@ def _attention_of_timm_as_it_was() -> Iterator[None]:
         from timm.layers import set_fused_attn
 
         set_fused_attn(enable=True, experimental=False)
+        if others := sys.modules.get("harness.jobs.other_models"):
+            others.set_attention()
 
 
 def _attention() -> bool:

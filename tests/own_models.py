@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.machine import own_models
+from harness.specs import kinds, plugins
 
 # A model whose 3-to-`width` convolution and `width`-to-classes layer can be counted by hand.
 NET = """
@@ -46,4 +46,5 @@ def install_net(folder: Path, *, width: int, package: str = "nets", model: str =
 def forget() -> None:
     """Have the next look see what is installed now: a process looks once."""
     importlib.invalidate_caches()
-    own_models._entries.cache_clear()
+    plugins.plugins.cache_clear()
+    kinds._other_kind.cache_clear()

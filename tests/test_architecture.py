@@ -35,6 +35,8 @@ HOMES = {
     "torch": {"jobs"},
     "torchvision": {"jobs"},
     "timm": {"jobs"},
+    "transformers": {"jobs"},
+    "onnxruntime": {"jobs"},
     "pynvml": {"machine"},
     "matplotlib": {"figure"},
     "pandas": {"judge", "figure", "report"},

@@ -788,7 +788,7 @@ def test_a_dataset_of_torchvision_is_read_from_its_folder(tmp_path: Path) -> Non
 
 
 def test_cifar_is_read_as_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+    from torchvision.datasets import CIFAR10
 
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()

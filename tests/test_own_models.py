@@ -353,7 +353,7 @@ def greedy(): raise KeyError("depth")
             "nets:gone",
             (
                 "the model 'net' in harness.models cannot be loaded (AttributeError: module 'nets' has no attribute "
-                "'gone'): nets:gone"
+                "'gone'): nets:gone; repair or uninstall its package"
             ),
         ),
     ],

@@ -10,7 +10,7 @@ import pytest
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.specs import Catalog, Spec, load, reader
-from harness.specs.kinds import KINDS, SETTINGS
+from harness.specs.kinds import OUR_KINDS, SETTINGS
 
 TABLES = Path(__file__).parent.parent / "tables"
 PUBLISHED = Path(__file__).parent / "published"
@@ -521,7 +521,7 @@ def test_the_keys_of_nearest_are_documented_and_no_others() -> None:
 def test_the_kinds_of_job_with_their_settings_and_metrics_are_documented_and_no_others() -> None:
     jobs, _ = tables_under("Jobs, their settings and their metrics")
     documented = {words(row[0])[0]: (sorted(words(row[1])), sorted(words(row[2]))) for row in jobs}
-    assert documented == {name: (sorted(kind.settings), sorted(kind.metrics)) for name, kind in KINDS.items()}
+    assert documented == {name: (sorted(kind.settings), sorted(kind.metrics)) for name, kind in OUR_KINDS.items()}
 
 
 def test_the_settings_are_documented_with_their_types_and_choices_and_no_others() -> None:

@@ -19,7 +19,7 @@ from harness.plan.plan import Plan, PlannedCell, make_plan
 from harness.run.target import ExecutionTarget, resolve_target
 from harness.specs import Catalog, Cell, Spec
 from harness.specs.catalog import name_to_type
-from harness.specs.kinds import KINDS
+from harness.specs.kinds import KINDS, OUR_KINDS
 from harness.store.result import Result
 from harness.store.store import Store
 
@@ -282,7 +282,8 @@ def _settings(job: Job) -> str:
         return ""  # the recipe has the rest
     hidden = {"model", "res", "data", "first", "second"}  # `str(job)` has them
     if job.kind != "throughput":
-        hidden.update(KINDS[job.kind].defaults)
+        defaults = KINDS[job.kind].defaults
+        hidden.update(name for name in defaults if job.kind in OUR_KINDS or job[name] == defaults[name])
     if job.need("weights"):
         hidden.add("weights")
     return " ".join(f"{name}={value}" for name, value in job.settings if name not in hidden)

@@ -167,7 +167,7 @@ def _runs_of(filled: FilledCell, selection: Selection) -> list[BaselineRun]:
         return []
     if not result.job.exclusive:
         return [BaselineRun(id=result.id, job=result.job, images=fingerprint_of(result, filled.behind))]
-    if filled.cell.metric != THROUGHPUT:
+    if filled.cell.metric != THROUGHPUT or "batch" not in result.facts:  # as of a kind of another package
         return []
     quiet = [run for run in selection.throughputs.get(result.job.key, ()) if not is_noisy(run)]
     return [throughput_run(run) for run in quiet[:MOST_PROCESSES]]

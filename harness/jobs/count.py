@@ -15,6 +15,7 @@ from harness.errors import JobError
 from harness.jobs import Outcome, models
 from harness.plan.job import Job
 from harness.run.messages import Progress, Report
+from harness.specs.model_names import program_file, unsupported
 from harness.store.result import Measurement
 
 # Not marked as views, but they do not touch the data either.
@@ -30,10 +31,12 @@ def count_model(job: Job, report: Report) -> Outcome:
     """
     report(Progress(job=job, phase="counting"))
     name, res = str(job["model"]), int(job["res"])
+    if reason := unsupported(job.kind, name):
+        raise JobError(reason)
     set_fused_attn(enable=False)
     # Without gradients of the weights: torch's counter hooks into them, for which `no_grad` leaves nothing.
     model = models.build_on_meta(name, res).requires_grad_(requires_grad=False)
-    images = torch.empty(1, models.CHANNELS, res, res, device="meta")
+    images = torch.zeros(1, models.CHANNELS, res, res, device="cpu" if program_file(name) else "meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             model(images)

@@ -14,6 +14,7 @@ from harness.jobs.training import check
 from harness.plan.job import Job
 from harness.run.messages import Inputs, Inventory, train_split
 from harness.specs.datasets import DATASETS
+from harness.specs.model_names import split_weights
 
 
 def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
@@ -40,23 +41,34 @@ def inspect_inputs(inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
     problems += [problem for job in jobs if job.kind == "train" and (problem := check.find_problem(job, images))]
     inventory = Inventory(images=images, problems=tuple(problems), notes=tuple(notes))
     names = dict.fromkeys(name for job in jobs for name in job.weights_names)
-    return _on_hub(inventory, names) if inputs.weights is None else _in_folder(inventory, names, inputs.weights)
+    here = [name for name in names if _is_here(name, inputs.weights)]
+    return _on_hub(_found(inventory, here, inputs.weights), [name for name in names if name not in here])
+
+
+def _is_here(name: str, folder: Path | None) -> bool:
+    """Whether weights are looked for on this machine."""
+    try:
+        return folder is not None or weights.included(*split_weights(name)) is not None
+    except JobError:  # which the search for them reports
+        return True
 
 
 def _on_hub(inventory: Inventory, names: Iterable[str]) -> Inventory:
     """Add which weights timm has on its hub, where those of a tag do not change: the download can wait."""
-    unknown = {name: weights.unknown_tag_message(*name.partition(".")[::2]) for name in names}
+    unknown = {name: weights.unknown_tag_message(*split_weights(name)) for name in names}
     missing = {name: message for name, message in unknown.items() if message}
     known = (name for name in unknown if name not in missing)
-    return replace(inventory, weights=dict.fromkeys(known), missing=missing)
+    return replace(
+        inventory, weights={**inventory.weights, **dict.fromkeys(known)}, missing={**inventory.missing, **missing}
+    )
 
 
-def _in_folder(inventory: Inventory, names: Iterable[str], folder: Path) -> Inventory:
-    """Add which weights are in a folder."""
+def _found(inventory: Inventory, names: Iterable[str], folder: Path | None) -> Inventory:
+    """Add which weights are in a folder, or come with their model."""
     files: dict[str, weights.WeightsFile] = {}
     missing: dict[str, str] = {}
     for name in names:
-        model, _, tag = name.partition(".")
+        model, tag = split_weights(name)
         try:
             files[name] = weights.find_weights(model, tag, folder)
         except JobError as error:
@@ -70,7 +82,7 @@ def unfit_weights(inputs: Inputs, jobs: tuple[Job, ...]) -> dict[str, str]:
     """Read the weights of these jobs and return what is wrong with those that do not fit, by `MODEL.TAG`."""
     problems: dict[str, str] = {}
     for job in jobs:
-        model, _, tag = job.weights_name.partition(".")
+        model, tag = split_weights(job.weights_name)
         known = DATASETS.get(str(job["data"]))
         try:
             file = weights.find_weights(model, tag, inputs.weights)

@@ -1,4 +1,4 @@
-"""Name and size -> a model of timm's or of the user's own, with random weights or on the meta device."""
+"""Name and size -> a model of timm's, of another source or of the user's own: random weights, or the meta device."""
 
 import inspect
 import math
@@ -12,9 +12,13 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from harness.errors import JobError, did_you_mean
+from harness.errors import HarnessError, JobError, did_you_mean
+from harness.jobs import other_models
 from harness.machine.own_models import GROUP, own_model, own_model_names
-from harness.plan.job import CODE, Job
+from harness.plan.job import CODE, METHOD, Job
+from harness.specs.checked import Scalar
+from harness.specs.model_names import program_file, python_file, source_of
+from harness.specs.plugins import plugin_value
 
 CHANNELS = 3
 
@@ -27,9 +31,11 @@ _TRANSFORMER_DROPOUT = ("pos_drop", "proj_drop", "drop1", "drop2")
 def unknown_model_message(name: str) -> str:
     """Return a sentence for a name that is not of exactly one model, with the nearest that is; empty if it is.
 
-    A model is one of timm's, or the user's own by an entry point: what is registered with timm in another way is
-    refused, since its code would be in no job's key.
+    A model is one of timm's, of another source, or the user's own by an entry point: what is registered with timm in
+    another way is refused, since its code would be in no job's key.
     """
+    if source_of(name):
+        return other_models.problem(name)
     own, registered = own_model(name), _registering_module(name)
     is_timms = registered.startswith("timm.")
     if own:
@@ -42,6 +48,8 @@ def unknown_model_message(name: str) -> str:
             f"'{name}' is registered with timm by {registered}, where a change of its code would not be noticed; make "
             f"it an entry point in {GROUP}"
         )
+    if message := other_models.unknown_source_message(name):
+        return message
     known = (*own_model_names(), *timm.list_models())
     return f"timm {timm.__version__} knows no model '{name}'{did_you_mean(name, known)}"
 
@@ -61,17 +69,57 @@ def _registering_module(name: str) -> str:
     return str(timm.models.model_entrypoint(name).__module__) if timm.is_model(name) else ""
 
 
+def own_function(name: str) -> Callable[..., object] | None:
+    """Return the function of the user's own that builds a model, by an entry point or in a Python file; None of others.
+
+    Raises `JobError` where it cannot be loaded.
+    """
+    if python_file(name):
+        return other_models.builder(name, 0)
+    own = own_model(name)
+    if own is None:
+        return None
+    try:
+        return plugin_value(own, "model")  # type: ignore[no-any-return]
+    except HarnessError as error:
+        raise JobError(str(error)) from error
+
+
+def preprocessing_warnings(job: Job) -> list[str]:
+    """Return a warning where an evaluation preprocesses images otherwise than its weights are for.
+
+    That is what torchvision says of its own, and a function of the user's as `preprocessing`, a mapping of settings.
+    """
+    model, tag = str(job["model"]), str(job["weights"])
+    if source_of(model) == "torchvision":
+        declared = other_models.torchvision_preprocessing(model, tag)
+    else:
+        declared = getattr(own_function(model), "preprocessing", {})
+    others = {name: value for name, value in declared.items() if not _same_setting(job.get(name), value)}
+    meant = ", ".join(f"{name} = {value}" for name, value in others.items())
+    here = ", ".join(f"{name} = {job.get(name)}" for name in others)
+    return [f"{job.weights_name} is for {meant}, and was evaluated with {here}: set what it is for"] if others else []
+
+
+def _same_setting(ours: Scalar, declared: Scalar) -> bool:
+    if isinstance(declared, float) and isinstance(ours, (int, float)):
+        return math.isclose(ours, declared, abs_tol=1e-3)  # as 232 pixels cut to 224, a crop of 0.966
+    return ours == declared
+
+
 def check_code(job: Job) -> None:
-    """Raise `JobError` if the code of the user's own models is not what it was when the job was planned."""
-    if Job.of(job.kind, dict(job.settings)).get(CODE) != job.get(CODE):
-        raise JobError("the code of its model has changed since the job was planned; run the same command again")
+    """Raise `JobError` if the code of the user's own is not what it was when the job was planned."""
+    now = Job.of(job.kind, dict(job.settings))
+    for name, what in ((CODE, "model"), (METHOD, "kind")):
+        if now.get(name) != job.get(name):
+            raise JobError(f"the code of its {what} has changed since the job was planned; run the same command again")
 
 
 def _loading_problem(entry: EntryPoint) -> str:
     try:
-        entry.load()
-    except Exception as error:  # noqa: BLE001 -- the user's code may fail in any way
-        return f"the model '{entry.name}' in {GROUP} cannot be loaded ({type(error).__name__}: {error}): {entry.value}"
+        plugin_value(entry, "model")
+    except HarnessError as error:
+        return str(error)
     return ""
 
 
@@ -80,8 +128,11 @@ def build_on_meta(
 ) -> nn.Module:
     """Build the model on the meta device: its structure and sizes, no weights, no memory.
 
-    `classes` is timm's own number unless it is given; `shape` are arguments that differ from those of the name.
+    `classes` is timm's own number unless it is given; `shape` are arguments that differ from those of the name.  A
+    program stays as it was exported, on the CPU.
     """
+    if program_file(name):
+        return _create(name, res)
     with _MetaDevice():
         return _create(name, res, classes=classes, shape=shape).to("meta")
 
@@ -94,6 +145,8 @@ def build_with_random_weights(name: str, res: int, *, classes: int | None = None
     model has computed tensors, which building it on the meta device would lose.
     """
     model = build_on_meta(name, res, classes=classes)
+    if program_file(name):
+        return model
     if _has_computed_tensors(model):
         return _create(name, res, classes=classes)
     model = model.to_empty(device="cpu")
@@ -160,22 +213,26 @@ class _MetaDevice(TorchFunctionMode):
 def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[str, float] | None = None) -> nn.Module:
     if message := unknown_model_message(name):
         raise JobError(message)
-    own = own_model(name)
+    own, source = own_model(name), source_of(name)
     build = own.load() if own else partial(timm.create_model, name, pretrained=False)
+    if source:
+        build = other_models.builder(name, res)
     config = timm.get_pretrained_cfg(name)
     arguments: dict[str, Any] = dict(shape or {})
     dropout = arguments.pop("drop_rate", 0.0)
     # A model of fixed input size (position embedding, windows) must be built for it; a convnet takes any.
     fixed = config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res)
-    if fixed or (own and "img_size" in inspect.signature(build).parameters):
+    if fixed or ((own or python_file(name)) and "img_size" in inspect.signature(build).parameters):
         arguments["img_size"] = res
     if classes is not None and (config is None or config.num_classes != classes):
         arguments["num_classes"] = classes
-    builder = own.value if own else "timm"
+    builder = own.value if own else source or "timm"
     try:
         model: object = build(**arguments)
         if dropout and isinstance(model, nn.Module) and not has_attention(model):
             model = build(drop_rate=dropout, **arguments)  # where a convnet has it is where its code puts it
+    except JobError:
+        raise
     except Exception as error:  # the user's code may fail in any way, and so may timm's
         raise JobError(f"{builder} cannot build '{name}' for {res} pixels: {error}") from error
     if not isinstance(model, nn.Module):
@@ -183,7 +240,7 @@ def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[s
     for place in transformer_dropouts(model).values() if dropout else ():
         place.p = dropout
     _check_patches(name, res, model)
-    return model.eval()
+    return (other_models.logits_of(model) if own or source else model).eval()
 
 
 def _check_patches(name: str, res: int, model: nn.Module) -> None:

@@ -10,20 +10,22 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from harness.errors import JobError, did_you_mean, name_few
-from harness.jobs import models
+from harness.jobs import hub, models, other_models
 from harness.machine.own_models import own_model
+from harness.specs.model_names import INCLUDED, file_stem, in_source, program_file, source_of, split_weights
 
 StateDict = dict[str, torch.Tensor]
 
@@ -33,8 +35,7 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pth.tar")
 # The authors' and torch's checkpoints have the beginning of their SHA-256 in their name.
 _FILE_NAME = re.compile(rf"(?P<stem>.+?)(?:-(?P<hash>[0-9a-f]{{8,64}}))?(?:{'|'.join(map(re.escape, ENDINGS))})")
 
-# The weights in a repository of the hub, the best first.
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_HUB_FILES = other_models.HUB_WEIGHTS
 
 # What scripts and the hub call weights, whatever the model.
 _NAMELESS = re.compile(r"(?:model|pytorch_model|checkpoint|model_best)\b.*")
@@ -58,14 +59,16 @@ _POSITION_NAMES = re.compile(r"pos_embed|position|rel_pos|bias_table")
 class WeightsFile:
     """The file of a model's weights.
 
-    `origin` is `author checkpoint` (the published file as timm names it, hash verified), `hub`, `trained`, or `file`
-    where only the user's name says what it is.  `also_fits` are timm's other weights, `MODEL.TAG`, that this name may
-    as well be for; `unread` are files with the same name and another ending.
+    `origin` is `author checkpoint` (the published file as timm or torchvision names it, hash verified), `hub`,
+    `trained`, or `file` where only the user's name says what it is.  `included` weights come with their model.
+    `also_fits` are timm's other weights, `MODEL.TAG`, that this name may as well be for; `unread` are files with the
+    same name and another ending.
     """
 
     path: Path
     sha256: str
     origin: str
+    included: bool = False
     also_fits: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
@@ -83,16 +86,41 @@ class WeightsFile:
 
 
 def find_weights(model: str, tag: str, folder: Path | None) -> WeightsFile:
-    """Find the weights of `MODEL.TAG` in a folder, or on timm's hub if none is given.
+    """Find the weights of `MODEL.TAG` where they come with the model, in a folder, or on the hub if none is given.
 
     Raises `JobError` if they are missing, cannot be downloaded, or do not have the hash in the name of the file.
     """
-    if folder is None:
+    if program_file(model) and tag != INCLUDED:
+        raise JobError(f"'{model}' has its weights in itself; set weights = '{INCLUDED}'")
+    if (path := included(model, tag)) is not None:
+        if not path.is_file():
+            raise JobError(f"{path}: is no file, but '{model}' names it as its weights '{tag}'")
+        return WeightsFile(path=path, sha256=sha256_of(path), origin="file", included=_come_whole(model, tag))
+    if folder is None or _come_whole(model, tag):
         return _on_hub(model, tag)
     try:
         return _in_folder(model, tag, folder)
     except OSError as error:
         raise JobError(f"--weights {folder}: cannot be read: {error.strerror}") from error
+
+
+def _come_whole(model: str, tag: str) -> bool:
+    """Whether the source of a model loads it together with its weights."""
+    return tag == INCLUDED and (program_file(model) is not None or source_of(model) == "hf")
+
+
+def included(model: str, tag: str) -> Path | None:
+    """Return the file of weights that come with a model: in its file or folder, or by its builder; None of others.
+
+    The function that an entry point or a Python file names may have them as `weights`, a mapping from tag to path.
+    """
+    if tag == INCLUDED and (program := program_file(model)):
+        return program
+    if tag == INCLUDED and source_of(model) == "hf":
+        paths = (Path(in_source(model), file) for file in _HUB_FILES)
+        return next((path for path in paths if path.is_file()), None)
+    path = getattr(models.own_function(model), "weights", {}).get(tag)
+    return None if path is None else Path(path)
 
 
 # A folder -> a file.
@@ -101,15 +129,15 @@ def find_weights(model: str, tag: str, folder: Path | None) -> WeightsFile:
 def _in_folder(model: str, tag: str, folder: Path) -> WeightsFile:
     if not folder.is_dir():
         raise JobError(f"--weights {folder}: there is no such folder")
-    name = f"{model}.{tag}"
+    name, stem = f"{model}.{tag}", file_stem(model)
     for paths in _candidates(model, tag, folder):
         if paths:
             return _hub_file(paths[0]) if paths[0].name in _HUB_FILES else _named_file(model, tag, *paths)
     author_file = _author_file(name)
     endings = f"{', '.join(ENDINGS[1:-1])} or {ENDINGS[-1]}"
-    tried = f"looked for {name}.safetensors, {model}.safetensors, the same as {endings}"
+    tried = f"looked for {stem}.{tag}.safetensors, {stem}.safetensors, the same as {endings}"
     tried += f", and {author_file}" if author_file else ""
-    raise JobError(f"--weights {folder}: no weights of {name} there ({tried}){_hint(model, folder)}")
+    raise JobError(f"--weights {folder}: no weights of {name} there ({tried}){_hint(stem, folder)}")
 
 
 def _candidates(model: str, tag: str, folder: Path) -> Iterator[list[Path]]:
@@ -120,6 +148,7 @@ def _candidates(model: str, tag: str, folder: Path) -> Iterator[list[Path]]:
     name, entries = f"{model}.{tag}", sorted(path.name for path in folder.iterdir())
     author_file = _author_file(name)
     others = {_author_file(other) for other in _known_tags(model) if other != name}
+    stem = file_stem(model)
 
     def plain(stem: str) -> list[Path]:
         return [folder / f"{stem}{ending}" for ending in ENDINGS if f"{stem}{ending}" in entries]
@@ -132,12 +161,12 @@ def _candidates(model: str, tag: str, folder: Path) -> Iterator[list[Path]]:
             raise JobError(f"--weights {folder}: {names} may both be {name}; rename the right one to {name}.pth")
         return [folder / file for file in files]
 
-    yield plain(name)
+    yield plain(file_stem(name))
     yield list(_of_repository(name, folder))
-    yield hashed(name)
+    yield hashed(file_stem(name))
     yield [folder / author_file] if author_file in entries and not author_file.startswith(f"{model}.") else []
-    yield hashed(model)
-    yield plain(model)
+    yield hashed(stem)
+    yield plain(stem)
 
 
 def _of_repository(name: str, folder: Path) -> Iterator[Path]:
@@ -146,17 +175,22 @@ def _of_repository(name: str, folder: Path) -> Iterator[Path]:
     yield from (root / file for root in roots for file in _HUB_FILES if (root / file).is_file())
     repository = _repository(name)
     if repository and (folder / f"models--{repository.replace('/', '--')}").is_dir():
-        yield from _cached(repository, cache_dir=folder)
+        yield from hub.cached(repository, _HUB_FILES, cache_dir=folder)
 
 
 def _known_tags(model: str) -> list[str]:
-    """Return the names, `MODEL.TAG`, of all weights that timm has of a model."""
+    """Return the names, `MODEL.TAG`, of all weights that timm, or torchvision, has of a model."""
+    if source_of(model) == "torchvision":
+        return [f"{model}.{tag}" for tag in other_models.torchvision_weights(model)]
     names: list[str] = timm.list_pretrained(f"{model}.*")
     return names
 
 
 def _author_file(name: str) -> str:
     """Return the name of the file that the authors published; empty if timm knows none that torch can read."""
+    model, tag = split_weights(name)
+    if source_of(model) == "torchvision":
+        return other_models.torchvision_weights(model).get(tag, "").rpartition("/")[2]
     url = str(_timm_config(name, "url") or "")
     return "" if url.endswith(".npz") else url.rpartition("/")[2]
 
@@ -228,16 +262,39 @@ def _on_hub(model: str, tag: str) -> WeightsFile:
     if message := unknown_tag_message(model, tag):
         raise JobError(message)
     name = f"{model}.{tag}"
+    if source_of(model) == "torchvision":
+        return replace(_named_file(model, tag, _torchvision_file(name)), origin="hub")
     repository = _repository(name)
     if not repository:
         raise JobError(f"timm has no weights {name} on its hub; {_remedy(name)}")
-    return _hub_file(_download(repository, name), origin="hub")
+    path = hub.download(repository, _HUB_FILES, what=f"the weights {name}", remedy=_remedy(name))
+    return replace(_hub_file(path, origin="hub"), included=_come_whole(model, tag))
 
 
 def _repository(name: str) -> str:
     """Return the repository of weights on the hub; empty if they have none."""
+    model, tag = split_weights(name)
+    if source_of(model):
+        return other_models.repository(model) if tag == INCLUDED else ""
     repository = str(_timm_config(name, "hf_hub_id") or "")
     return f"{repository}{name}" if repository.endswith("/") else repository
+
+
+def _torchvision_file(name: str) -> Path:
+    """Return torchvision's file of weights, which torch's own cache has or is given."""
+    model, tag = split_weights(name)
+    url = other_models.torchvision_weights(model)[tag]
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise JobError(
+                f"the weights {name} could not be downloaded from {url} ({hub.first_line(error)}); provide them with "
+                f"--weights DIR, as a file {path.name}"
+            ) from None
+    return path
 
 
 def _hub_file(path: Path, *, origin: str = "file") -> WeightsFile:
@@ -255,54 +312,20 @@ def unknown_tag_message(model: str, tag: str) -> str:
     """Return a sentence for weights that timm does not have, with the nearest ones; empty if it has them."""
     if message := models.unknown_model_message(model):
         return message
-    if own_model(model):
-        return f"the weights {model}.{tag} are not on timm's hub; {_remedy(f'{model}.{tag}')}"
+    if source_of(model) and _repository(f"{model}.{tag}"):
+        return ""
+    if own_model(model) or source_of(model) not in ("", "torchvision"):
+        where = "a hub" if source_of(model) else "timm's hub"
+        return f"the weights {model}.{tag} are not on {where}; {_remedy(f'{model}.{tag}')}"
     known = _known_tags(model)
     if f"{model}.{tag}" in known:
         return ""
-    return f"timm {timm.__version__} has no weights '{model}.{tag}'{did_you_mean(f'{model}.{tag}', known)}"
+    origin = f"torchvision {torchvision.__version__}" if source_of(model) else f"timm {timm.__version__}"
+    return f"{origin} has no weights '{model}.{tag}'{did_you_mean(f'{model}.{tag}', known)}"
 
 
 def _remedy(name: str) -> str:
-    return f"provide them with --weights DIR, as a file {name}.safetensors"
-
-
-def _download(repository: str, name: str) -> Path:
-    """Return a file of the hub from the cache, where it does not change, or download it.
-
-    Its metadata is requested first, once: without an answer, the hub's client would try again for half a minute.
-    """
-    import huggingface_hub as hub  # noqa: PLC0415 -- only where there is no folder of weights
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    cached = next(_cached(repository), None)
-    if cached is not None:
-        return cached
-    reason = "the hub has no such file"
-    for file in _HUB_FILES:
-        try:
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=hub.constants.HF_HUB_ETAG_TIMEOUT)
-            return Path(hub.hf_hub_download(repository, file))
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):  # the connection broke after the metadata
-                reason = "the hub does not answer"
-                break
-        except Exception as error:  # noqa: BLE001 -- which errors the client lets through differs between its versions
-            reason = "HF_HUB_OFFLINE is set" if hub.constants.HF_HUB_OFFLINE else _first_line(error)
-            break
-    raise JobError(f"the weights {name} could not be downloaded from the hub ({reason}); {_remedy(name)}")
-
-
-def _cached(repository: str, *, cache_dir: Path | None = None) -> Iterator[Path]:
-    """Yield the weights of a repository that were downloaded before, the best first."""
-    import huggingface_hub as hub  # noqa: PLC0415
-
-    cached = (hub.try_to_load_from_cache(repository, file, cache_dir=cache_dir) for file in _HUB_FILES)
-    yield from (Path(path) for path in cached if isinstance(path, str))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"provide them with --weights DIR, as a file {file_stem(name)}.safetensors"
 
 
 # A file -> a model.
@@ -314,6 +337,8 @@ def load_model(model: str, *, res: int, classes: int, file: WeightsFile) -> nn.M
     Every name and shape must fit, except that position embeddings are resized to the image size as timm does.  Raises
     `JobError` for a file that is no checkpoint, contains code, does not fit, or contains numbers that are not finite.
     """
+    if file.included:
+        return other_models.load_included(model, file.path, res=res, classes=classes)
     state = read_state_dict(model, res=res, classes=classes, file=file)
     loaded = models.build_empty(model, res, classes=classes)
     loaded.load_state_dict(state, strict=True)
@@ -325,6 +350,8 @@ def read_state_dict(model: str, *, res: int, classes: int | None, file: WeightsF
 
     Raises `JobError` as `load_model` does.
     """
+    if file.included:
+        return other_models.load_included(model, file.path, res=res, classes=classes).state_dict()
     skeleton = models.build_on_meta(model, res, classes=classes)
     state = _convert(model, skeleton, _read(file.path))
     _check_fit(model, file.path, skeleton, state)
@@ -384,7 +411,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
                 ".safetensors where you trust it"
             ) from None
         # torch's own message helps for a truncated zip or a file that may not be opened, and for nothing else.
-        reason = f" ({_first_line(error)[:120]})" if isinstance(error, OSError | RuntimeError) and str(error) else ""
+        reason = f" ({hub.first_line(error)[:120]})" if isinstance(error, OSError | RuntimeError) and str(error) else ""
         raise JobError(f"{path}: {_other_content(path) or f'is not a checkpoint that can be read{reason}'}") from None
     if not isinstance(content, Mapping):
         raise JobError(f"{path}: is not a state dict but a {type(content).__name__}")
@@ -455,6 +482,8 @@ def _convert(model: str, skeleton: nn.Module, state: StateDict) -> StateDict:
     """Let timm rename and resize what its own loading would, where the file does not fit as it is."""
     expected = skeleton.state_dict()
     state = _with_batch_counters(expected, state)
+    if source_of(model) == "torchvision":  # whose files may have classifiers that are for the training alone
+        state = {key: value for key, value in state.items() if key in expected or not key.startswith("aux")}
     convert = _timm_conversion(model, skeleton)
     if convert is None or not any(_differences(expected, state)):
         return state
@@ -477,7 +506,7 @@ def _timm_conversion(model: str, skeleton: nn.Module) -> Callable[[StateDict], S
     """Find the function that timm itself loads this model with; its name and place are timm's habit, not an API."""
     for module in (models.home_module(model), type(skeleton).__module__):
         for name in ("checkpoint_filter_fn", "_filter_fn"):
-            convert: Callable[..., StateDict] | None = getattr(sys.modules[module], name, None)
+            convert: Callable[..., StateDict] | None = getattr(sys.modules.get(module), name, None)
             if convert is None:
                 continue
             parameters = inspect.signature(convert).parameters

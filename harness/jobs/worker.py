@@ -1,6 +1,8 @@
 """A batch of jobs -> one result each in the store.  What runs in the child process."""
 
 import contextlib
+import importlib
+import inspect
 import os
 import signal
 import sys
@@ -13,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from harness import atomic
-from harness.errors import HarnessError
-from harness.jobs import Outcome, count, inventory, models, own_device, recipe, train
+from harness.errors import HarnessError, JobError
+from harness.jobs import Outcome, inventory, models, own_device, train
 from harness.jobs.data.check import check_images
-from harness.jobs.data.open import inspect_dataset, open_images
-from harness.jobs.evaluate import agreement, evaluate, tokens
+from harness.jobs.data.open import open_images
+from harness.jobs.evaluate import evaluate
 from harness.jobs.fresh import error_message, exit_with_parent
 from harness.jobs.precision import hardware_warnings
-from harness.jobs.speed import cost, peaks, throughput, train_speed
 from harness.jobs.speed.workload import flags_of
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
 from harness.machine import Machine, gpus, pin_gpus
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Progress, Report, Saved
+from harness.specs.kinds import KINDS, OUR_KINDS
 from harness.store import predictions
-from harness.store.result import Result, new_id, verified
+from harness.store.result import Measurement, Result, new_id, verified
 from harness.store.store import Store
 
 # Progress is reported at most this often, so that reporting never costs a measurement more.
@@ -45,47 +47,46 @@ class JobContext:
     result_id: str
     began: float = field(default_factory=time.monotonic)
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """All devices that the job may use, at least one."""
-        return self.batch.devices or (self.batch.device,)
+    def arguments(self, function: Callable[..., Outcome], job: Job) -> dict[str, Any]:
+        """Return what a function that measures takes, by the names of its parameters.
 
-    @property
-    def measured_on(self) -> dict[str, Any]:
-        """The one device of a measurement."""
-        return {"device": self.batch.device, "threads": self.batch.machine.threads}
+        `device` is the one device of a measurement and `devices` all that the job may use, at least one; `ends` is when
+        a measurement that can be shortened has to end, by the clock that all processes share, and `weights` the file
+        that a training writes.
+        """
+        batch = self.batch
+        given: dict[str, Any] = {
+            "job": job,
+            "report": self.report,
+            "device": batch.device,
+            "devices": batch.devices or (batch.device,),
+            "threads": batch.machine.threads,
+            "cores": batch.cores,
+            "inputs": batch.inputs,
+            "runs": batch.runs,
+            "store": self.store,
+            "weights": self.store.weights_for(job, self.result_id),
+            "ends": None if batch.seconds is None else self.began + batch.seconds,
+        }
+        parameters = inspect.signature(function).parameters.values()
+        missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
+        if missing:
+            raise JobError(f"{KINDS[job.kind].function} takes '{missing[0]}', but a job is given {', '.join(given)}")
+        return {each.name: given[each.name] for each in parameters if each.name in given}
 
-    @property
-    def ends(self) -> float | None:
-        """When a measurement that can be shortened has to end, by the clock that all processes share."""
-        return None if self.batch.seconds is None else self.began + self.batch.seconds
+
+def entry_function(kind: str) -> Callable[..., Outcome]:
+    """Import the function that measures a kind of job.  Raises `JobError` where that fails, in whichever way."""
+    module, _, name = KINDS[kind].function.partition(":")
+    try:
+        function: Callable[..., Outcome] = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise JobError(f"{module}:{name} cannot be loaded ({type(error).__name__}: {error})") from error
+    return function
 
 
-# Evaluations are not here: those over the same images share a pass.
-ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
-    "agreement": lambda job, context: agreement.measure_agreement(job, context.store),
-    "ceilings": lambda job, context: peaks.measure_peaks(job, context.report, **context.measured_on),
-    "cost": lambda job, context: cost.measure_cost(job, context.report),
-    "count": lambda job, context: count.count_model(job, context.report),
-    "dataset": lambda job, context: inspect_dataset(job, context.batch.inputs, context.report),
-    "recipe": lambda job, _context: recipe.resolve_recipe(job),
-    "throughput": lambda job, context: throughput.measure_throughput(
-        job, context.report, ends=context.ends, **context.measured_on
-    ),
-    "tokens": lambda job, context: tokens.measure_token_cosines(
-        job, context.batch.inputs, context.report, device=context.devices[0]
-    ),
-    "train": lambda job, context: train.train(
-        job,
-        context.batch.inputs,
-        context.report,
-        devices=context.devices,
-        cores=context.batch.cores,
-        runs=context.batch.runs,
-        weights=context.store.weights_for(job, context.result_id),
-    ),
-    "train-speed": lambda job, context: train_speed.measure_train_speed(job, context.report, **context.measured_on),
-}
+# Ours are imported before a process is forked for each measurement, which then starts at once.
+OUR_FUNCTIONS: Mapping[str, Callable[..., Outcome]] = {kind: entry_function(kind) for kind in OUR_KINDS}
 
 # What the parent asks without running a job.
 QUESTIONS: Mapping[str, Callable[..., object]] = {
@@ -161,12 +162,23 @@ def _run_job(job: Job, batch: Batch, store: Store, report: Report) -> Result:
     context = JobContext(batch=batch, store=store, report=report, result_id=result.id)
     try:
         models.check_code(job)
-        metrics, facts, warnings = ENTRY_FUNCTIONS[job.kind](job, context)
+        function = OUR_FUNCTIONS.get(job.kind) or entry_function(job.kind)
+        metrics, facts, warnings = function(**context.arguments(function, job))
+        _check_metrics(job.kind, metrics)
         return _finish(result, clock, metrics=metrics, facts=facts, warnings=tuple(warnings))
     except TrainingStopped:
         raise
     except Exception as error:  # noqa: BLE001 -- a job's failure is a result, whatever it is
         return _finish(result, clock, error=error_message(error))
+
+
+def _check_metrics(kind: str, metrics: Mapping[str, Measurement]) -> None:
+    """Raise `JobError` for metrics that the kind does not declare, or declares in another unit."""
+    declared = KINDS[kind].metrics
+    for name, measurement in metrics.items():
+        if measurement.unit != declared.get(name):
+            units = ", ".join(f"{metric} in '{unit}'" for metric, unit in declared.items())
+            raise JobError(f"a {kind} job gave {name} in '{measurement.unit}', but its kind declares {units}")
 
 
 def _run_evaluations(batch: Batch, store: Store, report: Report) -> Iterator[Result]:

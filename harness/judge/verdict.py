@@ -20,15 +20,13 @@ from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
 from harness.specs.catalog import EDITIONS, name_to_type
 from harness.specs.datasets import EMBEDDED
+from harness.specs.kinds import KINDS
 from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
 from harness.store.result import Result
 from harness.store.select import is_noisy, reference_seconds
 
 # Points between two trainings of the same recipe; the authors name about 0.2 (issue 32 of their repository).
 RETRAINING_SPREAD = 0.2
-
-# Kinds of job that a published value was computed by on these very images with these weights: there is no noise.
-DETERMINISTIC = ("evaluate", "agreement", "dataset")
 
 # Two throughputs make no ratio where the machine itself was slower by more than this share during one of them.
 MOST_DRIFT = 0.1
@@ -356,7 +354,8 @@ def _in_interval(filled: FilledCell, reference: Reference) -> bool:
 
 def _has_noise(filled: FilledCell) -> bool:
     """Whether measuring again may give another value."""
-    return filled.cell.kind not in DETERMINISTIC or _retrained(filled)
+    kind = filled.cell.kind
+    return not (kind and KINDS[kind].deterministic) or _retrained(filled)
 
 
 def _retrained(filled: FilledCell) -> bool:

@@ -4,17 +4,26 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
+from glob import escape
 from importlib.machinery import EXTENSION_SUFFIXES
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.machine.versions import package_version
+from harness.specs.kinds import GROUP as KINDS_GROUP
+from harness.specs.kinds import KINDS, OUR_KINDS
+from harness.specs.model_names import in_source, program_file, python_file, source_of
+from harness.specs.plugins import find_plugin, plugin_names
 
 # The group of the entry points: the name is the model's, the value a function that builds it.
 GROUP = "harness.models"
+
+# The package whose code a model of another source is.
+_SOURCE_PACKAGES = {"torchvision": "torchvision", "hf": "transformers", "onnx": "onnxruntime"}
 
 # What can change a model: Python, compiled extensions, what they are compiled from, and configuration.
 _CODE = (
@@ -35,14 +44,9 @@ _IMPORT = re.compile(rb"(?:^|[;:])[ \t]*(?:from[ \t]+(\w+)|import[ \t]+(\w[\w., 
 _NO_CODE = re.compile(r"^\.|^__pycache__$|-[0-9a-f]{10}$")
 
 
-@cache
-def _entries() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=GROUP))
-
-
 def own_model_names() -> tuple[str, ...]:
     """Return the names of all of the user's own models."""
-    return tuple(entry.name for entry in _entries())
+    return plugin_names(GROUP)
 
 
 def own_model(name: str) -> EntryPoint | None:
@@ -50,14 +54,12 @@ def own_model(name: str) -> EntryPoint | None:
 
     Raises `HarnessError` where two packages claim the name, or where its name has a separator of weights or heads.
     """
-    entries = {entry.value: entry for entry in _entries() if entry.name == name}
-    if len(entries) > 1:
-        raise HarnessError(f"{' and '.join(sorted(entries))} both name a model '{name}' in {GROUP}; rename one of them")
-    if entries and re.search("[.#]", name):
+    entry = find_plugin(GROUP, "model", name)
+    if entry and re.search("[.#]", name):
         raise HarnessError(
             f"the model '{name}' in {GROUP} has a '.' or '#' in its name, which separate weights and head; rename it"
         )
-    return next(iter(entries.values()), None)
+    return entry
 
 
 def code_digest(name: str) -> str:
@@ -67,25 +69,79 @@ def code_digest(name: str) -> str:
     import from anywhere but released packages other than their own.  The same code has the same digest wherever it is
     installed.  Raises `HarnessError` where it is not there to be read, and as `own_model` does.
     """
+    if source_of(name):
+        return _source_digest(name)
     entry = own_model(name)
-    if entry is None:
-        return ""
-    files = _code_of(entry)
-    if not files:
-        raise HarnessError(
-            f"the model '{name}' in {GROUP} is {entry.value}, but {_top(entry.module)} has no file; install "
-            "its package with its files, or uninstall it"
-        )
-    digest = hashlib.sha256(entry.value.encode())
+    return "" if entry is None else _digest(entry, "model", _top(entry.module))
+
+
+def _source_digest(name: str) -> str:
+    """Return what identifies the code of a model of another source: a version, a file's content, or both."""
+    source, package = source_of(name), _SOURCE_PACKAGES.get(source_of(name))
+    version = f"{package} {package_version(package).partition('+')[0]}" if package else ""
+    path, function = python_file(name) or (program_file(name), "")
+    if path is None:
+        config = Path(in_source(name), "config.json")
+        return f"{version}+{_file_digest(config)}" if source == "hf" and config.is_file() else version
+    if not path.is_file():
+        raise HarnessError(f"'{name}': there is no file {path.resolve()}; a path is relative to the working folder")
+    if function:
+        digest, imported = _scan(path, path.stat().st_size, path.stat().st_mtime_ns)
+        files = {path.name: digest, **_code_of(set(), imported - _LIBRARIES)}
+        return _joined(function, files)
+    # An ONNX model may have its weights in files next to it, which begin with its name.
+    files = {file.name: _file_digest(file) for file in sorted(path.parent.glob(f"{escape(path.name)}*"))}
+    return "+".join(filter(None, (version, _joined("", files))))
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    return _content_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _content_digest(path: Path, _size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _joined(start: str, files: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(start.encode())
     for file in sorted(files):
         digest.update(f"\0{file}\0{files[file]}".encode())
     return digest.hexdigest()[:16]
 
 
-def _code_of(entry: EntryPoint) -> dict[str, str]:
-    """Return the SHA-256 of each file of the code, by its path from the name that is imported."""
-    own = {_top(entry.module), *(_top(Path(file).parts[0]) for file in (entry.dist and entry.dist.files) or ())}
-    waiting, known = {_top(entry.module)}, _LIBRARIES - {_top(entry.module)}
+def kind_digest(name: str) -> str:
+    """Return a digest of the code of a kind of job of another package; empty for any other name.
+
+    The code is found as that of a model is, and the function that measures is part of it.  Raises as `code_digest`.
+    """
+    entry = find_plugin(KINDS_GROUP, "kind of job", name)
+    if entry is None:
+        return ""
+    if name in OUR_KINDS:
+        raise HarnessError(f"the harness has a kind of job '{name}', too; rename {entry.value} in {KINDS_GROUP}")
+    return _digest(entry, "kind of job", _top(entry.module), _top(KINDS[name].function.partition(":")[0]))
+
+
+def _digest(entry: EntryPoint, what: str, *roots: str) -> str:
+    own = {*roots, *(_top(Path(file).parts[0]) for file in (entry.dist and entry.dist.files) or ())}
+    files = _code_of(own, roots)
+    if missing := set(roots) - {file.partition("/")[0] for file in files}:
+        raise HarnessError(
+            f"the {what} '{entry.name}' in {entry.group} is {entry.value}, but {min(missing)} has no file; install "
+            "its package with its files, or uninstall it"
+        )
+    return _joined(entry.value, files)
+
+
+def _code_of(own: Collection[str], roots: Collection[str]) -> dict[str, str]:
+    """Return the SHA-256 of each file of the code, by its path from the name that is imported.
+
+    Of released packages it has those that are the user's `own`.
+    """
+    waiting, known = set(roots), _LIBRARIES - set(roots)
     files: dict[str, str] = {}
     while waiting:
         name = waiting.pop()

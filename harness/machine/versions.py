@@ -35,13 +35,13 @@ def software(machine: Machine) -> Mapping[str, str]:
     versions = {
         "python": platform.python_version(),
         "torch": torch,
-        "timm": _version("timm"),
-        "numpy": _version("numpy"),
+        "timm": package_version("timm"),
+        "numpy": package_version("numpy"),
         "os": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "harness": __version__,
     }
     if machine.device == "cuda":
-        builds = (_version(f"nvidia-cudnn-cu{cuda_version}") for cuda_version in (13, 12, 11))
+        builds = (package_version(f"nvidia-cudnn-cu{cuda_version}") for cuda_version in (13, 12, 11))
         versions["cuda"] = cuda or "none"
         versions["cudnn"] = next((build for build in builds if build != _ABSENT), "unknown")
         versions["driver"] = next((gpu.driver for gpu in gpus()), "unknown")
@@ -60,7 +60,8 @@ def same_software(first: Mapping[str, str], second: Mapping[str, str]) -> bool:
 _ABSENT = "not installed"
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of an installed package, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from harness.machine.own_models import code_digest
+from harness.machine.own_models import code_digest, kind_digest
 from harness.specs.checked import Scalar
 from harness.specs.kinds import KINDS
+from harness.specs.model_names import split_weights
 
 # Weights of one of our own trainings, in place of a tag of timm's.
 TRAINED = "trained"
 
-# The setting that no spec has: what the code of the user's own models is.
-CODE = "code"
+# The settings that no spec has: what the code of the user's own models is, and that of a kind of another package.
+CODE, METHOD = "code", "method"
 
 # The settings that name a model, with its weights and one of its heads or without.
 _MODELS = ("model", "first", "second", "teacher", "start")
@@ -38,12 +39,12 @@ class Job:
     def of(cls, kind: str, settings: Mapping[str, Scalar], needs: Mapping[str, "Job"] | None = None) -> "Job":
         """Make a job; the order of the settings does not matter.
 
-        Where it needs a model of the user's own, a digest of the code that there is now is among its settings.  Raises
-        `HarnessError` where that code cannot be read.
+        Where it needs a model of the user's own, or is of a kind of another package, a digest of the code that there is
+        now is among its settings.  Raises `HarnessError` where that code cannot be read.
         """
         return cls(
             kind=kind,
-            settings=tuple(sorted(_with_code(settings).items())),
+            settings=tuple(sorted(_with_code(kind, settings).items())),
             revision=KINDS[kind].revision if kind in KINDS else 0,
             needs=tuple(sorted((needs or {}).items())),
         )
@@ -105,7 +106,7 @@ class Job:
     @property
     def reads_images(self) -> bool:
         """Whether the job reads the user's images."""
-        return self.kind in ("evaluate", "tokens", "dataset", "train")
+        return KINDS[self.kind].reads_images
 
     @property
     def lineage(self) -> tuple["Job", ...]:
@@ -122,7 +123,8 @@ class Job:
     @property
     def weights_name(self) -> str:
         """The measured weights as timm names them, `MODEL.TAG`; empty if there are none, or our own."""
-        return f"{self['model']}.{self['weights']}" if self.get("weights", TRAINED) != TRAINED else ""
+        named = self.get("model") and self.get("weights", TRAINED) != TRAINED
+        return f"{self['model']}.{self['weights']}" if named else ""
 
     def __str__(self) -> str:
         """Describe in a few words what is measured on what."""
@@ -139,10 +141,11 @@ class Job:
         return f"{self.kind} {described}{size}{recipe}" + (f", seed {seed}" if seed else "")
 
 
-def _with_code(settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Add a digest of the code of the user's own models; timm's are known by its version, which results have."""
+def _with_code(kind: str, settings: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Add a digest of the code of the user's own models and kind of job; results have the versions of all others."""
     names = {name: str(settings[name]) for name in _MODELS if name in settings}
-    models = {text if name == "model" else re.split("[.#]", text)[0] for name, text in names.items()}
-    codes = dict.fromkeys(code for model in sorted(models) if (code := code_digest(model)))
-    without = {name: value for name, value in settings.items() if name != CODE}
-    return {**without, CODE: "+".join(codes)} if codes else without
+    models = {text if name == "model" else split_weights(text.partition("#")[0])[0] for name, text in names.items()}
+    codes = dict.fromkeys(filter(None, map(code_digest, sorted(models))))
+    added = {CODE: "+".join(codes), METHOD: kind_digest(kind)}
+    without = {name: value for name, value in settings.items() if name not in added}
+    return {**without, **{name: digest for name, digest in added.items() if digest}}

@@ -13,6 +13,7 @@ from harness.specs import Cell, Spec, load
 from harness.specs.checked import Scalar
 from harness.specs.datasets import EMBEDDED
 from harness.specs.kinds import KINDS, throughput_settings
+from harness.specs.model_names import split_weights, unsupported
 from harness.specs.recipe import Recipes
 
 # Settings of a throughput that the command line sets, each by the option of its name.
@@ -197,6 +198,9 @@ def _plan_cell(spec: Spec, cell: Cell, options: Options, stages: TrainingStages)
         return _plan_derived(planned, spec, options, stages)
     if cell.kind is None or (not cell.settings and not cell.references):
         return replace(planned, blocked=cell.not_applicable or "published only; nothing to measure", idle=True)
+    names = (str(cell.settings.get(name, "")) for name in ("model", "weights"))
+    if reason := unsupported(cell.kind, *names):
+        return replace(planned, blocked=reason)
     trained = _is_trained(cell, options)
     try:
         if options.only is not None and cell.kind not in options.only:
@@ -345,7 +349,7 @@ LABELS = "labels"
 
 def classifier_evaluation(classifier: str, job: Job) -> Job:
     """Make the evaluation behind a classifier, `MODEL.WEIGHTS` or `MODEL.WEIGHTS#head`, of an agreement job."""
-    model, _, weights = classifier.partition("#")[0].partition(".")
+    model, weights = split_weights(classifier.partition("#")[0])
     shared = {name: job[name] for name in ("res", "data", "crop", "interpolation", "norm", "precision")}
     return Job.of("evaluate", {"model": model, "weights": weights, **shared})
 

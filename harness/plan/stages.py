@@ -9,6 +9,7 @@ from harness.plan.job import CODE, TRAINED, Job
 from harness.specs import Cell
 from harness.specs.checked import Scalar
 from harness.specs.kinds import KINDS, RECIPE, SHAPE
+from harness.specs.model_names import split_weights
 from harness.specs.recipe import Recipe, Recipes, Scale
 
 # Of a spec's training settings, these are for the first stage of a chain and these for the last; all others for every
@@ -124,7 +125,7 @@ class TrainingStages:
         Raises `HarnessError` for a recipe that trains whichever model it is given.
         """
         if not self._is_recipe(teacher):
-            return teacher.partition(".")[0]
+            return split_weights(teacher)[0]
         settings = self.recipes.find(teacher).settings
         if "model" not in settings or settings.get("fixres"):
             raise HarnessError(f"the teacher's recipe '{teacher}' is for any model; name the teacher's model instead")
@@ -273,7 +274,7 @@ class TrainingStages:
         requested: dict[str, Scalar] = {"res": res}
         if recipe.settings.get("fixres"):
             trained = self._recipe_behind(name)
-            model = trained.settings["model"] if trained else name.partition(".")[0]
+            model = trained.settings["model"] if trained else split_weights(name)[0]
             requested |= {"start": name, "model": model, "data": student["data"], "norm": student["norm"]}
         return adapted, self._stage(recipe, requested, FIRST_SEED)
 

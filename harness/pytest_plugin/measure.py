@@ -18,7 +18,8 @@ from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner
 from harness.run.target import resolve_target
 from harness.specs.checked import Scalar, check
-from harness.specs.kinds import KINDS, SETTINGS, throughput_settings
+from harness.specs.kinds import KINDS, throughput_settings
+from harness.specs.model_names import split_weights
 from harness.stats import mean_interval, timing_warnings, wilson
 from harness.store.store import Store
 
@@ -86,7 +87,7 @@ def accuracy(setup: MeasurementSetup, name: str, settings: dict[str, Scalar]) ->
 
     Raises `HarnessError` where that fails.
     """
-    model, _, tag = name.partition(".")
+    model, tag = split_weights(name)
     if not tag:
         raise HarnessError(f"'{name}' names no weights; write MODEL.TAG, as deit_tiny_patch16_224.fb_in1k")
     job = _make_job("evaluate", {"data": "imagenet", "res": 224, **settings, "model": model, "weights": tag})
@@ -160,7 +161,7 @@ def _make_job(kind: str, settings: dict[str, Scalar]) -> Job:
     for name, value in settings.items():
         if name not in known.settings:
             raise HarnessError(f"a {kind} job has no setting '{name}'{did_you_mean(name, known.settings)}")
-        check(name, value, SETTINGS[name])
+        check(name, value, known.constraint(name))
     if kind == "throughput":
         return Job.of(kind, throughput_settings(settings, {}))
     return Job.of(kind, {**known.defaults, **settings})

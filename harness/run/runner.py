@@ -166,7 +166,8 @@ class Runner:
             return set(facts.get("evaluations", ())) == ids and bool(ids)
         data = str(job["data"])
         images = self.inventory.images.get(train_split(data) if job.kind == "train" else data)
-        if images is None or any(facts["images"].get(name) != images.get(name) for name in ("fingerprint", "whole")):
+        before = facts.get("images") or {}  # of which a kind of another package may say nothing
+        if images is None or any(before.get(name) != images.get(name) for name in ("fingerprint", "whole")):
             return False
         if job.kind == "train":
             return self.store.weights_of(result).is_file() and self._has_current_weights(job, facts["took"])
@@ -174,12 +175,14 @@ class Runner:
             return self._has_current_weights(job, {"weights": facts["weights"]["sha256"]})
         if facts.get("unreadable") and not self.inputs.skip_unreadable:
             return False
-        digest = self.inventory.weights.get(job.weights_name, "")
+        if not job.weights_name:
+            return True
+        weights, digest = facts.get("weights") or {}, self.inventory.weights.get(job.weights_name, "")
         if digest is None:
-            return bool(facts["weights"]["origin"] == "hub")
+            return bool(weights.get("origin") == "hub")
         # A file that was given a name that says more is measured again, so that the result says so too.
         also_fits = self.inventory.also_fits.get(job.weights_name, ())
-        return bool(facts["weights"]["sha256"] == digest and tuple(facts["weights"].get("also_fits", ())) == also_fits)
+        return bool(weights.get("sha256") == digest and tuple(weights.get("also_fits", ())) == also_fits)
 
     def _has_current_weights(self, job: Job, digests: Mapping[str, str]) -> bool:
         """Whether the weights behind a result, SHA-256 by part, are those that exist now."""

@@ -1,6 +1,8 @@
 """`tables/*.toml` -> `Spec`: what is published, and what to measure to check it."""
 
 from harness.specs.catalog import Catalog
+from harness.specs.checked import Constraint
+from harness.specs.kinds import Kind
 from harness.specs.model import (
     Cell,
     Column,
@@ -17,8 +19,10 @@ __all__ = [
     "Catalog",
     "Cell",
     "Column",
+    "Constraint",
     "Family",
     "Footnote",
+    "Kind",
     "PublishedValue",
     "Reference",
     "Row",

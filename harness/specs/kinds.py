@@ -4,11 +4,13 @@ A spec is checked against this list and a job is made from it, so neither needs 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
-from harness.errors import HarnessError, abridged
+from harness.errors import HarnessError, abridged, did_you_mean
 from harness.specs.checked import TEXT, Constraint, Scalar
+from harness.specs.plugins import find_plugin, plugin_names, plugin_value
 
 # An amount of memory above 0, or `all`.
 _MEMORY = re.compile(
@@ -130,24 +132,56 @@ STEP = (
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of job.
+    """One kind of job: one of ours, or of another package by an entry point in the group `harness.jobs`.
 
-    `required` settings must be there, `defaults` fill in, `optional` ones may be left out.  An `exclusive` job measures
-    throughput and has the machine to itself.  A corrected method raises `revision`, which retires the results of the
-    old one (CHANGELOG.md has the reasons).
+    `function` measures, as `module:function`; it is imported where the job is run and nowhere else.  `required`
+    settings must be there, `defaults` fill in, `optional` ones may be left out; `own_settings` has the constraints of
+    those that are not among `SETTINGS`.  `metrics` are units by name.
+
+    An `exclusive` job measures times and has the machine to itself.  One that is `deterministic` gives the same value
+    when it measures again.  `reads_images` tells of the user's images, with which a result is compared before it
+    counts.  A corrected method raises `revision`, which retires the results of the old one (CHANGELOG.md has the
+    reasons).
     """
 
-    required: tuple[str, ...]
+    function: str
+    required: tuple[str, ...] = ()
     defaults: Mapping[str, Scalar] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
-    metrics: tuple[str, ...]
+    own_settings: Mapping[str, Constraint] = field(default_factory=dict)
+    metrics: Mapping[str, str]
     exclusive: bool = False
+    deterministic: bool = False
+    reads_images: bool = False
     revision: int = 1
 
     @property
     def settings(self) -> tuple[str, ...]:
         """Every setting of this kind."""
         return (*self.required, *self.defaults, *self.optional)
+
+    def constraint(self, name: str) -> Constraint:
+        """Return what one of its settings may be."""
+        return self.own_settings.get(name) or SETTINGS[name]
+
+    def problem(self) -> str:
+        """Return what is wrong with it, as a clause; empty if nothing is."""
+        for name in self.own_settings:
+            if name in {*SETTINGS, "code", "method"}:  # the latter two are in the keys of jobs
+                return f"declares the setting '{name}', which the harness has; rename it"
+        unknown = [name for name in self.settings if name not in {*SETTINGS, *self.own_settings}]
+        if unknown:
+            return f"takes the setting '{unknown[0]}' without a constraint; add it to own_settings"
+        for name, value in self.defaults.items():
+            if text := self.constraint(name).problem(value):
+                return f"has a default {name} that {text}"
+        if self.reads_images and "data" not in self.settings:
+            return "reads images, but has no setting 'data' that names them"
+        if not re.fullmatch(r"[\w.]+:\w+", self.function):
+            return f"is measured by '{self.function}', which is not of the form module:function"
+        declared: object = self.metrics  # of whatever another package has put there
+        units = tuple(declared.values()) if isinstance(declared, Mapping) else ()
+        return "" if units and all(isinstance(unit, str) for unit in units) else "has metrics without a unit by name"
 
 
 # How an image is preprocessed, and in which arithmetic: as in the paper unless a spec says otherwise.
@@ -158,77 +192,207 @@ _PREPROCESSING: Mapping[str, Scalar] = {
     "precision": "float32",
 }
 
-KINDS: Mapping[str, Kind] = {
+# The kinds of the harness itself.
+OUR_KINDS: Mapping[str, Kind] = {
     "count": Kind(
+        function="harness.jobs.count:count_model",
         required=("model", "res"),
-        metrics=("params", "macs", "activations", "embed_dim", "heads", "layers", "tokens", "res"),
+        metrics={
+            "params": "M",
+            "macs": "GMAC",
+            "activations": "MB",
+            "res": "px",
+            **dict.fromkeys(("embed_dim", "heads", "layers", "tokens"), ""),
+        },
     ),
     "cost": Kind(
+        function="harness.jobs.speed.cost:measure_cost",
         required=("model", "res"),
         defaults={"protocol": "paper"},
         optional=("precision", "autocast", "channels_last", "fused_attention"),
-        metrics=("operators", "flops", "read", "written", "allocations", "peak"),
+        metrics={
+            "operators": "",
+            "flops": "GFLOP",
+            "read": "MB",
+            "written": "MB",
+            "allocations": "",
+            "peak": "MB",
+        },
     ),
     "throughput": Kind(
+        function="harness.jobs.speed.throughput:measure_throughput",
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
         optional=("memory", *SWITCHES),
-        metrics=("throughput", "batch", "energy"),
+        metrics={"throughput": "im/s", "batch": "images", "energy": "J/image"},
         exclusive=True,
         revision=2,
     ),
     "train-speed": Kind(
+        function="harness.jobs.speed.train_speed:measure_train_speed",
         required=("recipe",),
         defaults={"repeats": 10, "batch": "auto", "devices": 1},
         optional=("model", "res", "data", "teacher", *SHAPE, *STEP),
-        metrics=(
-            *("throughput", "batch", "step", "augment", "forward", "backward", "update"),
-            *("memory", "hours", "days", "energy"),
-        ),
+        metrics={
+            "throughput": "im/s",
+            "batch": "images",
+            **dict.fromkeys(("step", "augment", "forward", "backward", "update"), "ms"),
+            "memory": "GiB",
+            "hours": "h",
+            "days": "d",
+            "energy": "J/image",
+        },
         exclusive=True,
     ),
-    "ceilings": Kind(required=("precision",), metrics=("matmul", "copy"), exclusive=True),
+    "ceilings": Kind(
+        function="harness.jobs.speed.peaks:measure_peaks",
+        required=("precision",),
+        metrics={"matmul": "TFLOP/s", "copy": "GB/s"},
+        exclusive=True,
+    ),
     "evaluate": Kind(
+        function="harness.jobs.evaluate.evaluate:evaluate_batch",
         required=("model", "weights", "res", "data"),
         defaults=_PREPROCESSING,
-        metrics=(
-            *("top1", "top5", "real"),
-            *("top1_class", "top1_distil", "top1_softmax_sum", "top1_logit_mean"),
+        metrics=dict.fromkeys(
+            ("top1", "top5", "real", "top1_class", "top1_distil", "top1_softmax_sum", "top1_logit_mean"), "%"
         ),
+        deterministic=True,
+        reads_images=True,
         revision=2,
     ),
     "agreement": Kind(
+        function="harness.jobs.evaluate.agreement:measure_agreement",
         required=("first", "second", "data"),
         defaults={"res": 224, **_PREPROCESSING},
-        metrics=("disagreement",),
+        metrics={"disagreement": "fraction"},
+        deterministic=True,
     ),
     "tokens": Kind(
+        function="harness.jobs.evaluate.tokens:measure_token_cosines",
         required=("model", "weights", "res", "data"),
         defaults=_PREPROCESSING,
-        metrics=("cosine_in", "cosine_out", "cosine_class"),
+        metrics=dict.fromkeys(("cosine_in", "cosine_out", "cosine_class"), ""),
+        reads_images=True,
         revision=2,
     ),
-    "dataset": Kind(required=("data",), metrics=("train_images", "test_images", "classes")),
+    "dataset": Kind(
+        function="harness.jobs.data.open:inspect_dataset",
+        required=("data",),
+        metrics={"train_images": "images", "test_images": "images", "classes": "classes"},
+        deterministic=True,
+        reads_images=True,
+    ),
     "recipe": Kind(
+        function="harness.jobs.recipe:resolve_recipe",
         required=("recipe",),
         optional=("model", "res", *RECIPE),
-        metrics=(
-            *("epochs", "batch_size", "optimizer", "learning_rate", "lr_decay", "weight_decay", "warmup_epochs"),
-            *("label_smoothing", "dropout", "stoch_depth", "repeated_aug", "gradient_clip", "rand_augment"),
-            *("mixup", "cutmix", "erasing", "repetitions", "soft_weight", "temperature"),
-        ),
+        metrics={
+            "epochs": "epochs",
+            "batch_size": "images",
+            "optimizer": "",
+            "learning_rate": "",
+            "lr_decay": "",
+            "weight_decay": "",
+            "warmup_epochs": "epochs",
+            "label_smoothing": "",
+            "dropout": "",
+            "stoch_depth": "",
+            "repeated_aug": "",
+            "gradient_clip": "",
+            "rand_augment": "",
+            "mixup": "",
+            "cutmix": "",
+            "erasing": "",
+            "repetitions": "",
+            "soft_weight": "",
+            "temperature": "",
+        },
         revision=2,
     ),
     "train": Kind(
+        function="harness.jobs.train:train",
         required=("model", "res", "recipe"),
         optional=(
             *("data", "teacher", "teacher_res", "adapted_teacher", "start", "fixres", "seed", "finetune_optimizer"),
             *(*SHAPE, *RECIPE),
         ),
-        metrics=("top1", "top1_class", "top1_distil", "top1_softmax_sum", "hours"),
+        metrics={**dict.fromkeys(("top1", "top1_class", "top1_distil", "top1_softmax_sum"), "% top-1"), "hours": "h"},
+        reads_images=True,
         revision=2,
     ),
 }
+
+# The group of the entry points of other kinds: the name is the kind's, the value a `Kind`.
+GROUP = "harness.jobs"
+
+
+class UnknownKindError(HarnessError, KeyError):
+    """There is no kind of job of this name, or not any more."""
+
+    __str__ = Exception.__str__
+
+
+def unknown_kind_message(name: str) -> str:
+    """Return a sentence for a name of no kind of job, with the nearest that is one."""
+    hint = did_you_mean(name, KINDS)
+    return f"unknown kind of job '{name}'{hint or f'; is the package not installed that has it in {GROUP}?'}"
+
+
+class _Kinds(Mapping[str, Kind]):
+    """The kinds of the harness, and those of other packages, each of which is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Kind:
+        kind = OUR_KINDS.get(name) or _other_kind(name)
+        if kind is None:
+            raise UnknownKindError(unknown_kind_message(name))
+        return kind
+
+    def __contains__(self, name: object) -> bool:
+        return name in OUR_KINDS or name in plugin_names(GROUP)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*OUR_KINDS, *plugin_names(GROUP))))
+
+    def __len__(self) -> int:
+        return len({*OUR_KINDS, *plugin_names(GROUP)})
+
+
+KINDS: Mapping[str, Kind] = _Kinds()
+
+
+@cache
+def _other_kind(name: str) -> Kind | None:
+    """Return the kind that an entry point names; None for any other name.
+
+    Raises `HarnessError` where it cannot be loaded or is none.
+    """
+    entry = find_plugin(GROUP, "kind of job", name)
+    if entry is None:
+        return None
+    kind: object = plugin_value(entry, "kind of job")
+    problem = kind.problem() if isinstance(kind, Kind) else f"is a {type(kind).__name__}, not a Kind of harness.specs"
+    if problem or not isinstance(kind, Kind):
+        raise HarnessError(f"the kind of job '{name}' in {GROUP} is {entry.value}, which {problem}")
+    return kind
+
+
+def settings_of(kinds: Iterable[str]) -> Mapping[str, Constraint]:
+    """Return the constraint of every setting of the harness, and of those that these kinds of other packages have.
+
+    Raises `HarnessError` where two of the kinds mean different things by one name.
+    """
+    settings, origin = dict(SETTINGS), dict[str, str]()
+    for kind in kinds:
+        for name, constraint in KINDS[kind].own_settings.items():
+            if settings.setdefault(name, constraint) != constraint:
+                raise HarnessError(
+                    f"the kinds of job '{origin[name]}' and '{kind}' both declare the setting '{name}', each with "
+                    "another constraint; put them into tables of their own"
+                )
+            origin.setdefault(name, kind)
+    return settings
+
 
 # "By default" in the paper protocol the GPU is the paper's: one 16 GB V100 (section 5, table 5).
 PROTOCOL_MEMORY = {"paper": "16GiB", "modern": "all", SCRIPT: "all"}

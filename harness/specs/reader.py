@@ -1,7 +1,7 @@
 """One spec file -> `Spec`, or every mistake in it at once, each with file, line, key and remedy."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,7 +12,7 @@ from harness.errors import did_you_mean
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader, Scalar, shown
 from harness.specs.derivation import DERIVED, DerivationReader
 from harness.specs.document import Document
-from harness.specs.kinds import KINDS, SCRIPT, SETTINGS
+from harness.specs.kinds import KINDS, SCRIPT, settings_of, unknown_kind_message
 from harness.specs.model import (
     Cell,
     Column,
@@ -134,6 +134,9 @@ class _SpecReader(Reader):
         self._path = document.path
         self._parts = self.table(document.data, _PARTS, what="part")
         self._derivations = DerivationReader(self, document.path, document.data)
+        kinds = tuple(_kinds_named(self._parts))
+        self._constraints = settings_of(kind for kind in kinds if kind in KINDS)
+        self._may_have_more = not all(kind in KINDS for kind in kinds)  # settings, of a kind that is not installed
         for part in ("column", "row"):
             if not self._parts.get(part):
                 self.report(f"has no {part}s; add [{part}.KEY]")
@@ -236,9 +239,9 @@ class _SpecReader(Reader):
     def _level(self, raw: object, constraints: Mapping[str, Constraint], kind: str | None, *keys: str) -> _Level:
         """Read an entry with settings; `kind` is that of its job if it names none itself."""
         entry = self.table(raw, constraints, *keys)
-        if "job" in entry:
-            self.known(entry["job"], KINDS, "kind of job", *keys, "job")
-        reasons = dict.fromkeys(SETTINGS, TEXT)
+        if "job" in entry and entry["job"] not in KINDS:
+            self.report(unknown_kind_message(entry["job"]), *keys, "job")
+        reasons = dict.fromkeys(self._constraints, TEXT)
         return _Level(
             keys=keys,
             raw=raw if isinstance(raw, dict) else {},
@@ -251,7 +254,7 @@ class _SpecReader(Reader):
         )
 
     def _settings(self, raw: object, kind: str | None, *keys: str) -> dict[str, Scalar]:
-        settings = self.table(raw, SETTINGS, *keys, what="setting")
+        settings = self.table(raw, self._constraints, *keys, what="setting", more=self._may_have_more)
         for name in settings:
             if kind and kind in KINDS and name not in KINDS[kind].settings:
                 self.report(f"job '{kind}' does not take the setting '{name}'", *keys, name)
@@ -380,6 +383,14 @@ class _SpecReader(Reader):
                         self.report(text + did_you_mean(mark, footnotes), *keys)
         for mark in footnotes.keys() - used:
             self.report(f"[footnote.'{mark}'] is not used by any value", "footnote", mark)
+
+
+def _kinds_named(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the kinds of job that columns, rows and cells name, whatever else is wrong with them."""
+    levels = [level for part in ("column", "row") for level in parts.get(part, {}).values() if isinstance(level, dict)]
+    cells = [level["cell"] for level in levels if isinstance(level.get("cell"), dict)]
+    levels += [cell for of_row in cells for cell in of_row.values() if isinstance(cell, dict)]
+    yield from dict.fromkeys(level["job"] for level in levels if isinstance(level.get("job"), str))
 
 
 def _build(part: type[_Part], entry: Mapping[str, Any], **values: object) -> _Part:

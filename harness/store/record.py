@@ -16,7 +16,7 @@ from harness.errors import StoreError
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.specs.checked import DEPTH, TABLE, Constraint, Reader, excess
-from harness.specs.kinds import KINDS, SETTINGS
+from harness.specs.kinds import KINDS, SETTINGS, Kind
 
 # Integers that the formats of the exports can hold, and their digits; and a fraction whose square is no overflow.
 _INT64, _DIGITS, _LARGEST = 2**63, 20, 1e100
@@ -94,7 +94,7 @@ class RecordReader(Reader):
         current = kind is not None and data["revision"] == kind.revision
         settings = data["settings"]
         self.mapping(settings, _SCALAR, *keys, "settings")
-        self.table(settings, _TYPES if current else {}, *keys, "settings", more=True)
+        self.table(settings, _types(kind) if kind and current else {}, *keys, "settings", more=True)
         for name in kind.required if kind else ():
             if name not in settings:
                 self.refuse(f"{name} in [{'.'.join((*keys, 'settings'))}] is missing, which every {data['kind']} has")
@@ -160,6 +160,11 @@ def _with_whole_characters(data: Any) -> Any:  # noqa: ANN401 -- whatever JSON h
 
 # A range or a list of choices may have been another one when a job was made; its key holds what it was.
 _TYPES: Mapping[str, Constraint] = {name: Constraint(types=known.types) for name, known in SETTINGS.items()}
+
+
+def _types(kind: Kind) -> Mapping[str, Constraint]:
+    own = {name: Constraint(types=known.types) for name, known in kind.own_settings.items()}
+    return {**_TYPES, **own} if own else _TYPES
 
 
 def refuse_as_damage(text: str, *_keys: str) -> NoReturn:

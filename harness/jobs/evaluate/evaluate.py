@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, name_few
-from harness.jobs import models
+from harness.jobs import models, other_models
 from harness.jobs.data.images import Images, image_facts
 from harness.jobs.data.open import open_images
 from harness.jobs.data.preprocess import Preprocessing
@@ -87,6 +87,8 @@ def evaluate_batch(
 def _prepare(job: Job, shards: Sequence[Shard], inputs: Inputs, runs: Path) -> PendingEvaluation:
     """Resolve the weights of a job and the shards that it lacks."""
     models.check_code(job)
+    changed = {"autocast": job["precision"] != "float32"}
+    other_models.check_flags(str(job["model"]), changed, remedy="precision = 'float32'")
     weights = find_input(job, "weights", folder=inputs.weights, runs=runs)
     partial = PartialPredictions(runs / job.key, weights=weights.file.sha256)
     return PendingEvaluation(
@@ -149,6 +151,8 @@ def _score(
         )
     metrics, facts = score.accuracies(predictions)
     warnings = evaluation.weights.file.warnings
+    if evaluation.job.need("weights") is None:
+        warnings += models.preprocessing_warnings(evaluation.job)
     if unreadable:
         names = name_few(unreadable, most=NAMED)
         warnings.append(f"{len(unreadable)} of {len(images):,} images could not be read and count as wrong: {names}")

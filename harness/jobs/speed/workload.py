@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from harness.errors import JobError
-from harness.jobs import models
+from harness.jobs import models, other_models
 from harness.jobs.precision import Precision
 from harness.jobs.speed.operators import IMAGES, count_cost
 from harness.jobs.too_large import too_large
@@ -171,6 +171,8 @@ class Workload:
         self.flags = flags_of(job)
         self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
         self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
+        changed = {**vars(self.flags), "dtype": self.flags.dtype != Flags.dtype}
+        other_models.check_flags(self._name, changed, remedy="protocol = 'paper'")
         build = models.build_initialised if self.flags.as_script else models.build_with_random_weights
         self._model = self.flags.arranged(build(self._name, self._res).to(device))
         self._kind = device.partition(":")[0]
@@ -209,7 +211,8 @@ class Workload:
             cost = count_cost(self._model, self._make_images(IMAGES), self.flags.precision.context(self._kind))
         except Exception:  # noqa: BLE001 -- what cannot be watched can be timed all the same
             return None
-        return replace(cost, **self._compiled).to_data()
+        # ONNX Runtime computes where torch sees nothing.
+        return replace(cost, **self._compiled).to_data() if cost.calls else None
 
     def check_output(self) -> None:
         """Run one fixed image: a model whose output is not a row of finite numbers is not worth timing."""

@@ -15,6 +15,7 @@ from harness.jobs import models, weights
 from harness.jobs.training.hyperparameters import shape_of
 from harness.jobs.weights import StateDict, WeightsFile
 from harness.plan.job import Job
+from harness.specs.model_names import split_weights
 from harness.store.store import Store
 
 
@@ -63,7 +64,7 @@ class InputWeights:
         """
         training = self.job.need(self.part)
         if training is None:
-            return weights.load_model(self.name.partition(".")[0], res=res, classes=classes, file=self.file)
+            return weights.load_model(split_weights(self.name)[0], res=res, classes=classes, file=self.file)
         if self.classes != classes:
             raise JobError(f"it was trained for {self.classes:,} classes, the images have {classes:,}")
         return load_model(training, self.file.path, res=res)
@@ -84,7 +85,7 @@ def find_input(job: Job, part: str, *, folder: Path | None, runs: Path) -> Input
     if training is not None:
         return InputWeights(job=job, part=part, file=find(training, runs))
     name = job.weights_name if part == "weights" else str(job.get(part))
-    model, _, tag = name.partition(".")
+    model, tag = split_weights(name)
     file = weights.find_weights(model, tag, folder)
     if part != "weights" and file.also_fits:
         raise JobError(f"{file.path}: may be {name} or {name_few(file.also_fits)}; rename it to say which")

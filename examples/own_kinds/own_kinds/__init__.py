@@ -1,0 +1,1 @@
+"""Kinds of job and a model of its own, for deit-harness."""
