@@ -540,11 +540,11 @@ effect = "worng"
 @pytest.mark.parametrize(
     ("tolerance", "message"),
     [
-        ('"5"', "must be a number or a percentage like '5%', not '5'"),
-        ('"5 points"', "must be a number or a percentage like '5%', not '5 points'"),
+        ('"5"', "must be a number or a percentage like '5%', or a table of them by source, not '5'"),
+        ('"5 points"', "must be a number or a percentage like '5%', or a table of them by source, not '5 points'"),
         ("-0.5", "must be at least 0, not -0.5"),
-        ("nan", "must be a number or a percentage like '5%', not nan"),
-        ("inf", "must be a number or a percentage like '5%', not inf"),
+        ("nan", "must be a number or a percentage like '5%', or a table of them by source, not nan"),
+        ("inf", "must be a number or a percentage like '5%', or a table of them by source, not inf"),
     ],
 )
 def test_a_tolerance_that_is_none_is_reported(mistakes: Mistakes, tolerance: str, message: str) -> None:
@@ -663,6 +663,81 @@ cell.a.set = { crop = 0.9 }
     assert mistakes(text) == [
         "mine.toml:10: data = 'cars' contradicts data = 'imagenet' of column 'a'; set it in one place only",
         "mine.toml:14: crop = 0.9 contradicts crop = 1.0 of row 'y'; set it in one place only",
+    ]
+
+
+TEMPLATES = """\
+[table]
+title = "T"
+[column.small]
+label = "at 224"
+job = "count"
+metric = "macs"
+set = { res = 224 }
+[column.large]
+label = "at 384"
+job = "throughput"
+metric = "throughput"
+set = { res = 384, batch = 1 }
+[column.images]
+label = "images"
+job = "dataset"
+metric = "classes"
+set = { data = "imagenet" }
+[row.cait]
+label = "CaiT-XXS-24"
+set = { model = "cait_xxs24_{res}" }
+"""
+
+
+def test_a_setting_is_filled_with_the_other_settings_of_its_cell(read: Read) -> None:
+    spec = read(TEMPLATES)
+    models = [spec.cell("cait", column).settings.get("model") for column in ("small", "large", "images")]
+    assert models == ["cait_xxs24_224", "cait_xxs24_384", None]
+
+
+def test_a_template_is_filled_in_the_settings_of_a_training_too(read: Read) -> None:
+    text = TEMPLATES + 'cell.large.job = "evaluate"\ncell.large.metric = "top1"\ncell.large.set = { data = "cars" }\n'
+    text = text.replace(", batch = 1", "") + 'train = { recipe = "deit-{data}", data = "cars" }\n'
+    assert read(text).cell("cait", "small").training == {"recipe": "deit-cars", "data": "cars"}
+
+
+def test_a_template_of_a_setting_that_the_cell_lacks_or_that_is_one_itself_is_reported(mistakes: Mistakes) -> None:
+    text = TABLE + COLUMN + 'job = "count"\nmetric = "macs"\nset = { res = 224 }\n'
+    text += ROW + 'set = { model = "net_{ress}" }\n'
+    text += (
+        '[row.y]\nlabel = "Y"\njob = "evaluate"\nmetric = "top1"\nset = { model = "{weights}", weights = "a{model}" }\n'
+    )
+    assert mistakes(text) == [
+        "mine.toml:10: model = 'net_{ress}' needs a setting 'ress', which a cell of this row does not have; "
+        "did you mean 'res'?",
+        "mine.toml:15: model = '{weights}' is made of 'weights', which has braces itself",
+        "mine.toml:15: weights = 'a{model}' is made of 'model', which has braces itself",
+    ]
+
+
+def test_each_source_may_have_a_tolerance_of_its_own(read: Read) -> None:
+    sources = '[source.paper]\nkind = "paper"\n[source.timm]\nkind = "timm"\n'
+    column = f'{COLUMN}job = "count"\nmetric = "params"\ntolerance = {{ paper = "5%", timm = 0.001 }}\n'
+    row = ROW + "timm = { a = 5.717 }\n"
+    spec = read(TABLE + sources + column + row + "paper = { a = 5 }\n" + row.replace(".x", ".y"))
+    both, one = spec.cell("x", "a"), spec.cell("y", "a")
+    assert [(r.source.name, r.tolerance, r.relative) for r in both.references] == [
+        ("paper", 0.05, True),
+        ("timm", 0.001, False),
+    ]
+    assert (both.tolerance, both.relative, one.tolerance, one.relative) == (0.05, True, 0.001, False)
+
+
+def test_a_source_without_a_tolerance_or_with_a_wrong_one_and_an_unknown_source_are_reported(
+    mistakes: Mistakes,
+) -> None:
+    sources = '[source.paper]\nkind = "paper"\n[source.timm]\nkind = "timm"\n'
+    column = COLUMN + 'tolerance = { paper = "5", papr = 1 }\n'
+    assert mistakes(TABLE + sources + column + ROW + "timm = { a = 5.717 }\n") == [
+        "mine.toml:9: paper in [column.a.tolerance] must be a number or a percentage like '5%', not '5'",
+        "mine.toml:9: unknown source 'papr' in [column.a.tolerance]; did you mean 'paper'?",
+        "mine.toml:12: tolerance of row 'x', column 'a' has none for source 'timm'; name it",
     ]
 
 

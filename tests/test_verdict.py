@@ -97,6 +97,22 @@ def test_a_relative_tolerance_is_a_share_of_the_published_value(tmp_path: Path, 
     assert finding(tmp_path, "speed", values="paper = { speed = 100 }", value=value).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("value", "verdict", "reason"),
+    [
+        (12.42, "match", "within 1 M of the paper (12) and 1 % of timm (12.3)"),
+        (12.43, "match", "within 1 M of the paper (12)"),
+        (13.01, "deviates", "not within 1 M of the paper (12) and 1 % of timm (12.3)"),
+    ],
+)
+def test_a_value_is_judged_by_the_tolerance_of_each_source(
+    tmp_path: Path, value: float, verdict: str, reason: str
+) -> None:
+    values = 'tolerance = { paper = 1, timm = "1%" }\npaper = { params = 12 }\ntimm = { params = 12.3 }'
+    found = finding(tmp_path, "params", values=values, value=value)
+    assert (found.verdict, found.reason) == (verdict, reason)
+
+
 def test_what_matches_by_construction_is_shown_with_its_sign_and_not_counted(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     sized = SPEC + '[column.res]\nlabel = "image size"\njob = "count"\nmetric = "res"\nunit = "px"\n'

@@ -339,7 +339,7 @@ def _as_it_should_be(reference: Reference, cell: Cell, spec: Spec) -> Reference 
 def _corrected(reference: Reference, note: Footnote, cell: Cell) -> Reference | None:
     value = note.corrected.get(cell.column.key)
     source = replace(reference.source, cite=f"{reference.source.cite} as corrected")
-    return Reference(source=source, published=value) if value else None
+    return replace(reference, source=source, published=value) if value else None
 
 
 def _in_interval(filled: FilledCell, reference: Reference) -> bool:
@@ -413,8 +413,8 @@ def is_within(filled: FilledCell, reference: Reference, value: float | str) -> b
 
 def _allowed(filled: FilledCell, reference: Reference) -> float:
     """Return the difference from a published value that the spec allows, or that two trainings have."""
-    allowed = filled.cell.tolerance or 0.0
-    if filled.cell.relative:
+    allowed = reference.tolerance or 0.0
+    if reference.relative:
         return allowed * abs(reference.published.value or 0.0)
     return max(allowed, _retraining_spread(filled))
 
@@ -432,8 +432,8 @@ def _tolerance(filled: FilledCell, reference: Reference) -> str:
     allowed, uncertainty = _allowed(filled, reference), reference.published.uncertainty
     if uncertainty and float(uncertainty) > allowed:
         return f"the published ± {uncertainty} {filled.cell.unit}".strip()
-    if filled.cell.relative:
-        return f"{100 * (filled.cell.tolerance or 0.0):g} %"
+    if reference.relative:
+        return f"{100 * (reference.tolerance or 0.0):g} %"
     return f"{allowed:g} {filled.cell.unit}".strip()
 
 

@@ -93,10 +93,12 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A published value for a cell, with its source."""
+    """A published value for a cell, with its source, and the tolerance by which it is judged, as that of a `Cell`."""
 
     source: PublishedSource
     published: PublishedValue
+    tolerance: float | None = None
+    relative: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,8 @@ class Cell:
     """One cell: the values published for it and what to measure.
 
     `kind` is None where there is nothing to measure, and where a `derivation` says how the cell follows from others.
-    `machine` is the only one that it is judged on.  `tolerance` is absolute, in `unit`, unless `relative`.
+    `machine` is the only one that it is judged on.  `tolerance` is absolute, in `unit`, unless `relative`; each
+    reference has its own, which is that of the first where they differ.
     `unreleased` is the reason why there are no public weights, `cost` is V100-hours of training (None: not published).
     `training` has the settings by which weights are trained where none are public, or on request; `assumed` has the
     reason for each of them that is not published.  `not_applicable` is the reason why there can be no value.

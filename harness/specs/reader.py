@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -35,6 +35,13 @@ _LABEL = Constraint(types=(str,), required=True)
 _COST = Constraint(types=(float,), least=0)
 _FLAG = Constraint(types=(bool,))
 
+# The name of another setting within the value of one.
+_TEMPLATE = re.compile(r"\{(\w+)\}")
+
+_TOLERANCE = Constraint(
+    types=(float, str), pattern=re.compile(r"\s*\d+(\.\d+)?%\s*"), form="a number or a percentage like '5%'", least=0
+)
+
 # The keys that each part of a file may have; tables/README.md explains them.
 _TABLE = {
     "title": _LABEL,
@@ -59,12 +66,7 @@ _MEASURED = {
     "unit": TEXT,
     "text": _FLAG,
     "better": Constraint(types=(str,), choices=("higher", "lower")),
-    "tolerance": Constraint(
-        types=(float, str),
-        pattern=re.compile(r"\s*\d+(\.\d+)?%\s*"),
-        form="a number or a percentage like '5%'",
-        least=0,
-    ),
+    "tolerance": replace(_TOLERANCE, types=(float, str, dict), form=f"{_TOLERANCE.form}, or a table of them by source"),
     "digits": Constraint(types=(int,), least=0),
     "set": TABLE,
     "train": TABLE,
@@ -238,6 +240,9 @@ class _SpecReader(Reader):
         entry = self.table(raw, constraints, *keys)
         if "job" in entry:
             self.known(entry["job"], KINDS, "kind of job", *keys, "job")
+        if isinstance(by_source := entry.get("tolerance"), dict):
+            sources = dict.fromkeys(self._parts.get("source", {}), _TOLERANCE)
+            entry["tolerance"] = self.table(by_source, sources, *keys, "tolerance", what="source")
         reasons = dict.fromkeys(SETTINGS, TEXT)
         return _Level(
             keys=keys,
@@ -292,7 +297,10 @@ class _SpecReader(Reader):
         nothing = "not_applicable" in entry
         derivation = None if nothing else self._derivation(row, column, levels)
         kind = entry.get("job") if entry.get("job") in KINDS and not derivation and not nothing else None
+        references = tuple(self._references(row, column, entry, outer[1].entry, sources))
         tolerance = entry.get("tolerance")
+        if isinstance(tolerance, dict):  # that of the value which is judged first
+            tolerance = tolerance.get(references[0].source.name) if references else None
         settings, training = self._merge_settings(kind, levels, "set"), self._merge_settings("train", levels, "train")
         if kind == "throughput":
             self._check_protocol(settings, levels)
@@ -300,13 +308,13 @@ class _SpecReader(Reader):
             *(Cell, entry),
             row=row,
             column=column,
-            references=tuple(self._references(row, column, outer[1].entry, sources, words=entry.get("text", False))),
+            references=references,
             kind=kind,
             metric=self._metric(kind, entry.get("metric"), levels),
             settings=settings,
             training={**training, **(settings if kind == "train" else {})},
             assumed={name: why for level in levels for name, why in level.assumed.items()},
-            tolerance=float(tolerance.strip().rstrip("%")) / 100 if isinstance(tolerance, str) else tolerance,
+            tolerance=_fraction(tolerance),
             relative=isinstance(tolerance, str),
             derivation=derivation,
         )
@@ -319,12 +327,19 @@ class _SpecReader(Reader):
         return self._derivations.read(level.entry, (row.key, column.key), *level.keys)
 
     def _references(
-        self, row: Row, column: Column, entry: Mapping[str, Any], sources: Mapping[str, PublishedSource], *, words: bool
+        self,
+        row: Row,
+        column: Column,
+        entry: Mapping[str, Any],
+        values: Mapping[str, Any],
+        sources: Mapping[str, PublishedSource],
     ) -> Iterable[Reference]:
+        """Yield the `values` of a row for a column; `entry` is what both say of the cell."""
+        words, tolerance = entry.get("text", False), entry.get("tolerance")
         for name, source in sources.items():
-            if column.key not in entry.get(name, {}):
+            if column.key not in values.get(name, {}):
                 continue
-            raw = entry[name][column.key]
+            raw = values[name][column.key]
             types = (str,) if words else (str, int, Decimal)
             published = None
             if isinstance(raw, types) and not isinstance(raw, bool):
@@ -334,7 +349,14 @@ class _SpecReader(Reader):
                 expected = "a string" if words else 'a number, or a string like "81.8 ± 0.2" or "96.9[B2]"'
                 self.report(f"{where} must be {expected}, not {shown(raw)}", "row", row.key, name, column.key)
                 continue
-            yield Reference(source=source, published=published)
+            allowed = tolerance
+            if isinstance(tolerance, dict):
+                allowed = tolerance.get(name)
+                if allowed is None:
+                    text = f"tolerance of row '{row.key}', column '{column.key}' has none for source '{name}'; name it"
+                    self.report(text, "row", row.key, name, column.key)
+            relative = isinstance(allowed, str)
+            yield Reference(source=source, published=published, tolerance=_fraction(allowed), relative=relative)
 
     def _merge_settings(self, kind: str | None, levels: Iterable[_Level], part: str) -> dict[str, Scalar]:
         """Merge the settings of column, row and cell; a contradiction is a mistake."""
@@ -347,7 +369,21 @@ class _SpecReader(Reader):
                     text = f"{name} = {value!r} contradicts {other}; set it in one place only"
                     self.report(text, *level.keys, part, name)
                 origin.setdefault(name, level.keys)
-        return {name: merged[name] for name in KINDS[kind].settings if name in merged} if kind else {}
+        names = [name for name in KINDS[kind].settings if name in merged] if kind else []
+        return {name: self._filled(name, merged, *origin[name], part) for name in names}
+
+    def _filled(self, name: str, settings: Mapping[str, Scalar], *keys: str) -> Scalar:
+        """Return the value of a setting, with the cell's values for the settings that it names in braces."""
+        value = settings[name]
+        if not isinstance(value, str):
+            return value
+        for part in _TEMPLATE.findall(value):
+            if part not in settings:
+                text = f"{name} = '{value}' needs a setting '{part}', which a cell of this {keys[0]} does not have"
+                self.report(text + did_you_mean(part, settings), *keys, name)
+            elif _TEMPLATE.search(str(settings[part])):
+                self.report(f"{name} = '{value}' is made of '{part}', which has braces itself", *keys, name)
+        return _TEMPLATE.sub(lambda match: str(settings.get(match[1], match[0])), value)
 
     def _check_protocol(self, settings: Mapping[str, Scalar], levels: Iterable[_Level]) -> None:
         """Report what timm's protocol does not know by this name."""
@@ -380,6 +416,11 @@ class _SpecReader(Reader):
                         self.report(text + did_you_mean(mark, footnotes), *keys)
         for mark in footnotes.keys() - used:
             self.report(f"[footnote.'{mark}'] is not used by any value", "footnote", mark)
+
+
+def _fraction(tolerance: float | str | None) -> float | None:
+    """Return a tolerance as a number: of `"5%"` the fraction."""
+    return float(tolerance.strip().rstrip("%")) / 100 if isinstance(tolerance, str) else tolerance
 
 
 def _build(part: type[_Part], entry: Mapping[str, Any], **values: object) -> _Part:
