@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,31 @@ def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
     assert measured.low < float(measured.value) < measured.high
     assert facts["batch"] == 2
     assert facts["threads"] == 1
+
+
+def timed_batch(seconds: Sequence[float], **facts: object) -> throughput.TimedBatch:
+    return throughput.TimedBatch(
+        batch=4, seconds=tuple(seconds), facts={"peak_allocated": 3 * 2**29, **facts}, warnings=()
+    )
+
+
+def test_the_time_of_a_batch_is_its_mean_and_the_percentiles_that_there_are_iterations_for() -> None:
+    metrics, _, _ = throughput._with_latency(timed_batch([0.001 * n for n in range(1, 101)], compile_seconds=20.5))
+    values = {name: (metric.value, metric.unit) for name, metric in metrics.items()}
+    assert values["latency"] == (pytest.approx(50.5), "ms")
+    assert [values[name][0] for name in ("p50", "p90", "p99")] == pytest.approx([50, 90, 99])
+    assert (values["peak_memory"], values["compile_time"]) == ((1.5, "GiB"), (20.5, "s"))
+    few, _, _ = throughput._with_latency(timed_batch([0.01] * 30, peak_allocated=0))
+    assert set(few) == {"throughput", "batch", "latency", "p50", "p90"}
+    assert set(throughput._with_latency(timed_batch([0.01] * 9))[0]) == {*few, "peak_memory"} - {"p90"}
+
+
+def test_a_job_that_sets_its_threads_is_measured_with_them_and_not_warned_of_fewer() -> None:
+    job = throughput_job(threads=3, repeats=2, res=32)
+    _, facts, warnings = throughput.measure_throughput(job, silent, device="cpu", threads=1)
+    assert facts["threads"] == 3
+    assert not any("OMP_NUM_THREADS" in warning for warning in warnings)
+    assert (Cpu(1, fewer_threads=True)._cores, Cpu(1)._cores) == (1, usable_cores())
 
 
 def test_every_flag_of_the_paper_protocol_is_set_and_recorded() -> None:

@@ -708,9 +708,9 @@ def test_a_template_of_a_setting_that_the_cell_lacks_or_that_is_one_itself_is_re
     text += (
         '[row.y]\nlabel = "Y"\njob = "evaluate"\nmetric = "top1"\nset = { model = "{weights}", weights = "a{model}" }\n'
     )
+    lacking = "model = 'net_{ress}' needs a setting 'ress', which a cell of this row does not have; did you mean 'res'?"
     assert mistakes(text) == [
-        "mine.toml:10: model = 'net_{ress}' needs a setting 'ress', which a cell of this row does not have; "
-        "did you mean 'res'?",
+        f"mine.toml:10: {lacking}",
         "mine.toml:15: model = '{weights}' is made of 'weights', which has braces itself",
         "mine.toml:15: weights = 'a{model}' is made of 'model', which has braces itself",
     ]

@@ -20,7 +20,8 @@ from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
 from harness.specs.catalog import EDITIONS, name_to_type
 from harness.specs.datasets import EMBEDDED
-from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
+from harness.specs.kinds import PERCENTILES
+from harness.stats import RATIOS, Interval, kendall, least_values, rank_correlation, spearman
 from harness.store.result import Result
 from harness.store.select import is_noisy, reference_seconds
 
@@ -176,7 +177,21 @@ def _why_no_value(filled: FilledCell) -> tuple[Verdict, str]:
         return Verdict.MISSING, why_missing(filled)
     if result.error is not None:
         return Verdict.FAILED, result.error
-    return Verdict.MISSING, f"a {result.job.kind} job gives no {filled.cell.metric} for this model"
+    return Verdict.MISSING, _why_no_metric(filled, result)
+
+
+def _why_no_metric(filled: FilledCell, result: Result) -> str:
+    """Return why a good result lacks the metric of a cell, and what gives it."""
+    metric, kind = str(filled.cell.metric), result.job.kind
+    if kind != "throughput" or metric == "energy":
+        return f"a {kind} job gives no {metric} for this model"
+    if "latency" not in result.metrics:
+        command = f"{measuring_command(filled)} --rerun"
+        return f"run {result.id} is from before {metric} was recorded; `{command}` measures it"
+    if metric in PERCENTILES:
+        least, timed = least_values(PERCENTILES[metric]), len(result.metrics["throughput"].samples)
+        return f"{metric} needs {least} timed iterations, not {timed}; set repeats = {least}, or give --repeats {least}"
+    return "nothing was compiled; set compile = true" if metric == "compile_time" else "the device does not tell it"
 
 
 def _assumptions(filled: FilledCell) -> str:

@@ -89,6 +89,9 @@ SCRIPT_DEFAULTS: Mapping[str, Scalar] = {
     "compile": False,
     "fused_attention": True,
 }
+# Percentiles of the time of a batch, in percent, by the name of the metric.
+PERCENTILES: Mapping[str, int] = {"p50": 50, "p90": 90, "p99": 99}
+
 # Single choices that a protocol makes all at once: a throughput may set each otherwise.
 SWITCHES: Mapping[str, Constraint] = {
     "step": Constraint(types=(str,), choices=("inference", "training")),
@@ -109,6 +112,7 @@ SETTINGS: Mapping[str, Constraint] = {
     "res": _COUNT,
     "protocol": Constraint(types=(str,), choices=PROTOCOLS),
     "repeats": _COUNT,
+    "threads": _COUNT,
     "batch": Constraint(types=(int, str), choices=("auto", "largest"), least=1),
     "memory": Constraint(types=(str,), pattern=_MEMORY, form="an amount, as 16GiB or 16GB, or all"),
     **dict.fromkeys(("data", "first", "second", "recipe", "teacher", "adapted_teacher", "start"), TEXT),
@@ -166,8 +170,8 @@ KINDS: Mapping[str, Kind] = {
     "throughput": Kind(
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
-        optional=("memory", *SWITCHES),
-        metrics=("throughput", "batch", "energy"),
+        optional=("memory", "threads", *SWITCHES),
+        metrics=("throughput", "batch", "energy", "latency", *PERCENTILES, "peak_memory", "compile_time"),
         exclusive=True,
         revision=2,
     ),

@@ -1,5 +1,6 @@
 """A model on a device under a protocol: every flag that can change a number, and the step that is timed."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -146,13 +147,14 @@ class _ElementCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
 
 
 class Workload:
-    """One model on its device, ready to run."""
+    """One model on its device, ready to run; `compile_seconds` are those of the first iteration that compiled it."""
 
     smallest_batch = 1
     largest_batch = None
 
     def __init__(self, job: Job, device: str) -> None:
         self.flags = flags_of(job)
+        self.compile_seconds = 0.0
         self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
         self._format = torch.channels_last if self.flags.channels_last else torch.preserve_format
         self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
@@ -171,14 +173,15 @@ class Workload:
         if self.flags.compile is None:
             return self.make_step(batch), ""
         compiled = torch.compile(self._model, mode=self.flags.compile, dynamic=False)
-        step = self._make_timed_step(compiled, self._make_images(batch))
+        step, began = self._make_timed_step(compiled, self._make_images(batch)), time.perf_counter()
         try:
-            step()
+            step()  # torch compiles at the first call
         except Exception as error:
             if too_large(error):
                 raise  # the batch is too large, which says nothing about the compiler
             reason = " ".join(str(error).split())[:200]
             return self.make_step(batch), f"not compiled: {type(error).__name__}: {reason}"
+        self.compile_seconds = time.perf_counter() - began
         return step, ""
 
     def check_output(self) -> None:
