@@ -238,6 +238,30 @@ def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
     assert facts["threads"] == 1
 
 
+def test_a_model_is_counted_and_timed_on_images_that_are_not_square() -> None:
+    def counted(**settings: str | int) -> dict[str, Any]:
+        job = Job.of("count", settings)
+        return {name: metric.value for name, metric in count.count_model(job, silent)[0].items()}
+
+    wide = counted(model="deit_tiny_patch16_224", res=224, width=320)
+    assert (wide["tokens"], wide["res"]) == (224 // 16 * (320 // 16) + 1, 224)
+    # Of a convnet every product but those of the classifier is once for each pixel.
+    half, whole = counted(model="resnet10t", res=64), counted(model="resnet10t", res=64, width=128)
+    classifier = 512 * 1000 / 1e9
+    assert whole["macs"] - classifier == pytest.approx(2 * (half["macs"] - classifier))
+    workload = Workload(throughput_job(res=32, width=64), "cpu")
+    workload.check_output()
+    assert tuple(workload._make_images(2).shape) == (2, 3, 32, 64)
+
+
+def test_a_size_that_the_patches_do_not_cover_is_named_with_both_sides() -> None:
+    with pytest.raises(JobError) as raised:
+        models.build_on_meta("deit_tiny_patch16_224", (224, 330))
+    assert str(raised.value) == (
+        "'deit_tiny_patch16_224' has patches of 16 pixels, which do not divide 224x330; choose a multiple"
+    )
+
+
 def timed_batch(seconds: Sequence[float], **facts: object) -> throughput.TimedBatch:
     return throughput.TimedBatch(
         batch=4, seconds=tuple(seconds), facts={"peak_allocated": 3 * 2**29, **facts}, warnings=()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, SpecError
+from harness.plan.job import Job
 from harness.specs import Catalog, PublishedValue, Spec, load
 from harness.specs.document import Document
 
@@ -598,9 +599,9 @@ def test_an_unknown_setting_is_reported_with_the_nearest(mistakes: Mistakes) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("res = 224.5", "res in [row.x.set] must be an integer, not 224.5"),
-        ('res = "224"', "res in [row.x.set] must be an integer, not '224'"),
-        ("res = true", "res in [row.x.set] must be an integer, not true"),
+        ("res = 224.5", "res in [row.x.set] must be a side in pixels, or height by width as '224x320', not 224.5"),
+        ('res = "224"', "res in [row.x.set] must be a side in pixels, or height by width as '224x320', not '224'"),
+        ("res = true", "res in [row.x.set] must be a side in pixels, or height by width as '224x320', not true"),
         ("res = 0", "res in [row.x.set] must be at least 1, not 0"),
         ("model = 5", "model in [row.x.set] must be a string, not 5"),
         ("mixup = true", "mixup in [row.x.set] must be a number, not true"),
@@ -713,6 +714,39 @@ def test_a_template_of_a_setting_that_the_cell_lacks_or_that_is_one_itself_is_re
         f"mine.toml:10: {lacking}",
         "mine.toml:15: model = '{weights}' is made of 'weights', which has braces itself",
         "mine.toml:15: weights = 'a{model}' is made of 'model', which has braces itself",
+    ]
+
+
+SIZES = (
+    TABLE
+    + """\
+[column.a]
+label = "A"
+job = "count"
+metric = "macs"
+[row.square]
+label = "square"
+set = { model = "net", res = "224x224" }
+[row.wide]
+label = "wide"
+set = { model = "net", res = "224x320" }
+"""
+)
+
+
+def test_a_size_of_images_is_a_side_or_height_by_width(read: Read) -> None:
+    spec = read(SIZES)
+    assert spec.cell("square", "a").settings == {"model": "net", "res": 224}
+    assert spec.cell("wide", "a").settings == {"model": "net", "res": 224, "width": 320}
+    assert str(Job.of("count", spec.cell("wide", "a").settings)) == "count net at 224x320"
+
+
+def test_a_size_that_is_none_or_that_its_job_does_not_take_is_reported(mistakes: Mistakes) -> None:
+    column = '[column.b]\nlabel = "B"\njob = "evaluate"\nmetric = "top1"\nset = { data = "cars", weights = "w" }\n'
+    row = '[row.w]\nlabel = "word"\nset = { model = "net", res = "224 x 320" }\n'
+    assert mistakes(column + SIZES + row) == [
+        "mine.toml:17: job 'evaluate' takes square images, not those of 224x320 pixels; set res to their side",
+        "mine.toml:20: res in [row.w.set] must be a side in pixels, or height by width as '224x320', not '224 x 320'",
     ]
 
 

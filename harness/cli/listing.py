@@ -216,7 +216,7 @@ def _settings(job: Job) -> str:
     """Return the settings of a job that its name does not have."""
     if job.kind in ("train-speed", "recipe"):
         return ""  # the recipe has the rest
-    hidden = {"model", "res", "data", "first", "second"}  # `str(job)` has them
+    hidden = {"model", "res", "width", "data", "first", "second"}  # `str(job)` has them
     if job.kind != "throughput":
         hidden.update(KINDS[job.kind].defaults)
     if job.need("weights"):

@@ -514,7 +514,7 @@ def _orders(others: Path | None, measured: Mapping[Job, float]) -> tuple[Machine
         return ()
     speeds: dict[str, dict[tuple[str, int], float]] = {}
     for job, number in measured.items():
-        if job.kind == "throughput":
+        if job.kind == "throughput" and not job.get("width"):
             step = str(job.get("step", "inference"))
             speeds.setdefault(step, {})[str(job["model"]), int(job["res"])] = number
     return tuple(

@@ -110,6 +110,7 @@ SETTINGS: Mapping[str, Constraint] = {
     "model": TEXT,
     "weights": TEXT,
     "res": _COUNT,
+    "width": _COUNT,
     "protocol": Constraint(types=(str,), choices=PROTOCOLS),
     "repeats": _COUNT,
     "threads": _COUNT,
@@ -165,12 +166,13 @@ _PREPROCESSING: Mapping[str, Scalar] = {
 KINDS: Mapping[str, Kind] = {
     "count": Kind(
         required=("model", "res"),
+        optional=("width",),
         metrics=("params", "macs", "activations", "embed_dim", "heads", "layers", "tokens", "res"),
     ),
     "throughput": Kind(
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
-        optional=("memory", "threads", *SWITCHES),
+        optional=("width", "memory", "threads", *SWITCHES),
         metrics=("throughput", "batch", "energy", "latency", *PERCENTILES, "peak_memory", "compile_time"),
         exclusive=True,
         revision=2,
@@ -248,7 +250,7 @@ def throughput_settings(spec: Mapping[str, Scalar], overrides: Mapping[str, Scal
     published = str(spec.get("protocol", defaults["protocol"]))
     protocol = str(overrides.get("protocol", published))
     if protocol != published and SCRIPT in (protocol, published):
-        spec = {name: value for name, value in spec.items() if name in KINDS["throughput"].required}
+        spec = {name: value for name, value in spec.items() if name in (*KINDS["throughput"].required, "width")}
     script = SCRIPT_DEFAULTS if protocol == SCRIPT else {}
     settings = {**defaults, **script, **spec, **overrides}
     # A given batch size needs no cap, so the cap must not make it another job.

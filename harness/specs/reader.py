@@ -38,6 +38,14 @@ _FLAG = Constraint(types=(bool,))
 # The name of another setting within the value of one.
 _TEMPLATE = re.compile(r"\{(\w+)\}")
 
+# A size of images: `res`, and `width` where they are not square.
+_SIZE = Constraint(
+    types=(int, str),
+    pattern=re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})"),
+    form="a side in pixels, or height by width as '224x320'",
+    least=1,
+)
+
 _TOLERANCE = Constraint(
     types=(float, str), pattern=re.compile(r"\s*\d+(\.\d+)?%\s*"), form="a number or a percentage like '5%'", least=0
 )
@@ -256,7 +264,9 @@ class _SpecReader(Reader):
         )
 
     def _settings(self, raw: object, kind: str | None, *keys: str) -> dict[str, Scalar]:
-        settings = self.table(raw, SETTINGS, *keys, what="setting")
+        settings = self.table(raw, {**SETTINGS, "res": _SIZE}, *keys, what="setting")
+        if isinstance(size := settings.get("res"), str):
+            settings["res"], settings["width"] = map(int, size.split("x"))
         for name in settings:
             if kind and kind in KINDS and name not in KINDS[kind].settings:
                 self.report(f"job '{kind}' does not take the setting '{name}'", *keys, name)
@@ -369,7 +379,13 @@ class _SpecReader(Reader):
                     text = f"{name} = {value!r} contradicts {other}; set it in one place only"
                     self.report(text, *level.keys, part, name)
                 origin.setdefault(name, level.keys)
+        if merged.get("width", 0) == merged.get("res"):
+            del merged["width"]
         names = [name for name in KINDS[kind].settings if name in merged] if kind else []
+        if "res" in names and "width" in merged.keys() - set(names):
+            size = f"{merged['res']}x{merged['width']}"
+            text = f"job '{kind}' takes square images, not those of {size} pixels; set res to their side"
+            self.report(text, *origin["width"], part, "res")
         return {name: self._filled(name, merged, *origin[name], part) for name in names}
 
     def _filled(self, name: str, settings: Mapping[str, Scalar], *keys: str) -> Scalar:

@@ -155,11 +155,11 @@ class Workload:
     def __init__(self, job: Job, device: str) -> None:
         self.flags = flags_of(job)
         self.compile_seconds = 0.0
-        self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
+        self._name, self._size, self._device = str(job["model"]), models.size_of(job), device
         self._format = torch.channels_last if self.flags.channels_last else torch.preserve_format
         self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
         build = models.build_initialised if self.flags.as_script else models.build_with_random_weights
-        self._model = build(self._name, self._res).to(device, self._dtype).to(memory_format=self._format)
+        self._model = build(self._name, self._size).to(device, self._dtype).to(memory_format=self._format)
 
     def make_step(self, batch: int) -> Step:
         """Return what is timed: one step on a batch of random images that is on the device already."""
@@ -186,7 +186,7 @@ class Workload:
 
     def check_output(self) -> None:
         """Run one fixed image: a model whose output is not a row of finite numbers is not worth timing."""
-        shape = (1, models.CHANNELS, self._res, self._res)
+        shape = (1, models.CHANNELS, *self._size)
         image = torch.linspace(-1, 1, shape[1] * shape[2] * shape[3], device=self._device).view(shape).to(self._dtype)
         output: object = self._make_step(self._model, image)()
         if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 1:
@@ -220,7 +220,7 @@ class Workload:
         return [images.numel(), *counter.elements]
 
     def _make_images(self, batch: int) -> torch.Tensor:
-        images = torch.randn(batch, models.CHANNELS, self._res, self._res, device=self._device, dtype=self._dtype)
+        images = torch.randn(batch, models.CHANNELS, *self._size, device=self._device, dtype=self._dtype)
         return images.to(memory_format=self._format)
 
     def _make_timed_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
