@@ -134,7 +134,7 @@ def test_a_mistake_has_the_sentence_of_the_command_line(
         ({"protocol": "old"}, "protocol must be 'paper' or 'modern' or 'timm', not 'old'"),
         ({"memory": "lots"}, "memory must be an amount, as 16GiB or 16GB, or all, not 'lots'"),
         ({"train": True, "scale": "tiny"}, "scale must be 'full' or 'proxy' or 'smoke', not 'tiny'"),
-        ({"edition": "iclr"}, "edition must be 'arxiv' or 'icml', not 'iclr'"),
+        ({"edition": "iclr"}, "--edition iclr: 'table5' has arxiv, icml; did you mean 'icml'?"),
         ({"budget": 0}, "budget = 0 is not a time; it is a number of seconds above 0"),
     ],
 )

@@ -325,7 +325,7 @@ title = "T"
 cite = "one"
 [source.two]
 kind = "papper"
-edition = "neurips"
+edition = "NeurIPS"
 checked = "2026-11-21"
 [source.note]
 kind = "timm"
@@ -335,9 +335,9 @@ label = "A"
 label = "X"
 """
     assert mistakes(text) == [
-        "mine.toml:3: kind in [source.one] is missing; it must be 'paper' or 'author' or 'timm'",
-        "mine.toml:6: kind in [source.two] must be 'paper' or 'author' or 'timm', not 'papper'",
-        "mine.toml:7: edition in [source.two] must be 'both' or 'arxiv' or 'icml', not 'neurips'",
+        "mine.toml:3: kind in [source.one] is missing; it must be paper, author, timm or another small word",
+        "mine.toml:6: kind in [source.two] is 'papper'; did you mean 'paper'?",
+        "mine.toml:7: edition in [source.two] must be both, arxiv, icml or another small word, not 'NeurIPS'",
         "mine.toml:8: checked in [source.two] must be a date, not '2026-11-21'",
         "mine.toml:9: a source cannot be called 'note', which is a key of every row",
     ]
@@ -954,6 +954,76 @@ def test_a_spec_without_edition_has_everything(read: Read) -> None:
     corrected = {mark: {key: str(value) for key, value in n.corrected.items()} for mark, n in spec.footnotes.items()}
     assert corrected == {"B1": {}, "*": {"top1": "169.10", "word": "3.0"}}
     assert [source.name for source in spec.sources.values() if source.main] == ["paper", "arxiv", "icml"]
+
+
+OWN_EDITIONS = """\
+[table]
+title = "T"
+[source.v1]
+kind = "paper"
+edition = "v1"
+cite = "the first version"
+[source.iccv]
+kind = "paper"
+edition = "iccv"
+cite = "the proceedings"
+url = "https://example.org/iccv"
+[source.blog]
+kind = "blog"
+cite = "a post"
+[column.a]
+label = "A"
+job = "count"
+metric = "params"
+[row.x]
+label = "X"
+set = { model = "net", res = 224 }
+v1 = { a = 5 }
+iccv = { a = 6 }
+blog = { a = 7 }
+[row.y]
+label = "only in the proceedings"
+iccv = { a = 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edition", "values"),
+    [
+        ("v1", {"x": ["5", "7"]}),
+        ("iccv", {"x": ["6", "7"], "y": ["1"]}),
+        ("arxiv", {"x": ["5", "6", "7"], "y": ["1"]}),
+    ],
+)
+def test_a_table_has_the_editions_that_its_sources_name_and_all_of_them_by_default(
+    tmp_path: Path, edition: str, values: dict[str, list[str]]
+) -> None:
+    (tmp_path / "own.toml").write_text(OWN_EDITIONS, encoding="utf-8")
+    (spec,) = Catalog(edition=edition).find([str(tmp_path / "own.toml")])
+    assert {
+        row.key: [reference.published.text for reference in spec.cell(row.key, "a").references] for row in spec.rows
+    } == values
+    assert spec.editions == ("v1", "iccv")
+    assert (spec.sources["blog"].kind, spec.sources["iccv"].url) == ("blog", "https://example.org/iccv")
+
+
+def test_an_edition_that_a_table_does_not_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN_EDITIONS, encoding="utf-8")
+    for name, edition, message in (
+        (str(tmp_path / "own.toml"), "iccv2", "--edition iccv2: 'own' has v1, iccv; did you mean 'iccv'?"),
+        ("table5", "v1", "--edition v1: 'table5' has arxiv, icml"),
+    ):
+        with pytest.raises(HarnessError) as raised:
+            Catalog(edition=edition).find([name])
+        assert str(raised.value) == message
+
+
+def test_a_source_that_is_no_word_or_no_address_is_reported(mistakes: Mistakes) -> None:
+    text = OWN_EDITIONS.replace('kind = "blog"', 'kind = "A blog"').replace("https://", "www.")
+    assert mistakes(text) == [
+        "mine.toml:11: url in [source.iccv] must be an address that begins with https://, not 'www.example.org/iccv'",
+        "mine.toml:13: kind in [source.blog] must be paper, author, timm or another small word, not 'A blog'",
+    ]
 
 
 def test_the_icml_edition_has_its_labels_its_values_and_not_what_it_lacks(read: Read) -> None:

@@ -144,6 +144,7 @@ def _cell(judged: JudgedCell) -> dict[str, Any]:
                 "kind": reference.source.kind,
                 "value": reference.published.text if cell.text else reference.published.value,
                 "source": reference.source.cite,
+                **({"url": reference.source.url} if reference.source.url else {}),
             }
             for reference in cell.references
         ],

@@ -55,17 +55,21 @@ _TABLE = {
     "title": _LABEL,
     **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default", "orders", "paper"), TEXT),
 }
+_URL = Constraint(types=(str,), pattern=re.compile(r"https?://\S+"), form="an address that begins with https://")
 _PAPER = {
     "title": _LABEL,
     "authors": Constraint(types=(list,), items=TEXT, required=True),
     "venue": TEXT,
     "arxiv": Constraint(types=(str,), pattern=re.compile(r"\d{4}\.\d{4,5}(v\d+)?"), form="a number as 2012.12877"),
-    "url": Constraint(types=(str,), pattern=re.compile(r"https?://\S+"), form="an address that begins with https://"),
+    "url": _URL,
 }
+KINDS_OF_SOURCE = ("paper", "author", "timm")
+_WORD = re.compile(r"[a-z][a-z0-9_.-]{0,30}")
 _SOURCE = {
-    "kind": Constraint(types=(str,), choices=("paper", "author", "timm"), required=True),
-    "edition": Constraint(types=(str,), choices=("both", "arxiv", "icml")),
+    "kind": Constraint(types=(str,), pattern=_WORD, form="paper, author, timm or another small word", required=True),
+    "edition": Constraint(types=(str,), pattern=_WORD, form="both, arxiv, icml or another small word"),
     "cite": TEXT,
+    "url": _URL,
     "checked": Constraint(types=(date,)),
 }
 _MEASURED = {
@@ -158,6 +162,9 @@ class _SpecReader(Reader):
             )
             for name, entry in entries.items()
         }
+        for name, source in sources.items():
+            if source.kind not in KINDS_OF_SOURCE and (hint := did_you_mean(source.kind, KINDS_OF_SOURCE)):
+                self.report(f"kind in [source.{name}] is '{source.kind}'{hint}", "source", name, "kind")
         for name in sources.keys() & _ROW.keys():
             self.report(f"a source cannot be called '{name}', which is a key of every row", "source", name)
         families = {

@@ -225,9 +225,10 @@ tables = click.argument(
 edition = _option(
     "--edition",
     group=CELLS,
-    type=click.Choice(EDITIONS),
-    default="arxiv",
-    help="Edition for table numbers and published values; ICML's table 6 is arXiv's table 7.",
+    metavar="arxiv|icml|NAME",
+    default=EDITIONS[0],
+    shell_complete=lambda _context, _parameter, start: [name for name in EDITIONS if name.startswith(start)],
+    help="Edition for table numbers and published values; ICML's table 6 is arXiv's table 7. A spec may have others.",
 )
 
 runs = _option("--runs", group=RESULTS, type=PATH, default=Path("runs"), help="Folder of the results.")
