@@ -54,7 +54,7 @@ def count_model(job: Job, report: Report) -> Outcome:
 def _own_size(name: str, size: tuple[int, int]) -> str:
     """Name the size that timm has for a model, where it is another one: the usual reason of a failure."""
     config = timm.get_pretrained_cfg(name)
-    own = size if config is None else tuple(config.input_size[1:])
+    own = size if config is None else (int(config.input_size[1]), int(config.input_size[2]))
     return "" if own == size else f" (timm's size for it is {models.size_text(own)})"
 
 

@@ -162,9 +162,9 @@ class _SpecReader(Reader):
             )
             for name, entry in entries.items()
         }
-        for name, source in sources.items():
-            if source.kind not in KINDS_OF_SOURCE and (hint := did_you_mean(source.kind, KINDS_OF_SOURCE)):
-                self.report(f"kind in [source.{name}] is '{source.kind}'{hint}", "source", name, "kind")
+        for name, kind in ((source.name, source.kind) for source in sources.values()):
+            if kind not in KINDS_OF_SOURCE and (hint := did_you_mean(kind, KINDS_OF_SOURCE)):
+                self.report(f"kind in [source.{name}] is '{kind}'{hint}", "source", name, "kind")
         for name in sources.keys() & _ROW.keys():
             self.report(f"a source cannot be called '{name}', which is a key of every row", "source", name)
         families = {
