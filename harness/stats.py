@@ -52,6 +52,18 @@ def mean_interval(samples: Sequence[float]) -> Interval:
     return Interval(value=mean, low=mean - half, high=mean + half)
 
 
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """Return the smallest value that this percentage of all do not exceed; None if there are too few to tell."""
+    if len(values) < least_values(percent):
+        return None
+    return sorted(values)[-(-percent * len(values) // 100) - 1]
+
+
+def least_values(percent: int) -> int:
+    """Return how many values have at least one beyond this percentile."""
+    return -(-100 // (100 - percent))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Noise:
     """How much the throughput of the same work differs from process to process on one machine.

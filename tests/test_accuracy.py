@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 
 from harness.cli import progress as display
+from harness.cli.console import note
 from harness.errors import HarnessError
 from harness.figure.draw import draw
 from harness.figure.layers import layers_figure
@@ -25,6 +26,7 @@ from harness.judge.weights import unclear_weights
 from harness.plan.job import Job
 from harness.plan.plan import Options, Plan, dependencies, make_plan
 from harness.report import formatting, render_explanations, render_json, render_markdown
+from harness.run.log import LogObserver
 from harness.run.messages import Inputs, Inventory, Progress
 from harness.run.observer import ProgressObserver
 from harness.run.runner import Runner, inspect_inputs
@@ -591,7 +593,7 @@ def test_a_log_has_a_line_a_minute_of_a_pass(
     _, job = only
     clock = iter([0.0, 59.0, 60.0, 60.0, 61.0, 120.0, 120.0])
     monkeypatch.setattr("harness.cli.progress.time.monotonic", clock.__next__)
-    lines = display.LogObserver()
+    lines = LogObserver(note)
     for done in (100, 200, 300, 400):
         lines.progress(Progress(job=job, phase="", overview=PASS, done=done, total=1000))
     assert capsys.readouterr().err == f"{PASS}: 200/1000\n{PASS}: 400/1000\n"

@@ -26,6 +26,7 @@ LAYERS = (
     {"gate"},
     {"report"},
     {"figure"},
+    {"api"},
     {"cli"},
     {"pytest_plugin"},
     {"__main__"},
@@ -39,7 +40,7 @@ HOMES = {
     "onnxruntime": {"jobs"},
     "pynvml": {"machine"},
     "matplotlib": {"figure"},
-    "pandas": {"judge", "figure", "report"},
+    "pandas": {"judge", "figure", "report", "api"},  # whose types are DataFrames
     "pyarrow": {"report"},
     "mlflow": {"report"},
     "pytest": {"pytest_plugin"},
@@ -75,11 +76,11 @@ def test_every_module_has_a_layer() -> None:
     assert {room(path) for path in MODULES} == set().union(*LAYERS)
 
 
-def test_a_room_has_at_most_twenty_modules_and_the_top_sixteen_entries() -> None:
+def test_a_room_has_at_most_twenty_modules_and_the_top_seventeen_entries() -> None:
     for folder in {path.parent for path in MODULES}:
         assert len(list(folder.glob("*.py"))) <= 20, folder
     top = {room(path) for path in MODULES} - {"__init__", "__main__"}
-    assert len(top) <= 16, top
+    assert len(top) <= 17, top
 
 
 def test_a_public_class_has_a_name_of_its_own() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cleaning import csv_cell, github, json_text, markdown, mlflow_name, one_line, printable, visible
-from harness.cli.progress import LogObserver
+from harness.cli.console import note
 from harness.errors import HarnessError
 from harness.judge.judged import judged_tables
 from harness.plan.job import Job
@@ -22,6 +22,7 @@ from harness.pytest_plugin.measure import MeasuredValue
 from harness.report import render_terminal
 from harness.report.markdown import collapsed
 from harness.run.launch.slurm import run_tool
+from harness.run.log import LogObserver
 from harness.specs import Spec
 from harness.store.store import Store
 from tests.commands import Completed, run_harness
@@ -209,7 +210,7 @@ def test_colours_of_others_do_not_reach_a_terminal_or_a_file(tmp_path: Path) -> 
 
 
 def test_a_log_has_a_line_for_each_job(capsys: pytest.CaptureFixture[str]) -> None:
-    log = LogObserver()
+    log = LogObserver(note)
     job = Job.of("count", {"model": "tiny", "res": 224})
     log.starts(job, 1, 1)
     log.finished(result_of(job, error="out of\n::error::memory\x1b[2J"))

@@ -106,6 +106,45 @@ def judged(
     return compare(fill(spec, plan, results)).judged_cells[row, "value"]
 
 
+COLUMNS = """
+[table]
+title = "A column of two others"
+[column.wide]
+label = "224x448"
+job = "count"
+metric = "macs"
+unit = "GMAC"
+set = { res = "224x448" }
+[column.square]
+label = "224"
+job = "count"
+metric = "macs"
+unit = "GMAC"
+set = { res = 224 }
+[column.share]
+label = "times as many"
+derived = "ratio"
+of = [{ column = "wide" }, { column = "square" }]
+[row.a]
+label = "A"
+set = { model = "a" }
+[row.b]
+label = "B"
+set = { model = "b" }
+"""
+
+
+def test_a_column_is_computed_from_two_others_in_every_row(tmp_path: Path) -> None:
+    plan = make_plan([load(written(tmp_path, COLUMNS))])
+    macs = {("a", 224): 8.0, ("a", 448): 20.0, ("b", 224): 4.0, ("b", 448): 8.0}
+    results = {}
+    for job in plan.jobs:
+        value = macs[str(job["model"]), int(job.get("width", 224))]
+        results[job.key] = replace(result_of(job), metrics={"macs": Measurement(unit="GMAC", value=value)})
+    table = fill(plan.specs[0], plan, results)
+    assert [table.cell(row, "share").number for row in ("a", "b")] == [2.5, 2.0]
+
+
 # The formulas.
 
 

@@ -147,6 +147,19 @@ def test_a_table_of_another_source_than_a_paper_shows_its_values(all_tables: tup
     assert sum(map(bool, texts)) > 300
 
 
+def test_a_value_leads_to_the_page_of_its_source(tmp_path: Path) -> None:
+    text = SPEC.replace('cite = "the paper"', 'cite = "the paper"\nurl = "https://example.org/?a=1&b=2"', 1)
+    page = page_of(diff_of(tmp_path, text, dict(MEASURED)))
+    links = {(a.get("href"), a.text) for cite in page.iter("cite") for a in cite.iter("a")}
+    assert links == {("https://example.org/?a=1&b=2", "the paper")}
+    diff = diff_of(tmp_path, text, dict(MEASURED))
+    references = [reference for cell in json.loads(render_json([diff]))["cells"] for reference in cell["references"]]
+    assert {(one["source"], one.get("url")) for one in references} == {
+        ("the paper", "https://example.org/?a=1&b=2"),
+        ("timm", None),
+    }
+
+
 def test_rows_are_under_the_headings_of_the_paper_in_its_order(diff: Diff) -> None:
     (table,) = (item for item in page_of(diff).iter("table") if item.get("class") == "paper")
     actual = [(item.get("scope"), text_of(item)) for item in table.iter("th")]

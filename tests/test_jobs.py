@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,54 @@ def test_a_throughput_is_batch_times_runs_over_their_total_time() -> None:
     assert measured.low < float(measured.value) < measured.high
     assert facts["batch"] == 2
     assert facts["threads"] == 1
+
+
+def test_a_model_is_counted_and_timed_on_images_that_are_not_square() -> None:
+    def counted(**settings: str | int) -> dict[str, Any]:
+        job = Job.of("count", settings)
+        return {name: metric.value for name, metric in count.count_model(job, silent)[0].items()}
+
+    wide = counted(model="deit_tiny_patch16_224", res=224, width=320)
+    assert (wide["tokens"], wide["res"]) == (224 // 16 * (320 // 16) + 1, 224)
+    # Of a convnet every product but those of the classifier is once for each pixel.
+    half, whole = counted(model="resnet10t", res=64), counted(model="resnet10t", res=64, width=128)
+    classifier = 512 * 1000 / 1e9
+    assert whole["macs"] - classifier == pytest.approx(2 * (half["macs"] - classifier))
+    workload = Workload(throughput_job(res=32, width=64), "cpu")
+    workload.check_output()
+    assert tuple(workload._make_images(2).shape) == (2, 3, 32, 64)
+
+
+def test_a_size_that_the_patches_do_not_cover_is_named_with_both_sides() -> None:
+    with pytest.raises(JobError) as raised:
+        models.build_on_meta("deit_tiny_patch16_224", (224, 330))
+    assert str(raised.value) == (
+        "'deit_tiny_patch16_224' has patches of 16 pixels, which do not divide 224x330; choose a multiple"
+    )
+
+
+def timed_batch(seconds: Sequence[float], **facts: object) -> throughput.TimedBatch:
+    return throughput.TimedBatch(
+        batch=4, seconds=tuple(seconds), facts={"peak_allocated": 3 * 2**29, **facts}, warnings=()
+    )
+
+
+def test_the_time_of_a_batch_is_its_mean_and_the_percentiles_that_there_are_iterations_for() -> None:
+    metrics, _, _ = throughput._with_latency(timed_batch([0.001 * n for n in range(1, 101)], compile_seconds=20.5))
+    names = ("latency", "p50", "p90", "p99", "peak_memory", "compile_time")
+    assert [metrics[name].value for name in names] == pytest.approx([50.5, 50, 90, 99, 1.5, 20.5])
+    assert [metrics[name].unit for name in names] == ["ms", "ms", "ms", "ms", "GiB", "s"]
+    few, _, _ = throughput._with_latency(timed_batch([0.01] * 30, peak_allocated=0))
+    assert set(few) == {"throughput", "batch", "latency", "p50", "p90"}
+    assert set(throughput._with_latency(timed_batch([0.01] * 9))[0]) == {*few, "peak_memory"} - {"p90"}
+
+
+def test_a_job_that_sets_its_threads_is_measured_with_them_and_not_warned_of_fewer() -> None:
+    job = throughput_job(threads=3, repeats=2, res=32)
+    _, facts, warnings = throughput.measure_throughput(job, silent, device="cpu", threads=1)
+    assert facts["threads"] == 3
+    assert not any("OMP_NUM_THREADS" in warning for warning in warnings)
+    assert (Cpu(1, fewer_threads=True)._cores, Cpu(1)._cores) == (1, usable_cores())
 
 
 def test_every_flag_of_the_paper_protocol_is_set_and_recorded() -> None:

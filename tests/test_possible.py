@@ -285,6 +285,26 @@ def test_the_numbers_of_a_timed_step_are_held_against_each_other(metric: str, va
     assert message in refusal(to_json(replace(result, metrics={**metrics, metric: wrong})))
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "message"),
+    [
+        ("latency", 41.0, "latency is 41 ms, but its throughput comes to 40 ms"),
+        ("p50", 45.0, "p50 is 45 ms, more than a p90 of 44 ms"),
+        ("p99", 43.0, "p90 is 44 ms, more than a p99 of 43 ms"),
+        ("peak_memory", 0.0, "peak_memory must be above 0, not 0.0"),
+        ("compile_time", -1.0, "compile_time must be above 0, not -1.0"),
+    ],
+)
+def test_the_times_of_a_batch_are_held_against_each_other(metric: str, value: float, message: str) -> None:
+    result = result_of(Job.of("throughput", {"model": "net", "res": 224, "protocol": "paper"}))
+    times = {"latency": 40.0, "p50": 39.0, "p90": 44.0, "p99": 44.0, "peak_memory": 1.5, "compile_time": 20.0}
+    metrics = {**result.metrics, **{name: Measurement(unit="ms", value=one) for name, one in times.items()}}
+    whole = to_json(replace(result, metrics=metrics))
+    assert to_json(from_json(whole)) == whole
+    wrong = replace(metrics[metric], value=value)
+    assert message in refusal(to_json(replace(result, metrics={**metrics, metric: wrong})))
+
+
 def test_every_metric_that_is_a_number_has_a_range() -> None:
     # Those of a recipe are texts, and numbers as table 9 has them.
     metrics = {metric for name, kind in KINDS_OF_JOB.items() if name != "recipe" for metric in kind.metrics}

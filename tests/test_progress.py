@@ -11,13 +11,14 @@ import pytest
 from rich.console import Console
 
 from harness.cli import doctor, reproduce
-from harness.cli.console import meanwhile
-from harness.cli.progress import LiveObserver, LogObserver, counting, fit
+from harness.cli.console import meanwhile, note
+from harness.cli.progress import LiveObserver, counting, fit
 from harness.errors import HarnessError
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.run.forecast import Forecast
 from harness.run.launch.local import LOADING, LocalLauncher
+from harness.run.log import LogObserver
 from harness.run.messages import Progress
 from harness.run.runner import Runner
 from harness.run.target import ExecutionTarget
@@ -167,7 +168,7 @@ def test_the_lines_that_change_show_the_job_the_bar_and_the_time_left(tmp_path: 
 def test_a_log_has_one_line_a_job_and_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [throughput(f"model{number}") for number in range(10)]
     target = ExecutionTarget(device="cpu", machine=LAPTOP, software=VERSIONS)
-    observer = LogObserver(forecast=Forecast(store=Store(tmp_path), machine=LAPTOP))
+    observer = LogObserver(note, forecast=Forecast(store=Store(tmp_path), machine=LAPTOP))
     runner = Runner(
         store=Store(tmp_path),
         launcher=FakeLauncher(),

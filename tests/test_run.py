@@ -406,6 +406,31 @@ def test_what_timm_published_of_gpus_in_half_precision_is_left_to_gpus(machine: 
     assert {planned.blocked for planned in fitted.cells if "-fp32-" in planned.cell.column.label} == {""}
 
 
+@pytest.mark.parametrize(
+    ("machine", "blocked"), [(LAPTOP, ""), (H200, "its threads are those of a CPU; needs --device cpu")]
+)
+def test_a_number_of_threads_is_left_to_cpus(tmp_path: Path, machine: Machine, blocked: str) -> None:
+    path = tmp_path / "threads.toml"
+    path.write_text(
+        """
+[table]
+title = "One thread"
+[column.latency]
+label = "latency"
+job = "throughput"
+metric = "latency"
+set = { threads = 1, batch = 1 }
+[row.net]
+label = "net"
+set = { model = "net", res = 224 }
+""",
+        encoding="utf-8",
+    )
+    plan = make_plan(Catalog().find([str(path)]))
+    fitted = ExecutionTarget(device=machine.device, machine=machine, software=VERSIONS).fit(plan)
+    assert [planned.blocked for planned in fitted.cells] == [blocked]
+
+
 def send_later(pipe: Connection) -> None:
     time.sleep(2)
     pipe.send("late")

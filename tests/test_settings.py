@@ -127,7 +127,7 @@ def test_a_recipe_is_changed_by_truth_values_of_the_file_too(folder: Path, monke
 
 
 def test_settings_of_a_cluster_wait_for_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.cli.execution.LocalLauncher", FakeLauncher)
+    monkeypatch.setattr("harness.run.execution.LocalLauncher", FakeLauncher)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))  # an exclusive lock of its own
     (folder / "harness.toml").write_text("detach = true\npartition = 'gpu'\n", encoding="utf-8")
     ran = run_harness(folder, "reproduce", "mine.toml", "--device", "cpu", "-q")

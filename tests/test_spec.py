@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import HarnessError, SpecError
+from harness.plan.job import Job
 from harness.specs import Catalog, PublishedValue, Spec, load
 from harness.specs.document import Document
 
@@ -324,7 +325,7 @@ title = "T"
 cite = "one"
 [source.two]
 kind = "papper"
-edition = "neurips"
+edition = "NeurIPS"
 checked = "2026-11-21"
 [source.note]
 kind = "timm"
@@ -334,9 +335,9 @@ label = "A"
 label = "X"
 """
     assert mistakes(text) == [
-        "mine.toml:3: kind in [source.one] is missing; it must be 'paper' or 'author' or 'timm'",
-        "mine.toml:6: kind in [source.two] must be 'paper' or 'author' or 'timm', not 'papper'",
-        "mine.toml:7: edition in [source.two] must be 'both' or 'arxiv' or 'icml', not 'neurips'",
+        "mine.toml:3: kind in [source.one] is missing; it must be paper, author, timm or another small word",
+        "mine.toml:6: kind in [source.two] is 'papper'; did you mean 'paper'?",
+        "mine.toml:7: edition in [source.two] must be both, arxiv, icml or another small word, not 'NeurIPS'",
         "mine.toml:8: checked in [source.two] must be a date, not '2026-11-21'",
         "mine.toml:9: a source cannot be called 'note', which is a key of every row",
     ]
@@ -540,11 +541,11 @@ effect = "worng"
 @pytest.mark.parametrize(
     ("tolerance", "message"),
     [
-        ('"5"', "must be a number or a percentage like '5%', not '5'"),
-        ('"5 points"', "must be a number or a percentage like '5%', not '5 points'"),
+        ('"5"', "must be a number or a percentage like '5%', or a table of them by source, not '5'"),
+        ('"5 points"', "must be a number or a percentage like '5%', or a table of them by source, not '5 points'"),
         ("-0.5", "must be at least 0, not -0.5"),
-        ("nan", "must be a number or a percentage like '5%', not nan"),
-        ("inf", "must be a number or a percentage like '5%', not inf"),
+        ("nan", "must be a number or a percentage like '5%', or a table of them by source, not nan"),
+        ("inf", "must be a number or a percentage like '5%', or a table of them by source, not inf"),
     ],
 )
 def test_a_tolerance_that_is_none_is_reported(mistakes: Mistakes, tolerance: str, message: str) -> None:
@@ -598,9 +599,9 @@ def test_an_unknown_setting_is_reported_with_the_nearest(mistakes: Mistakes) -> 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("res = 224.5", "res in [row.x.set] must be an integer, not 224.5"),
-        ('res = "224"', "res in [row.x.set] must be an integer, not '224'"),
-        ("res = true", "res in [row.x.set] must be an integer, not true"),
+        ("res = 224.5", "res in [row.x.set] must be a side in pixels, or height by width as '224x320', not 224.5"),
+        ('res = "224"', "res in [row.x.set] must be a side in pixels, or height by width as '224x320', not '224'"),
+        ("res = true", "res in [row.x.set] must be a side in pixels, or height by width as '224x320', not true"),
         ("res = 0", "res in [row.x.set] must be at least 1, not 0"),
         ("model = 5", "model in [row.x.set] must be a string, not 5"),
         ("mixup = true", "mixup in [row.x.set] must be a number, not true"),
@@ -663,6 +664,114 @@ cell.a.set = { crop = 0.9 }
     assert mistakes(text) == [
         "mine.toml:10: data = 'cars' contradicts data = 'imagenet' of column 'a'; set it in one place only",
         "mine.toml:14: crop = 0.9 contradicts crop = 1.0 of row 'y'; set it in one place only",
+    ]
+
+
+TEMPLATES = """\
+[table]
+title = "T"
+[column.small]
+label = "at 224"
+job = "count"
+metric = "macs"
+set = { res = 224 }
+[column.large]
+label = "at 384"
+job = "throughput"
+metric = "throughput"
+set = { res = 384, batch = 1 }
+[column.images]
+label = "images"
+job = "dataset"
+metric = "classes"
+set = { data = "imagenet" }
+[row.cait]
+label = "CaiT-XXS-24"
+set = { model = "cait_xxs24_{res}" }
+"""
+
+
+def test_a_setting_is_filled_with_the_other_settings_of_its_cell(read: Read) -> None:
+    spec = read(TEMPLATES)
+    models = [spec.cell("cait", column).settings.get("model") for column in ("small", "large", "images")]
+    assert models == ["cait_xxs24_224", "cait_xxs24_384", None]
+
+
+def test_a_template_is_filled_in_the_settings_of_a_training_too(read: Read) -> None:
+    text = TEMPLATES + 'cell.large.job = "evaluate"\ncell.large.metric = "top1"\ncell.large.set = { data = "cars" }\n'
+    text = text.replace(", batch = 1", "") + 'train = { recipe = "deit-{data}", data = "cars" }\n'
+    assert read(text).cell("cait", "small").training == {"recipe": "deit-cars", "data": "cars"}
+
+
+def test_a_template_of_a_setting_that_the_cell_lacks_or_that_is_one_itself_is_reported(mistakes: Mistakes) -> None:
+    text = TABLE + COLUMN + 'job = "count"\nmetric = "macs"\nset = { res = 224 }\n'
+    text += ROW + 'set = { model = "net_{ress}" }\n'
+    text += (
+        '[row.y]\nlabel = "Y"\njob = "evaluate"\nmetric = "top1"\nset = { model = "{weights}", weights = "a{model}" }\n'
+    )
+    lacking = "model = 'net_{ress}' needs a setting 'ress', which a cell of this row does not have; did you mean 'res'?"
+    assert mistakes(text) == [
+        f"mine.toml:10: {lacking}",
+        "mine.toml:15: model = '{weights}' is made of 'weights', which has braces itself",
+        "mine.toml:15: weights = 'a{model}' is made of 'model', which has braces itself",
+    ]
+
+
+SIZES = (
+    TABLE
+    + """\
+[column.a]
+label = "A"
+job = "count"
+metric = "macs"
+[row.square]
+label = "square"
+set = { model = "net", res = "224x224" }
+[row.wide]
+label = "wide"
+set = { model = "net", res = "224x320" }
+"""
+)
+
+
+def test_a_size_of_images_is_a_side_or_height_by_width(read: Read) -> None:
+    spec = read(SIZES)
+    assert spec.cell("square", "a").settings == {"model": "net", "res": 224}
+    assert spec.cell("wide", "a").settings == {"model": "net", "res": 224, "width": 320}
+    assert str(Job.of("count", spec.cell("wide", "a").settings)) == "count net at 224x320"
+
+
+def test_a_size_that_is_none_or_that_its_job_does_not_take_is_reported(mistakes: Mistakes) -> None:
+    column = '[column.b]\nlabel = "B"\njob = "evaluate"\nmetric = "top1"\nset = { data = "cars", weights = "w" }\n'
+    row = '[row.w]\nlabel = "word"\nset = { model = "net", res = "224 x 320" }\n'
+    assert mistakes(column + SIZES + row) == [
+        "mine.toml:17: job 'evaluate' takes square images, not those of 224x320 pixels; set res to their side",
+        "mine.toml:20: res in [row.w.set] must be a side in pixels, or height by width as '224x320', not '224 x 320'",
+    ]
+
+
+def test_each_source_may_have_a_tolerance_of_its_own(read: Read) -> None:
+    sources = '[source.paper]\nkind = "paper"\n[source.timm]\nkind = "timm"\n'
+    column = f'{COLUMN}job = "count"\nmetric = "params"\ntolerance = {{ paper = "5%", timm = 0.001 }}\n'
+    row = ROW + "timm = { a = 5.717 }\n"
+    spec = read(TABLE + sources + column + row + "paper = { a = 5 }\n" + row.replace(".x", ".y"))
+    both, one = spec.cell("x", "a"), spec.cell("y", "a")
+    assert [(r.source.name, r.tolerance, r.relative) for r in both.references] == [
+        ("paper", 0.05, True),
+        ("timm", 0.001, False),
+    ]
+    assert (both.tolerance, both.relative, one.tolerance, one.relative) == (0.05, True, 0.001, False)
+
+
+def test_a_source_without_a_tolerance_or_with_a_wrong_one_and_an_unknown_source_are_reported(
+    mistakes: Mistakes,
+) -> None:
+    sources = '[source.paper]\nkind = "paper"\n[source.timm]\nkind = "timm"\n'
+    column = COLUMN + 'tolerance = { paper = "5", papr = 1 }\n'
+    assert mistakes(TABLE + sources + column + ROW + "timm = { a = 5.717 }\n") == [
+        "mine.toml:9: paper in [column.a.tolerance] must be a number or a percentage like '5%', not '5'",
+        "mine.toml:9: unknown source 'papr' in [column.a.tolerance]; did you mean 'paper'?",
+        "mine.toml:12: tolerance of row 'x', column 'a' has none for source 'timm'; name it",
     ]
 
 
@@ -845,6 +954,76 @@ def test_a_spec_without_edition_has_everything(read: Read) -> None:
     corrected = {mark: {key: str(value) for key, value in n.corrected.items()} for mark, n in spec.footnotes.items()}
     assert corrected == {"B1": {}, "*": {"top1": "169.10", "word": "3.0"}}
     assert [source.name for source in spec.sources.values() if source.main] == ["paper", "arxiv", "icml"]
+
+
+OWN_EDITIONS = """\
+[table]
+title = "T"
+[source.v1]
+kind = "paper"
+edition = "v1"
+cite = "the first version"
+[source.iccv]
+kind = "paper"
+edition = "iccv"
+cite = "the proceedings"
+url = "https://example.org/iccv"
+[source.blog]
+kind = "blog"
+cite = "a post"
+[column.a]
+label = "A"
+job = "count"
+metric = "params"
+[row.x]
+label = "X"
+set = { model = "net", res = 224 }
+v1 = { a = 5 }
+iccv = { a = 6 }
+blog = { a = 7 }
+[row.y]
+label = "only in the proceedings"
+iccv = { a = 1 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("edition", "values"),
+    [
+        ("v1", {"x": ["5", "7"]}),
+        ("iccv", {"x": ["6", "7"], "y": ["1"]}),
+        ("arxiv", {"x": ["5", "6", "7"], "y": ["1"]}),
+    ],
+)
+def test_a_table_has_the_editions_that_its_sources_name_and_all_of_them_by_default(
+    tmp_path: Path, edition: str, values: dict[str, list[str]]
+) -> None:
+    (tmp_path / "own.toml").write_text(OWN_EDITIONS, encoding="utf-8")
+    (spec,) = Catalog(edition=edition).find([str(tmp_path / "own.toml")])
+    assert {
+        row.key: [reference.published.text for reference in spec.cell(row.key, "a").references] for row in spec.rows
+    } == values
+    assert spec.editions == ("v1", "iccv")
+    assert (spec.sources["blog"].kind, spec.sources["iccv"].url) == ("blog", "https://example.org/iccv")
+
+
+def test_an_edition_that_a_table_does_not_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN_EDITIONS, encoding="utf-8")
+    for name, edition, message in (
+        (str(tmp_path / "own.toml"), "iccv2", "--edition iccv2: 'own' has v1, iccv; did you mean 'iccv'?"),
+        ("table5", "v1", "--edition v1: 'table5' has arxiv, icml"),
+    ):
+        with pytest.raises(HarnessError) as raised:
+            Catalog(edition=edition).find([name])
+        assert str(raised.value) == message
+
+
+def test_a_source_that_is_no_word_or_no_address_is_reported(mistakes: Mistakes) -> None:
+    text = OWN_EDITIONS.replace('kind = "blog"', 'kind = "A blog"').replace("https://", "www.")
+    assert mistakes(text) == [
+        "mine.toml:11: url in [source.iccv] must be an address that begins with https://, not 'www.example.org/iccv'",
+        "mine.toml:13: kind in [source.blog] must be paper, author, timm or another small word, not 'A blog'",
+    ]
 
 
 def test_the_icml_edition_has_its_labels_its_values_and_not_what_it_lacks(read: Read) -> None:

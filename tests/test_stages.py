@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.listing import job_namer
 from harness.errors import HarnessError
 from harness.plan.job import TRAINED, Job
+from harness.plan.naming import job_namer
 from harness.plan.plan import Options, Plan, PlannedCell, make_plan
 from harness.plan.stages import TrainingStages
 from harness.specs import Catalog, Spec, load

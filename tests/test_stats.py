@@ -11,8 +11,10 @@ from scipy import stats as scipy_stats
 
 from harness.stats import (
     kendall,
+    least_values,
     mcnemar,
     mean_interval,
+    percentile,
     rank_correlation,
     relative_drift,
     spearman,
@@ -39,6 +41,18 @@ def test_the_mean_of_four_samples_has_the_interval_that_a_textbook_gives() -> No
 def test_one_sample_has_no_interval() -> None:
     mean = mean_interval([3.0])
     assert (mean.low, mean.high, variation([3.0])) == (3.0, 3.0, 0.0)
+
+
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None:
+    values = list(range(30, 0, -1))
+    assert [percentile(values, percent) for percent in (50, 90)] == [15, 27]
+    assert percentile([*values, 31], 90) == 28  # 27 of 31 are 87 %
+
+
+def test_a_percentile_needs_as_many_values_as_have_one_beyond_it() -> None:
+    assert [least_values(percent) for percent in (50, 90, 99)] == [2, 10, 100]
+    assert percentile([1.0] * 99, 99) is None
+    assert percentile([*[1.0] * 99, 2.0], 99) == 1.0
 
 
 def test_samples_around_zero_have_no_coefficient_of_variation() -> None:

@@ -97,6 +97,22 @@ def test_a_relative_tolerance_is_a_share_of_the_published_value(tmp_path: Path, 
     assert finding(tmp_path, "speed", values="paper = { speed = 100 }", value=value).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("value", "verdict", "reason"),
+    [
+        (12.42, "match", "within 1 M of the paper (12) and 1 % of timm (12.3)"),
+        (12.43, "match", "within 1 M of the paper (12)"),
+        (13.01, "deviates", "not within 1 M of the paper (12) and 1 % of timm (12.3)"),
+    ],
+)
+def test_a_value_is_judged_by_the_tolerance_of_each_source(
+    tmp_path: Path, value: float, verdict: str, reason: str
+) -> None:
+    values = 'tolerance = { paper = 1, timm = "1%" }\npaper = { params = 12 }\ntimm = { params = 12.3 }'
+    found = finding(tmp_path, "params", values=values, value=value)
+    assert (found.verdict, found.reason) == (verdict, reason)
+
+
 def test_what_matches_by_construction_is_shown_with_its_sign_and_not_counted(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     sized = SPEC + '[column.res]\nlabel = "image size"\njob = "count"\nmetric = "res"\nunit = "px"\n'
@@ -388,6 +404,47 @@ def test_a_throughput_of_a_cpu_is_judged_on_that_cpu_with_as_many_threads_as_it_
     results = {job.key: result_of(job, value=value, machine=machine, software=software) for job in plan.jobs}
     judged = judged_cell(spec, plan, results)
     assert (judged.verdict, judged.reason) == (verdict, reason)
+
+
+def test_a_spec_that_sets_the_threads_is_judged_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "timms.toml"
+    path.write_text(SCRIPT_SPEC.replace("batch = 1", "batch = 1, threads = 14"), encoding="utf-8")
+    spec, machine = load(path), replace(PUBLISHED_CPU, threads=28)
+    plan = make_plan([spec])
+    results = {job.key: result_of(job, value=104.0, machine=machine) for job in plan.jobs}
+    assert judged_cell(spec, plan, results).verdict is Verdict.MATCH
+
+
+@pytest.mark.parametrize(
+    ("metric", "metrics", "reason"),
+    [
+        (
+            "p99",
+            ("latency", "p50", "p90"),
+            "p99 needs 100 timed iterations, not 30; set repeats = 100, or give --repeats 100",
+        ),
+        ("compile_time", ("latency",), "nothing was compiled; set compile = true"),
+        ("peak_memory", ("latency",), "the device does not tell it"),
+        ("energy", (), "a throughput job gives no energy for this model"),
+        (
+            *("latency", ()),
+            "run {id} is from before latency was recorded; `harness reproduce {path} --rerun` measures it",
+        ),
+    ],
+)
+def test_a_time_that_a_run_does_not_have_says_what_gives_it(
+    tmp_path: Path, metric: str, metrics: tuple[str, ...], reason: str
+) -> None:
+    path = tmp_path / "latency.toml"
+    path.write_text(SCRIPT_SPEC.replace('metric = "throughput"', f'metric = "{metric}"'), encoding="utf-8")
+    spec = load(path)
+    plan = make_plan([spec])
+    (job,) = plan.jobs
+    result = result_of(job, machine=PUBLISHED_CPU)
+    there = {**result.metrics, **{name: Measurement(unit="ms", value=40.0) for name in metrics}}
+    judged = judged_cell(spec, plan, {job.key: replace(result, metrics=there)})
+    assert judged.verdict is Verdict.MISSING
+    assert judged.reason == reason.format(id=result.id, path="FILE")
 
 
 def judged_cell(spec: Spec, plan: Plan, results: Mapping[str, Result]) -> JudgedCell:

@@ -17,7 +17,6 @@ from harness.plan.job import Job
 if TYPE_CHECKING:
     from harness.run.cluster import Ledger, TaskStatus
     from harness.run.launch.slurm import Settings
-    from harness.run.target import ExecutionTarget
 
 
 def cluster_settings(params: Mapping[str, Any]) -> "Settings | None":
@@ -41,15 +40,6 @@ def cluster_settings(params: Mapping[str, Any]) -> "Settings | None":
     if device == "cpu" and gpus:
         raise HarnessError(f"--device cpu --gpus {gpus}: contradict each other; leave one out")
     return Settings(**{**{name: params[name] for name in names}, "gpus": gpus})
-
-
-def cluster_target(settings: "Settings", runs: Path) -> "ExecutionTarget":
-    """Describe the nodes that settings lead to: as they were when a job last ran there, else this machine."""
-    from harness.run.cluster import Ledger
-    from harness.run.target import resolve_target
-
-    here, node = resolve_target("cpu"), Ledger(runs=runs).machine_of(settings.node_kind)
-    return replace(here, machine=node[0], software=node[1]) if node else here
 
 
 @click.command(

@@ -13,6 +13,7 @@ from harness.cli.usage import options
 from harness.cli.usage.command import PLACE, Command
 from harness.errors import did_you_mean, name_few
 from harness.machine import describe, gpus, software, survey, torch_build
+from harness.plan.options import known_data_sets
 from harness.plan.plan import make_plan
 from harness.specs import Catalog
 from harness.store.store import Store
@@ -152,7 +153,7 @@ def _check_images(data: str, path: str) -> bool:
     with counting(f"reading the images of {data}") as show:
         for report in LocalLauncher().check(Inputs(data={data: path}), data):
             show(report.done, report.total)
-    known = options.known_data_sets(make_plan(Catalog().find(["all"])))
+    known = known_data_sets(make_plan(Catalog().find(["all"])))
     # A misspelt name is taken for a dataset about which nothing is known.
     notes = [] if data in known else [f"no shipped table has a dataset '{data}'{did_you_mean(data, known)}"]
     lines = [f"data      {data}: {path}", *report.lines, *(f"note      {note}" for note in (*notes, *report.notes))]

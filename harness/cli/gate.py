@@ -17,6 +17,7 @@ from harness.cli.usage.options import open_store
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe
 from harness.plan.job import Job
+from harness.plan.options import make_options
 from harness.plan.plan import Plan, make_plan
 from harness.specs import Catalog, Spec
 from harness.store.store import Store
@@ -119,7 +120,7 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     reference = None if baseline is None else _read_baseline(baseline, specs)
     store = open_store(runs)
     before = open_store(baseline_runs, "--baseline-runs") if baseline_runs else store
-    requested = options.make_options(params)
+    requested = make_options(params)
     with meanwhile(f"reading {runs}/"):
         judged = judged_tables(specs, requested, store, describe("auto"), newest_failures=True)
     gated = [cell for diff in judged.diffs for cell in against_paper(diff, params["fail_on"])]
@@ -204,7 +205,7 @@ def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Pat
     if len(pythons) != 2:
         raise click.UsageError("give --python twice: that of the old environment, then that of the new one")
     _check_outputs(params)
-    plan = make_plan(Catalog(edition=edition).find(tables), options.make_options({**params, "only": ("throughput",)}))
+    plan = make_plan(Catalog(edition=edition).find(tables), make_options({**params, "only": ("throughput",)}))
     from harness.cli.execution import local_target
     from harness.gate.turns import gate_of
     from harness.report.gate import render_gate_json, render_turns
@@ -350,7 +351,7 @@ def baseline(
     from harness.judge.judged import judged_tables
     from harness.store.select import is_noisy
 
-    specs, requested = Catalog(edition=edition).find(tables), options.make_options(params)
+    specs, requested = Catalog(edition=edition).find(tables), make_options(params)
     check_names(specs)
     store = open_store(runs, existing=not params["calibrate"])
     if params["calibrate"]:

@@ -2,8 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -15,13 +14,14 @@ from harness.cli.usage import options
 from harness.cli.usage.command import Command, argument
 from harness.cli.usage.completion import complete_tables
 from harness.plan.job import Job
+from harness.plan.naming import recipe_changes
+from harness.plan.options import make_options
 from harness.plan.plan import Plan, PlannedCell, make_plan
-from harness.run.target import ExecutionTarget, resolve_target
+from harness.run.target import resolve_target
+from harness.run.training_clock import TrainingClock, training_cost
 from harness.specs import Catalog, Cell, Spec
-from harness.specs.catalog import name_to_type
 from harness.specs.kinds import KINDS, OUR_KINDS
 from harness.store.result import Result
-from harness.store.store import Store
 
 
 @click.command(
@@ -71,7 +71,7 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **param
 
     Each distinct job is shown once, with the cells that share it and whether it was measured already.
     """
-    made = make_plan(Catalog(edition=edition).find(tables), options.make_options(params))
+    made = make_plan(Catalog(edition=edition).find(tables), make_options(params))
     target = resolve_target(device)
     store = options.open_store(runs, existing=False)
     clock = TrainingClock(target.fit(made), store, target, len(target.all_devices))
@@ -80,50 +80,6 @@ def plan(tables: tuple[str, ...], edition: str, runs: Path, device: str, **param
 
 # Columns of a window in which a list of tables has no room for numbers that are their names.
 NARROW = 90
-
-
-@dataclass(frozen=True)
-class TrainingClock:
-    """How long the trainings of a plan take on a target whose steps were timed, as the results in a store tell.
-
-    `devices` like the target's share them without loss.
-    """
-
-    plan: Plan
-    store: Store
-    target: ExecutionTarget
-    devices: int
-
-    def hours(self, training: Job) -> float | None:
-        """Return the hours of all steps of a training at the published scale; None where its step was not timed."""
-        if self.plan.stages.scale is not None:
-            return None
-        timed = self.find(self.plan.stages.speed_job_of(training))
-        hours = timed.metrics.get("hours") if timed else None
-        return None if hours is None else float(hours.value) / self.devices
-
-    def _trains(self, spec: Spec) -> bool:
-        return any(job.kind == "train" for cell in self.plan.cells_in(spec).values() for job in cell.jobs)
-
-    def find(self, job: Job) -> Result | None:
-        """Return the result that makes it unnecessary to run a job on the target."""
-        return self.store.find(job, self.target.machine, self.target.software)
-
-    def sentence(self, trainings: Iterable[Job]) -> str:
-        """Return how long some trainings take here, and what to do where that is not known."""
-        hours = [self.hours(training) for training in trainings]
-        known = [each for each in hours if each is not None]
-        shared = f", shared by {self.devices} devices without loss" if self.devices > 1 else ""
-        parts = [f"≈ {sum(known):,.0f} h of steps on {self.target.machine.label}{shared}"] if known else []
-        if len(known) < len(hours):
-            count = f"{len(hours) - len(known)} of {len(hours)} trainings"
-            tables = [name_to_type(spec.path) for spec in self.plan.specs if self._trains(spec)]
-            parts.append(
-                f"how long {count} would take on {self.target.machine.label} is not known: "
-                f"`harness reproduce {' '.join(tables)} --train --only train-speed` times their steps, "
-                "about a minute each"
-            )
-        return "; ".join(parts)
 
 
 def _list_specs(specs: Iterable[Spec], width: int) -> str:
@@ -207,7 +163,7 @@ def _list_jobs(jobs: Iterable[_Run], clock: TrainingClock, width: int) -> Iterat
             filled, rows = set(), _cells_text(cells)
         changed = job if job.kind == "train-speed" else job.need("weights")
         taught = f" taught by {job['teacher']}" if job.get("teacher") else ""
-        text = f"{job}{_changes(changed, plan) if changed else ''}{taught}".removeprefix(f"{job.kind} ")
+        text = f"{job}{recipe_changes(changed, plan) if changed else ''}{taught}".removeprefix(f"{job.kind} ")
         shared = groups.setdefault((_settings(job), "".join(filled)), {})
         shared.setdefault((_SEED.sub("", text), rows), []).append((job, result))
     for (settings, filled_by_all), members in groups.items():
@@ -222,7 +178,7 @@ def _list_trainings(jobs: Iterable[_Run], clock: TrainingClock, width: int) -> I
     plan = clock.plan
     by_line: dict[tuple[str, str], list[_Run]] = {}
     for job, result in jobs:
-        trained = [f"{_ROLES[role]} {needed}{_changes(needed, plan)}" for role, needed in job.needs]
+        trained = [f"{_ROLES[role]} {needed}{recipe_changes(needed, plan)}" for role, needed in job.needs]
         public = [f"{_ROLES[role]} {job.get(role)}" for role in ("start", "teacher") if job.get(role)]
         origin = f"  ({'; '.join([*trained, *public])})" if trained or public else ""
         hours = plan.stages.hours(job) if plan.stages.scale is None else None
@@ -230,32 +186,12 @@ def _list_trainings(jobs: Iterable[_Run], clock: TrainingClock, width: int) -> I
         costs = [f"{hours:,.0f} V100-hours"] if hours is not None else []
         costs += [f"{here:,.0f} h of steps here"] if here is not None else []
         end = "".join(f"  ≈ {each}" for each in costs) + f"  for {_cells_text(_cells_by_row(plan.cells_needing(job)))}"
-        by_line.setdefault((_SEED.sub("", f"{job}{_changes(job, plan)}{origin}"), end), []).append((job, result))
+        by_line.setdefault((_SEED.sub("", f"{job}{recipe_changes(job, plan)}{origin}"), end), []).append((job, result))
     lines = (f"  {text}{_seeds(runs)}  {_state(runs, 'trained')}{end}" for (text, end), runs in by_line.items())
     yield from break_lines(lines, width)
 
 
 _ROLES = {"start": "from", "teacher": "taught by"}
-
-
-def job_namer(plan: Plan) -> Callable[[Job], str]:
-    """Return a function that names jobs with their changes of the recipe: rows of a table may share all else."""
-
-    def name(job: Job) -> str:
-        trained = job.need("weights") or job
-        return f"{job}{_changes(trained, plan)}" if trained.kind == "train" else str(job)
-
-    return name
-
-
-def _changes(job: Job, plan: Plan) -> str:
-    """Return what a training changes of its recipe."""
-    words = {True: "yes", False: "no"}
-    changed = [
-        f"{name}={words[value] if isinstance(value, bool) else value}"
-        for name, value in plan.stages.differences(job).items()
-    ]
-    return f" with {', '.join(changed)}" if changed else ""
 
 
 _SEED = re.compile(r", seed \d+")
@@ -280,7 +216,7 @@ def _settings(job: Job) -> str:
     """Return the settings of a job that its name does not have."""
     if job.kind in ("train-speed", "recipe"):
         return ""  # the recipe has the rest
-    hidden = {"model", "res", "data", "first", "second"}  # `str(job)` has them
+    hidden = {"model", "res", "width", "data", "first", "second"}  # `str(job)` has them
     if job.kind != "throughput":
         defaults = KINDS[job.kind].defaults
         hidden.update(name for name in defaults if job.kind in OUR_KINDS or job[name] == defaults[name])
@@ -315,12 +251,6 @@ def _list_blocked(plan: Plan) -> list[str]:
         counts = Counter(planned.spec for planned in cells)
         lines.append(f"  {reason}: {', '.join(f'{count} in {table}' for table, count in counts.items())}{distinct}")
     return lines
-
-
-def training_cost(trainings: Iterable[Job], plan: Plan) -> tuple[float, int]:
-    """Return the V100-hours of trainings, and how many of them have no published cost."""
-    hours = [plan.stages.hours(job) for job in trainings]
-    return sum(known for known in hours if known is not None), hours.count(None)
 
 
 def _list_cost(clock: TrainingClock) -> list[str]:

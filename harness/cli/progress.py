@@ -14,43 +14,16 @@ from harness.cleaning import one_line
 from harness.cli.console import note
 from harness.plan.job import Job
 from harness.run.forecast import Forecast
+from harness.run.log import MINUTE, JobNamer, LogObserver, duration_left, numbered, outcome_line, time_left
 from harness.run.messages import Progress
 from harness.run.observer import ProgressObserver
-from harness.store.result import Measurement, Result
-
-MINUTE = 60.0
+from harness.store.result import Result
 
 # Columns of the bar, and those that are too few for one.
 WIDEST_BAR, NARROWEST_BAR = 40, 8
 
 # Redrawing must not disturb what is measured.
 REDRAWN_A_SECOND = 2
-
-JobNamer = Callable[[Job], str]
-
-
-def outcome_line(result: Result) -> str:
-    """Return the outcome of a job in a line."""
-    if result.error is not None:
-        return f"failed: {result.error}"
-    top1 = result.metrics.get("top1")
-    if top1 and not isinstance(top1.value, str) and top1.low is not None and top1.high is not None:
-        return f"top-1 {top1.value:.2f} % [{top1.low:.2f}, {top1.high:.2f}]"
-    if top1 and result.job.kind == "train" and not isinstance(top1.value, str):
-        return f"top-1 {top1.value:.2f} %, {result.seconds:.0f} s"
-    throughput = result.metrics.get("throughput")
-    if throughput and not isinstance(throughput.value, str):
-        return f"{throughput.value:.1f} im/s at batch {result.facts.get('batch')}, {result.seconds:.0f} s"
-    first_two = [f"{name} {value_text(metric, digits=4)}" for name, metric in result.metrics.items()][:2]
-    return ", ".join(first_two) or "done"
-
-
-def value_text(metric: Measurement, *, digits: int = 6) -> str:
-    """Return a metric with its unit and interval, in so many significant digits."""
-    value = metric.value if isinstance(metric.value, str) else f"{metric.value:.{digits}g}"
-    has_interval = metric.low is not None and metric.high is not None
-    interval = f" [{metric.low:.{digits}g}, {metric.high:.{digits}g}]" if has_interval else ""
-    return f"{value} {metric.unit}".rstrip() + interval
 
 
 def fit(job: Job, name: str, text: str, width: int) -> str:
@@ -71,48 +44,6 @@ def fit(job: Job, name: str, text: str, width: int) -> str:
 
 # The settings that a job's name has and that tell it from others.
 _NAMING = ("model", "first", "second")
-
-
-class LogObserver(ProgressObserver):
-    """Prints a line for each finished job to stderr: for logs and pipes."""
-
-    def __init__(self, named: JobNamer = str, forecast: Forecast | None = None) -> None:
-        self._named, self._forecast = named, forecast
-        self._finished = self._total = 0
-        self._printed = time.monotonic()
-
-    def plans(self, jobs: Sequence[Job]) -> None:
-        """Count the jobs."""
-        self._finished, self._total = 0, len(jobs)
-        if self._forecast:
-            self._forecast.plans(jobs)
-
-    def starts(self, job: Job, number: int, total: int) -> None:  # noqa: ARG002 -- printed when it has finished
-        """Remember how many jobs there are."""
-        self._total = total
-        if self._forecast:
-            self._forecast.starts(job)
-
-    def progress(self, progress: Progress) -> None:
-        """Print once a minute how far long work is: a log shall show that it continues."""
-        if self._forecast:
-            self._forecast.progress(progress)
-        if time.monotonic() - self._printed >= MINUTE and progress.total:
-            self._printed = time.monotonic()
-            work = progress.overview or f"{self._named(progress.job)}: {progress.phase}"
-            note(f"{work}: {progress.done}/{progress.total}{_time_left(self._forecast)}")
-
-    def finished(self, result: Result) -> None:
-        """Print the outcome of the job."""
-        if self._forecast:
-            self._forecast.finished(result)
-        # In the order in which they finish: several may run in parallel.
-        self._finished += 1
-        note(f"{_number(self._finished, self._total)} {self._named(result.job)}: {outcome_line(result)}")
-
-    def waits(self, why: str) -> None:
-        """Print the reason."""
-        note(why)
 
 
 class LiveObserver(ProgressObserver):
@@ -162,7 +93,7 @@ class LiveObserver(ProgressObserver):
         if progress.rate:
             parts.append(f"{progress.rate:.1f} im/s")
             if progress.total > progress.done:
-                parts.append(_duration_left((progress.total - progress.done) / progress.rate))
+                parts.append(duration_left((progress.total - progress.done) / progress.rate))
         name = progress.overview or self._named(progress.job)
         self._show(progress.job, name, ", ".join(filter(None, parts)))
 
@@ -172,7 +103,7 @@ class LiveObserver(ProgressObserver):
             self._forecast.finished(result)
         self._finished += 1
         self._lines.pop(_slot(result.job), None)
-        name = f"{_number(self._finished, self._total)} {self._named(result.job)}"
+        name = f"{numbered(self._finished, self._total)} {self._named(result.job)}"
         line = fit(result.job, one_line(name), one_line(outcome_line(result)), self._console.width)
         self._console.print(Text(line, style="red" if result.error is not None else ""))
 
@@ -192,7 +123,7 @@ class LiveObserver(ProgressObserver):
         return Group(*texts, *([self._bar()] if self._total else []))
 
     def _bar(self) -> Text:
-        text = f"{self._finished} of {self._total} job{'' if self._total == 1 else 's'}{_time_left(self._forecast)}"
+        text = f"{self._finished} of {self._total} job{'' if self._total == 1 else 's'}{time_left(self._forecast)}"
         share = self._forecast.share if self._forecast else None
         width = min(WIDEST_BAR, self._console.width - len(text) - 2)
         if width < NARROWEST_BAR:
@@ -204,10 +135,6 @@ class LiveObserver(ProgressObserver):
 def _slot(job: Job) -> str:
     """Return the key of the line of a job: trainings run in parallel, all others one after the other."""
     return job.key if job.kind == "train" else ""
-
-
-def _number(number: int, total: int) -> str:
-    return f"[{number:>{len(str(total))}}/{total}]"
 
 
 @contextmanager
@@ -229,28 +156,12 @@ def counting(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: live.update(Text(f"{title}: {done}/{total}" if total else title))
 
 
-def _time_left(forecast: Forecast | None) -> str:
-    seconds = forecast.seconds_left if forecast else None
-    return "" if seconds is None else f", {_duration_left(seconds)}"
-
-
-def _duration_left(seconds: float) -> str:
-    return f"about {format_seconds(seconds)} left"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a time that is not exact: `52 s`, `12 min`, `3 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 120 * 60 else f"{seconds / 3600:.0f} h"
-
-
 def make_observer(*, quiet: bool, named: JobNamer = str, forecast: Forecast | None = None) -> ProgressObserver:
     """Choose how to show progress: on stderr, so that stdout holds the answer alone; `named` names a job."""
     console = _console()
     if quiet:
         return ProgressObserver()
-    return LogObserver(named, forecast) if console is None else LiveObserver(console, named, forecast)
+    return LogObserver(note, named, forecast) if console is None else LiveObserver(console, named, forecast)
 
 
 def _console() -> Console | None:

@@ -1,8 +1,6 @@
 """`harness report`, `trend` and `figure`: results -> tables and figures, measuring nothing."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +14,9 @@ from harness.cli.usage.command import OUTPUT, RESULTS, Command, argument
 from harness.cli.usage.completion import complete_tables
 from harness.cli.usage.options import open_store
 from harness.errors import HarnessError
-from harness.figure.catalog import CHARTS, POINTS, STYLES, select_chart, with_axes
+from harness.figure.catalog import CHARTS, POINTS, STYLES
 from harness.machine import describe
+from harness.plan.options import make_options
 from harness.plan.plan import Options, make_plan
 from harness.specs import Catalog
 
@@ -102,7 +101,7 @@ def report(
         )
     if published and form != "latex":
         raise HarnessError(f"--diff: is for --format latex; --format {form} has the published values in any case")
-    catalog, requested = Catalog(edition=edition), options.make_options(params)
+    catalog, requested = Catalog(edition=edition), make_options(params)
     if by:
         _refuse(
             by, form, {name: params[name] for name in ("published", "explain", "roofline", "everything", "verbose")}
@@ -247,7 +246,7 @@ def trend(tables: tuple[str, ...], edition: str, runs: tuple[Path, ...], output:
     from harness.judge.trend import find_trends
     from harness.report.trend import render_trend, render_trend_json, render_trend_markdown
 
-    requested = options.make_options(params)
+    requested = make_options(params)
     plan = make_plan(Catalog(edition=edition).find(tables), requested)
     trends = find_trends(plan, chain.from_iterable(open_store(folder).all_results() for folder in runs), requested)
     if params["form"] == "terminal":
@@ -309,36 +308,16 @@ def figure(name: str, edition: str, runs: Path, output: Path | None, **params: A
 
     It shows trade-offs, layers, throughputs, trainings or cells over time.
     """
-    from harness.figure.draw import draw
-    from harness.judge.judged import judged_tables
-    from harness.judge.trend import find_trends
+    from harness.figure.drawing import Chart, make_drawing
 
     (spec,) = Catalog(edition=edition).find([name])
-    x, y, requested = params["x"], params["y"], params["chart"]
-    if x or y:
-        if requested not in (None, "points"):
-            raise HarnessError(f"--chart {requested}: has no columns on its axes; leave out --chart, or --x and --y")
-        spec, requested = with_axes(spec, x, y), "points"
-    chart, settings = select_chart(spec, requested), options.make_options(params)
-    if chart == "points" and spec.axes:
-        settings = replace(settings, columns=tuple(map(escape, spec.axes)))  # they may be extra ones
-    of = spec.axes if (x or y) and spec.axes else filter(None, [requested])
-    path = output or Path("figures") / f"{'-'.join((spec.name, *of))}.png"
+    asked = Chart(kind=params["chart"], **{key: params[key] for key in ("x", "y", "points", "style", "pareto")})
+    chart, spec = asked.of(spec)
+    path = output or Path("figures") / f"{asked.file_name(spec)}.png"
     store = open_store(runs)
     with meanwhile(f"drawing {path}"):
-        judged = judged_tables([spec], settings, store, describe("auto"))
-        (table,), trend = judged.tables, None
-        if chart == "trend":
-            (trend,) = find_trends(judged.plan, store.all_results(), settings)
-        draw(
-            table,
-            path,
-            chart=chart,
-            points=params["points"],
-            style=params["style"],
-            pareto=params["pareto"],
-            trend=trend,
-        )
+        drawing = make_drawing(spec, chart, make_options(params), store, describe("auto"))
+        drawing.save(path)
     echo(f"{path}")
-    if params["points"] != "published" and not any(filled.measurement for filled in table.cells.values()):
+    if chart.points != "published" and not drawing.is_measured:
         note(f"note: no measured points in {runs}/: published values only")

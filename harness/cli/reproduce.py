@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.console import ExitCode, echo, meanwhile, note, warn
-from harness.cli.listing import TrainingClock, training_cost
 from harness.cli.usage import options
 from harness.cli.usage.command import OUTPUT, RESULTS, TRAINING, Command
-from harness.errors import HarnessError, did_you_mean, name_few
+from harness.errors import HarnessError, name_few
 from harness.plan.job import Job
+from harness.plan.options import check_data_sets, make_options
 from harness.plan.plan import Options, make_plan
+from harness.run.training_clock import UNCONFIRMED, TrainingClock, full_trainings
 from harness.specs import Catalog
 
 if TYPE_CHECKING:
-    from harness.cli.execution import ExecutionOutcome
+    from harness.run.execution import ExecutionOutcome
 
 # Imports inside the functions of this package are on purpose: `--help`, `list`, `plan` and every usage error answer at
 # once, without rich, numpy, pandas or matplotlib.
@@ -57,24 +58,23 @@ if TYPE_CHECKING:
 def reproduce(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
     """Run what is missing, then print the tables."""
     with meanwhile(f"planning {' '.join(tables)}", quiet=params["quiet"]):
-        catalog, requested = Catalog(edition=edition), options.make_options(params)
+        catalog, requested = Catalog(edition=edition), make_options(params)
         plan = make_plan(catalog.find(tables), requested)
-        known = options.known_data_sets(plan)
-        for name in requested.data:
-            if name not in known:  # nothing would ever read it
-                raise HarnessError(f"--data {name}=…: no table has a dataset '{name}'{did_you_mean(name, known)}")
+        check_data_sets(plan, requested.data)
 
         # Not before: a mistake in the options is answered at once.
-        from harness.cli.execution import execute, make_runner
+        from harness.cli.execution import prepare
         from harness.cli.report import render_tables
         from harness.judge.judged import judge_plan
+        from harness.run.execution import execute
 
-        runner, cluster = make_runner(plan, runs, params)
+        runner, cluster = prepare(plan, runs, params)
     if not params["yes"]:
-        devices = max(1, cluster.gpus) * cluster.nodes if cluster else len(runner.target.all_devices)
+        nodes = cluster.settings if cluster else None
+        devices = max(1, nodes.gpus) * nodes.nodes if nodes else len(runner.target.all_devices)
         _confirm_training(TrainingClock(plan, runner.store, runner.target, devices), requested)
 
-    outcome = execute(plan, runner, cluster, params)
+    outcome = execute(plan, runner, cluster, rerun=params["rerun"])
     if outcome.submitted:
         echo(f"{outcome.submitted}.  `harness status` shows their state; the same command waits for them.")
         return ExitCode.OK
@@ -95,16 +95,11 @@ def _confirm_training(clock: TrainingClock, requested: Options) -> None:
 
     Raises `HarnessError` where nobody can be asked, and `click.Abort` if the answer is no.
     """
-    plan = clock.plan
-    trainings = [job for job in plan.jobs if job.kind == "train"]
-    if requested.scale != "full" or not trainings:
+    cost = full_trainings(clock, requested)
+    if not cost:
         return
-    hours, unknown = training_cost(trainings, plan)
-    more = f" and {unknown} whose cost was not published" if unknown else ""
-    count = f"{len(trainings)} training{'' if len(trainings) == 1 else 's'} at the published scale"
-    cost = f"{count}, ≈ {hours:,.0f} V100-hours{more}; {clock.sentence(trainings)}"
     if not sys.stdin.isatty():
-        raise HarnessError(f"{cost}; add --yes to begin, or --scale proxy for a stand-in")
+        raise HarnessError(f"{cost}; {UNCONFIRMED}")
     click.confirm(f"{cost}. Begin?", abort=True, err=True)
 
 
@@ -147,7 +142,7 @@ def _print_summary(outcome: "ExecutionOutcome", figures: Iterable[Path]) -> None
 
 def _left_for_want_of_time(left_out: Mapping[Job, float | None]) -> str:
     """Return a sentence about the jobs that a budget left out, the quickest first, and how long they would take."""
-    from harness.cli.progress import format_seconds
+    from harness.run.log import format_seconds
 
     known = sorted((seconds, str(job)) for job, seconds in left_out.items() if seconds is not None)
     unknown = sorted(str(job) for job, seconds in left_out.items() if seconds is None)

@@ -269,7 +269,7 @@ def _read_evaluation(store: Store, run: str) -> "Evaluation":
 
 
 def _outcome(result: Result) -> str:
-    from harness.cli.progress import outcome_line
+    from harness.run.log import outcome_line
 
     return " ".join(outcome_line(result).split())  # an error may have several lines
 
@@ -335,7 +335,7 @@ def _describe(result: Result, path: Path, width: int) -> Iterator[str]:
 
 
 def _with_samples(metric: Measurement) -> str:
-    from harness.cli.progress import value_text
+    from harness.run.log import value_text
 
     samples = ", ".join(f"{sample:.4g}" for sample in metric.samples)
     return value_text(metric) + (f", samples in {metric.sample_unit}: {samples}" if samples else "")

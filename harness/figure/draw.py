@@ -47,15 +47,37 @@ def draw(  # noqa: PLR0913
     pareto: bool = False,
     trend: TableTrend | None = None,
 ) -> None:
-    """Draw a table and write it, as PNG, SVG or PDF by the suffix.
+    """Draw a table and write it, as PNG, SVG or PDF by the suffix; the rest is that of `render_figure`.
 
-    `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is drawn.
-    `pareto` adds the Pareto fronts of a chart of points, and a `trend` is drawn in place of any chart.  Raises
-    `HarnessError` for another suffix, a file that cannot be written, a table with nothing to draw, or a front of
-    another chart.
+    Raises `HarnessError` as that does, and for another suffix or a file that cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise HarnessError(f"-o {path}: a figure is written as {', '.join(SUFFIXES)}; choose one by the suffix")
+    content = render_figure(
+        table, path.suffix.lower(), chart=chart, points=points, style=style, pareto=pareto, trend=trend
+    )
+    try:
+        atomic.write(path, content)
+    except OSError as error:
+        raise HarnessError(f"-o {path}: {error.strerror}; name another file") from error
+
+
+def render_figure(  # noqa: PLR0913
+    table: Table,
+    suffix: str,
+    *,
+    chart: str | None = None,
+    points: str = "both",
+    style: str = "paper",
+    pareto: bool = False,
+    trend: TableTrend | None = None,
+) -> bytes:
+    """Return a table as a figure, in the form of one of the `SUFFIXES`.
+
+    `chart`, `points` and `style` are names of `harness.figure.catalog`; without a chart the table's default is drawn.
+    `pareto` adds the Pareto fronts of a chart of points, and a `trend` is drawn in place of any chart.  Raises
+    `HarnessError` for a table with nothing to draw, or a front of another chart.
+    """
     name, sizes = "trend" if trend else select_chart(table.spec, chart), STYLES[style]
     if pareto and name != "points":
         raise HarnessError(f"--pareto: a chart of {name} has no Pareto front; leave it out, or name --x and --y")
@@ -66,11 +88,7 @@ def draw(  # noqa: PLR0913
             figure = points_figure(table, sizes, points, pareto=True)
         else:
             figure = CHARTS[name](table, sizes, points)
-        content = _saved(figure, path.suffix.lower(), sizes)
-    try:
-        atomic.write(path, content)
-    except OSError as error:
-        raise HarnessError(f"-o {path}: {error.strerror}; name another file") from error
+        return _saved(figure, suffix, sizes)
 
 
 def trend_svg(table: Table, trend: TableTrend) -> str:

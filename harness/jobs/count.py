@@ -30,33 +30,35 @@ def count_model(job: Job, report: Report) -> Outcome:
     the unfused attention, whose products it sees.
     """
     report(Progress(job=job, phase="counting"))
-    name, res = str(job["model"]), int(job["res"])
+    name, size = str(job["model"]), models.size_of(job)
     if reason := unsupported(job.kind, name):
         raise JobError(reason)
     set_fused_attn(enable=False)
     # Without gradients of the weights: torch's counter hooks into them, for which `no_grad` leaves nothing.
-    model = models.build_on_meta(name, res).requires_grad_(requires_grad=False)
-    images = torch.zeros(1, models.CHANNELS, res, res, device="cpu" if program_file(name) else "meta")
+    model = models.build_on_meta(name, size).requires_grad_(requires_grad=False)
+    images = torch.zeros(1, models.CHANNELS, *size, device="cpu" if program_file(name) else "meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             model(images)
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise JobError(f"'{name}' fails on an image of {res} pixels{_own_size(name, res)}: {error}") from error
+            pixels = models.size_text(size)
+            raise JobError(f"'{name}' fails on an image of {pixels} pixels{_own_size(name, size)}: {error}") from error
     parameters, macs = sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
     metrics = {
         "params": Measurement(unit="M", value=parameters / 1e6),
         "macs": Measurement(unit="GMAC", value=macs / 1e9),
         "activations": Measurement(unit="MB", value=activation_bytes_per_image(model, images) / 1e6),
-        "res": Measurement(unit="px", value=res),
+        "res": Measurement(unit="px", value=size[0]),
         **{key: Measurement(unit="", value=value) for key, value in _architecture(model).items()},
     }
     return metrics, {"parameters": parameters, "multiply_adds": macs}, []
 
 
-def _own_size(name: str, res: int) -> str:
+def _own_size(name: str, size: tuple[int, int]) -> str:
     """Name the size that timm has for a model, where it is another one: the usual reason of a failure."""
     config = timm.get_pretrained_cfg(name)
-    return "" if config is None or config.input_size[-1] == res else f" (timm's size for it is {config.input_size[-1]})"
+    own = size if config is None else (int(config.input_size[1]), int(config.input_size[2]))
+    return "" if own == size else f" (timm's size for it is {models.size_text(own)})"
 
 
 def _architecture(model: Any) -> dict[str, int]:  # noqa: ANN401 -- timm's models share no typed base

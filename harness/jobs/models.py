@@ -22,6 +22,9 @@ from harness.specs.plugins import plugin_value
 
 CHANNELS = 3
 
+# The size of images in pixels: the side of square ones, or height and width.
+Size = int | tuple[int, int]
+
 # Where a transformer has dropout: behind the position embedding, the projection of each attention and both layers of
 # each MLP, by timm's names.  So it is in ViT, and `drop_rate` meant these in the authors' timm 0.3.2 (25 modules in
 # DeiT-Ti, since one served both layers of an MLP).  In timm 1.x `drop_rate` is the dropout of the classifier alone.
@@ -59,6 +62,21 @@ def unknown_model_messages(names: tuple[str, ...]) -> dict[str, str]:
     return {name: message for name in names if (message := unknown_model_message(name))}
 
 
+def size_of(job: Job) -> tuple[int, int]:
+    """Return height and width of the images of a job, in pixels."""
+    return int(job["res"]), int(job.get("width") or job["res"])
+
+
+def size_text(res: Size) -> str:
+    """Return a size of images for a message: one number where they are square."""
+    height, width = _sides(res)
+    return f"{height}" if height == width else f"{height}x{width}"
+
+
+def _sides(res: Size) -> tuple[int, int]:
+    return (res, res) if isinstance(res, int) else res
+
+
 def home_module(name: str) -> str:
     """Return the module of the function that builds a model; empty for a name of no model."""
     own = own_model(name)
@@ -75,7 +93,7 @@ def own_function(name: str) -> Callable[..., object] | None:
     Raises `JobError` where it cannot be loaded.
     """
     if python_file(name):
-        return other_models.builder(name, 0)
+        return other_models.builder(name, (0, 0))
     own = own_model(name)
     if own is None:
         return None
@@ -124,7 +142,7 @@ def _loading_problem(entry: EntryPoint) -> str:
 
 
 def build_on_meta(
-    name: str, res: int, *, classes: int | None = None, shape: Mapping[str, float] | None = None
+    name: str, res: Size, *, classes: int | None = None, shape: Mapping[str, float] | None = None
 ) -> nn.Module:
     """Build the model on the meta device: its structure and sizes, no weights, no memory.
 
@@ -137,7 +155,7 @@ def build_on_meta(
         return _create(name, res, classes=classes, shape=shape).to("meta")
 
 
-def build_with_random_weights(name: str, res: int, *, classes: int | None = None) -> nn.Module:
+def build_with_random_weights(name: str, res: Size, *, classes: int | None = None) -> nn.Module:
     """Build the model on the CPU, in eval mode, with random weights; throughput does not depend on which.
 
     timm's own initialisation draws each weight from a truncated normal distribution, which for a ViT-L takes longer
@@ -154,7 +172,7 @@ def build_with_random_weights(name: str, res: int, *, classes: int | None = None
     return model
 
 
-def build_initialised(name: str, res: int) -> nn.Module:
+def build_initialised(name: str, res: Size) -> nn.Module:
     """Build the model on the CPU, in eval mode, with timm's own random weights and number of classes."""
     return _create(name, res)
 
@@ -210,20 +228,20 @@ class _MetaDevice(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[str, float] | None = None) -> nn.Module:
+def _create(name: str, res: Size, *, classes: int | None = None, shape: Mapping[str, float] | None = None) -> nn.Module:
     if message := unknown_model_message(name):
         raise JobError(message)
     own, source = own_model(name), source_of(name)
     build = own.load() if own else partial(timm.create_model, name, pretrained=False)
     if source:
-        build = other_models.builder(name, res)
+        build = other_models.builder(name, _sides(res))
     config = timm.get_pretrained_cfg(name)
     arguments: dict[str, Any] = dict(shape or {})
     dropout = arguments.pop("drop_rate", 0.0)
     # A model of fixed input size (position embedding, windows) must be built for it; a convnet takes any.
-    fixed = config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != (res, res)
+    fixed = config is not None and config.fixed_input_size and tuple(config.input_size[1:]) != _sides(res)
     if fixed or ((own or python_file(name)) and "img_size" in inspect.signature(build).parameters):
-        arguments["img_size"] = res
+        arguments["img_size"] = res if isinstance(res, int) or res[0] != res[1] else res[0]
     if classes is not None and (config is None or config.num_classes != classes):
         arguments["num_classes"] = classes
     builder = own.value if own else source or "timm"
@@ -234,7 +252,7 @@ def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[s
     except JobError:
         raise
     except Exception as error:  # the user's code may fail in any way, and so may timm's
-        raise JobError(f"{builder} cannot build '{name}' for {res} pixels: {error}") from error
+        raise JobError(f"{builder} cannot build '{name}' for {size_text(res)} pixels: {error}") from error
     if not isinstance(model, nn.Module):
         raise JobError(f"{builder} returns a {type(model).__name__} for '{name}', which must be a torch.nn.Module")
     for place in transformer_dropouts(model).values() if dropout else ():
@@ -243,11 +261,12 @@ def _create(name: str, res: int, *, classes: int | None = None, shape: Mapping[s
     return (other_models.logits_of(model) if own or source else model).eval()
 
 
-def _check_patches(name: str, res: int, model: nn.Module) -> None:
+def _check_patches(name: str, res: Size, model: nn.Module) -> None:
     """Refuse a size that the patches do not cover: timm would silently leave out the border."""
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if isinstance(patch, tuple) and any(res % side for side in patch):
-        raise JobError(f"'{name}' has patches of {patch[0]} pixels, which do not divide {res}; choose a multiple")
+    if isinstance(patch, tuple) and any(length % side for length, side in zip(_sides(res), patch, strict=True)):
+        text = f"'{name}' has patches of {patch[0]} pixels, which do not divide {size_text(res)}; choose a multiple"
+        raise JobError(text)
 
 
 def _has_computed_tensors(model: nn.Module) -> bool:

@@ -58,15 +58,15 @@ def unknown_source_message(name: str) -> str:
     return f"'{source}' of '{name}' is no source of models; {known}" if colon else ""
 
 
-def builder(name: str, res: int) -> Callable[..., object]:
-    """Return the function that builds a model for images of `res` pixels; one that can takes `num_classes`.
+def builder(name: str, size: tuple[int, int]) -> Callable[..., object]:
+    """Return the function that builds a model for images of a size, height and width; one that can takes `num_classes`.
 
     Raises `JobError` as `problem` says.
     """
     set_attention()
     source = source_of(name)
     if source == "torchvision":
-        return _torchvision(name, res)
+        return _torchvision(name, size)
     if source == "hf":
         return _transformers(name)
     return _function(name) if python_file(name) else lambda: _program(name)
@@ -140,12 +140,14 @@ def _check_torchvision(name: str) -> None:
         raise JobError(f"torchvision {torchvision.__version__} knows no classification model '{in_source(name)}'{hint}")
 
 
-def _torchvision(name: str, res: int) -> Callable[..., object]:
+def _torchvision(name: str, size: tuple[int, int]) -> Callable[..., object]:
     arguments: dict[str, Any] = {"weights": None}
     if in_source(name).startswith("vit_"):
-        arguments["image_size"] = res
+        if size[0] != size[1]:
+            raise JobError(f"'{name}' takes square images, not {size[0]}x{size[1]}; set one number")
+        arguments["image_size"] = size[0]
     if in_source(name).startswith("maxvit"):
-        arguments["input_size"] = (res, res)
+        arguments["input_size"] = size
     if in_source(name) in ("googlenet", "inception_v3"):
         arguments["init_weights"] = False  # which takes a minute
     if in_source(name) == "googlenet":

@@ -146,7 +146,7 @@ def _settings(filled: FilledCell) -> Iterator[str]:
     if machine and not filled.any_machine:
         if not result.machine.matches(machine, cores):
             yield f"measured on {result.machine.label}, published for {machine}"
-        elif cores and (threads := result.machine.threads) != cores:
+        elif cores and (threads := int(job.get("threads", result.machine.threads))) != cores:
             yield (
                 f"measured with {threads} thread{'s' if threads != 1 else ''}, published for the {cores} cores of "
                 f"{machine}: set OMP_NUM_THREADS={cores}"

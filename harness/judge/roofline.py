@@ -72,7 +72,8 @@ def _roofline(filled: FilledCell, spec: Spec, machine: Machine, store: Store) ->
     job = result.job
     if job.get("step") == "training":  # whose operations are not counted
         return None
-    count = store.latest(Job.of("count", {"model": job["model"], "res": job["res"]}), lambda one: one.error is None)
+    counted = {name: job[name] for name in ("model", "res", "width") if job.get(name)}
+    count = store.latest(Job.of("count", counted), lambda one: one.error is None)
     if count is None or "activations" not in count.metrics:  # the first versions did not count them
         return None
     # A multiply-accumulate is two operations.  Parameters have four bytes each and are read once a batch.

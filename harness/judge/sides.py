@@ -190,4 +190,4 @@ def _published(spec: Spec, column: Column) -> Mapping[_Model, float]:
 
 
 def _model(settings: Mapping[str, object]) -> _Model:
-    return settings.get("model"), settings.get("res"), settings.get("step")
+    return settings.get("model"), (settings.get("res"), settings.get("width")), settings.get("step")

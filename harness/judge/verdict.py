@@ -20,8 +20,8 @@ from harness.plan.plan import OVERRIDES, Options, make_job
 from harness.specs import Cell, Column, Footnote, Reference, Row, Spec
 from harness.specs.catalog import EDITIONS, name_to_type
 from harness.specs.datasets import EMBEDDED
-from harness.specs.kinds import KINDS
-from harness.stats import RATIOS, Interval, kendall, rank_correlation, spearman
+from harness.specs.kinds import KINDS, PERCENTILES
+from harness.stats import RATIOS, Interval, kendall, least_values, rank_correlation, spearman
 from harness.store.result import Result
 from harness.store.select import is_noisy, reference_seconds
 
@@ -174,7 +174,21 @@ def _why_no_value(filled: FilledCell) -> tuple[Verdict, str]:
         return Verdict.MISSING, why_missing(filled)
     if result.error is not None:
         return Verdict.FAILED, result.error
-    return Verdict.MISSING, f"a {result.job.kind} job gives no {filled.cell.metric} for this model"
+    return Verdict.MISSING, _why_no_metric(filled, result)
+
+
+def _why_no_metric(filled: FilledCell, result: Result) -> str:
+    """Return why a good result lacks the metric of a cell, and what gives it."""
+    metric, kind = str(filled.cell.metric), result.job.kind
+    if kind != "throughput" or metric == "energy":
+        return f"a {kind} job gives no {metric} for this model"
+    if "latency" not in result.metrics:
+        command = f"{measuring_command(filled)} --rerun"
+        return f"run {result.id} is from before {metric} was recorded; `{command}` measures it"
+    if metric in PERCENTILES:
+        least, timed = least_values(PERCENTILES[metric]), len(result.metrics["throughput"].samples)
+        return f"{metric} needs {least} timed iterations, not {timed}; set repeats = {least}, or give --repeats {least}"
+    return "nothing was compiled; set compile = true" if metric == "compile_time" else "the device does not tell it"
 
 
 def _assumptions(filled: FilledCell) -> str:
@@ -337,7 +351,7 @@ def _as_it_should_be(reference: Reference, cell: Cell, spec: Spec) -> Reference 
 def _corrected(reference: Reference, note: Footnote, cell: Cell) -> Reference | None:
     value = note.corrected.get(cell.column.key)
     source = replace(reference.source, cite=f"{reference.source.cite} as corrected")
-    return Reference(source=source, published=value) if value else None
+    return replace(reference, source=source, published=value) if value else None
 
 
 def _in_interval(filled: FilledCell, reference: Reference) -> bool:
@@ -412,8 +426,8 @@ def is_within(filled: FilledCell, reference: Reference, value: float | str) -> b
 
 def _allowed(filled: FilledCell, reference: Reference) -> float:
     """Return the difference from a published value that the spec allows, or that two trainings have."""
-    allowed = filled.cell.tolerance or 0.0
-    if filled.cell.relative:
+    allowed = reference.tolerance or 0.0
+    if reference.relative:
         return allowed * abs(reference.published.value or 0.0)
     return max(allowed, _retraining_spread(filled))
 
@@ -431,8 +445,8 @@ def _tolerance(filled: FilledCell, reference: Reference) -> str:
     allowed, uncertainty = _allowed(filled, reference), reference.published.uncertainty
     if uncertainty and float(uncertainty) > allowed:
         return f"the published ± {uncertainty} {filled.cell.unit}".strip()
-    if filled.cell.relative:
-        return f"{100 * (filled.cell.tolerance or 0.0):g} %"
+    if reference.relative:
+        return f"{100 * (reference.tolerance or 0.0):g} %"
     return f"{allowed:g} {filled.cell.unit}".strip()
 
 
@@ -498,7 +512,7 @@ def _orders(others: Path | None, measured: Mapping[Job, float]) -> tuple[Machine
         return ()
     speeds: dict[str, dict[tuple[str, int], float]] = {}
     for job, number in measured.items():
-        if job.kind == "throughput":
+        if job.kind == "throughput" and not job.get("width"):
             step = str(job.get("step", "inference"))
             speeds.setdefault(step, {})[str(job["model"]), int(job["res"])] = number
     return tuple(

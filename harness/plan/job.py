@@ -134,7 +134,8 @@ class Job:
             names.append("precision")
         described = " ".join(str(settings[name]) for name in names if name in settings)
         crop = f", crop {settings['crop']:g}" if self.kind == "evaluate" and "crop" in settings else ""
-        size = f" at {settings['res']}{crop}" if "res" in settings else ""
+        width = f"x{settings['width']}" if "width" in settings else ""
+        size = f" at {settings['res']}{width}{crop}" if "res" in settings else ""
         training = self.need("weights")
         recipe = f" trained by {training['recipe']}" if training else ""
         seed = (training or self).get("seed")

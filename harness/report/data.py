@@ -1,16 +1,19 @@
 """`Diff` -> CSV and JSON for other programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cleaning import csv_cell, json_text
 from harness.judge.sides import SideBySide
 from harness.judge.verdict import Diff, JudgedCell, head_variants
 from harness.report.ablation import as_data
 from harness.report.sides import sides_data
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = 1
 
@@ -23,9 +26,27 @@ def render_json(diffs: Sequence[Diff], *, explain: bool = False) -> str:
 
 def render_csv(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> str:
     """Return a line for each cell of each table; `sides` are the names of the tables that stand side by side."""
-    import pandas as pd  # noqa: PLC0415 -- 0.3 s to import, and only this format needs it
+    cleaned = ({name: csv_cell(value) for name, value in line.items()} for line in _lines(diffs, sides))
+    text: str = frame_of(cleaned).to_csv(index=False)
+    return text
 
-    lines = []
+
+def cells_frame(diffs: Sequence[Diff]) -> "DataFrame":
+    """Return a row for each cell of each table, with the columns of the CSV."""
+    return frame_of(_lines(diffs))
+
+
+def frame_of(lines: Iterable[dict[str, Any]]) -> "DataFrame":
+    """Return a row for each line; a batch size is a whole number or missing."""
+    import pandas as pd  # noqa: PLC0415 -- 0.3 s to import, and only these formats need it
+
+    frame = pd.DataFrame(lines)
+    if "batch" in frame:
+        frame["batch"] = frame["batch"].astype("Int64")
+    return frame
+
+
+def _lines(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     for diff, side in zip_longest(diffs, sides):
         for judged in diff.judged_cells.values():
             cell = _cell(judged)
@@ -34,23 +55,16 @@ def render_csv(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> str:
             references = cell.pop("references")
             first = references[0] if references else {"value": None, "source": None}
             batch = judged.filled.result.facts.get("batch") if judged.filled.result else None
-            lines.append(
-                {
-                    "table": diff.spec.name,
-                    "edition": diff.spec.edition,
-                    **({"side": side} if sides else {}),
-                    **cell,
-                    "published": first["value"],
-                    "source": first["source"],
-                    "references": json.dumps(references, ensure_ascii=False) if references else None,
-                    "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
-                }
-            )
-    frame = pd.DataFrame({name: csv_cell(value) for name, value in line.items()} for line in lines)
-    if "batch" in frame:
-        frame["batch"] = frame["batch"].astype("Int64")
-    text: str = frame.to_csv(index=False)
-    return text
+            yield {
+                "table": diff.spec.name,
+                "edition": diff.spec.edition,
+                **({"side": side} if sides else {}),
+                **cell,
+                "published": first["value"],
+                "source": first["source"],
+                "references": json.dumps(references, ensure_ascii=False) if references else None,
+                "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
+            }
 
 
 def render_sides_json(tables: Sequence[SideBySide]) -> str:
@@ -130,6 +144,7 @@ def _cell(judged: JudgedCell) -> dict[str, Any]:
                 "kind": reference.source.kind,
                 "value": reference.published.text if cell.text else reference.published.value,
                 "source": reference.source.cite,
+                **({"url": reference.source.url} if reference.source.url else {}),
             }
             for reference in cell.references
         ],

@@ -178,7 +178,7 @@ class Forecast:
 
 
 def _size(job: Job) -> _Size:
-    return str(job.get("model")), str(job.get("res"))
+    return str(job.get("model")), "x".join(str(job[side]) for side in ("res", "width") if job.get(side))
 
 
 def _group(job: Job) -> str:

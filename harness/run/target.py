@@ -40,9 +40,10 @@ class ExecutionTarget:
         return self.devices or (self.device,)
 
     def fit(self, plan: Plan) -> Plan:
-        """Block what means nothing on a CPU, or would keep it busy for days: timm's script in half precision."""
+        """Block what means nothing on the device, or would keep a CPU busy for days, as timm's script in float16."""
         if self.machine.device != "cpu":
-            return plan
+            threads = [job.key for job in plan.jobs if job.get("threads")]
+            return plan.block(dict.fromkeys(threads, "its threads are those of a CPU; needs --device cpu"))
         script = [job for job in plan.jobs if job.get("protocol") == SCRIPT]
         ours = [job for job in plan.jobs if job.kind == "throughput" and job not in script]
         halves = {

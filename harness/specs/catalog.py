@@ -63,11 +63,11 @@ class Catalog:
         return tuple(tables.values())
 
     def _load(self, name: str, edition: str | None = None) -> Spec:
-        return load(self._paths[name]).in_edition(edition or self._edition)
+        return _in_edition(load(self._paths[name]), edition or self._edition)
 
     def _find(self, name: str) -> Spec:
         if name.endswith(".toml"):
-            return load(Path(name)).in_edition(self._edition)
+            return _in_edition(load(Path(name)), self._edition)
         edition, plain = self._edition, name.strip().lower()
         explicit = _EDITION.fullmatch(plain)
         if explicit:
@@ -89,6 +89,14 @@ class Catalog:
         if plain not in specs:
             raise HarnessError(f"the ICML edition has no '{name}'; `harness list --edition icml` shows what it has")
         return self._load(specs[plain], "icml")
+
+
+def _in_edition(spec: Spec, edition: str) -> Spec:
+    """Return a table in an edition.  Raises `HarnessError` for one of a table's own that this one does not have."""
+    if edition not in (*EDITIONS, *spec.editions):
+        known = ", ".join(spec.editions or EDITIONS)
+        raise HarnessError(f"--edition {edition}: '{spec.name}' has {known}{did_you_mean(edition, spec.editions)}")
+    return spec.in_edition(edition)
 
 
 def _in_order(path: Path) -> tuple[int, int, str]:

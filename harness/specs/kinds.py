@@ -91,6 +91,9 @@ SCRIPT_DEFAULTS: Mapping[str, Scalar] = {
     "compile": False,
     "fused_attention": True,
 }
+# Percentiles of the time of a batch, in percent, by the name of the metric.
+PERCENTILES: Mapping[str, int] = {"p50": 50, "p90": 90, "p99": 99}
+
 # Single choices that a protocol makes all at once: a throughput may set each otherwise.
 SWITCHES: Mapping[str, Constraint] = {
     "step": Constraint(types=(str,), choices=("inference", "training")),
@@ -109,8 +112,10 @@ SETTINGS: Mapping[str, Constraint] = {
     "model": TEXT,
     "weights": TEXT,
     "res": _COUNT,
+    "width": _COUNT,
     "protocol": Constraint(types=(str,), choices=PROTOCOLS),
     "repeats": _COUNT,
+    "threads": _COUNT,
     "batch": Constraint(types=(int, str), choices=("auto", "largest"), least=1),
     "memory": Constraint(types=(str,), pattern=_MEMORY, form="an amount, as 16GiB or 16GB, or all"),
     **dict.fromkeys(("data", "first", "second", "recipe", "teacher", "adapted_teacher", "start"), TEXT),
@@ -197,6 +202,7 @@ OUR_KINDS: Mapping[str, Kind] = {
     "count": Kind(
         function="harness.jobs.count:count_model",
         required=("model", "res"),
+        optional=("width",),
         metrics={
             "params": "M",
             "macs": "GMAC",
@@ -209,7 +215,7 @@ OUR_KINDS: Mapping[str, Kind] = {
         function="harness.jobs.speed.cost:measure_cost",
         required=("model", "res"),
         defaults={"protocol": "paper"},
-        optional=("precision", "autocast", "channels_last", "fused_attention"),
+        optional=("width", "precision", "autocast", "channels_last", "fused_attention"),
         metrics={
             "operators": "",
             "flops": "GFLOP",
@@ -223,8 +229,15 @@ OUR_KINDS: Mapping[str, Kind] = {
         function="harness.jobs.speed.throughput:measure_throughput",
         required=("model", "res"),
         defaults={"protocol": "paper", "repeats": 30, "batch": "auto"},
-        optional=("memory", *SWITCHES),
-        metrics={"throughput": "im/s", "batch": "images", "energy": "J/image"},
+        optional=("width", "memory", "threads", *SWITCHES),
+        metrics={
+            "throughput": "im/s",
+            "batch": "images",
+            "energy": "J/image",
+            **dict.fromkeys(("latency", *PERCENTILES), "ms"),
+            "peak_memory": "GiB",
+            "compile_time": "s",
+        },
         exclusive=True,
         revision=2,
     ),
@@ -414,7 +427,7 @@ def throughput_settings(spec: Mapping[str, Scalar], overrides: Mapping[str, Scal
     published = str(spec.get("protocol", defaults["protocol"]))
     protocol = str(overrides.get("protocol", published))
     if protocol != published and SCRIPT in (protocol, published):
-        spec = {name: value for name, value in spec.items() if name in KINDS["throughput"].required}
+        spec = {name: value for name, value in spec.items() if name in (*KINDS["throughput"].required, "width")}
     script = SCRIPT_DEFAULTS if protocol == SCRIPT else {}
     settings = {**defaults, **script, **spec, **overrides}
     # A given batch size needs no cap, so the cap must not make it another job.

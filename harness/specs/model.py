@@ -58,8 +58,10 @@ class PublishedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedSource:
-    """The origin of values.  `edition` is `arxiv`, `icml` or `both` and matters for kind `paper` only.
+    """The origin of values, and the page where they are.
 
+    `kind` is `paper`, `author`, `timm` or any other word; `edition` is `both`, `arxiv`, `icml` or any other word, and
+    matters for kind `paper` only.
     `main` tells that the table is this source's own: the paper's, or, where none of its sources is a paper, any
     of them.
     """
@@ -68,6 +70,7 @@ class PublishedSource:
     kind: str = "paper"
     edition: str = "both"
     cite: str
+    url: str = ""
     main: bool = True
 
     def is_in(self, edition: str) -> bool:
@@ -93,10 +96,12 @@ class Paper:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A published value for a cell, with its source."""
+    """A published value for a cell, with its source, and the tolerance by which it is judged, as that of a `Cell`."""
 
     source: PublishedSource
     published: PublishedValue
+    tolerance: float | None = None
+    relative: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +203,8 @@ class Cell:
     """One cell: the values published for it and what to measure.
 
     `kind` is None where there is nothing to measure, and where a `derivation` says how the cell follows from others.
-    `machine` is the only one that it is judged on.  `tolerance` is absolute, in `unit`, unless `relative`.
+    `machine` is the only one that it is judged on.  `tolerance` is absolute, in `unit`, unless `relative`; each
+    reference has its own, which is that of the first where they differ.
     `unreleased` is the reason why there are no public weights, `cost` is V100-hours of training (None: not published).
     `training` has the settings by which weights are trained where none are public, or on request; `assumed` has the
     reason for each of them that is not published.  `not_applicable` is the reason why there can be no value.
@@ -271,14 +277,27 @@ class Spec:
         """Whether a footnote says that a published value is wrong."""
         return any(self.footnotes[mark].effect == "wrong" for mark in published.marks if mark in self.footnotes)
 
+    @property
+    def editions(self) -> tuple[str, ...]:
+        """The editions that the table or some of its values are of; none if nothing says so."""
+        named = [source.edition for source in self.sources.values() if source.kind == "paper"]
+        return tuple(dict.fromkeys(name for name in (*self.numbers, *named) if name != "both"))
+
     def in_edition(self, edition: str) -> "Spec":
-        """Return the table as in that edition: its values, its labels, without the rows and columns it lacks."""
+        """Return the table as in that edition: its values, its labels, without the rows and columns it lacks.
+
+        A table whose editions are all of its own has the values of each of them, unless one of these is meant.
+        """
+        whole = edition not in self.editions and not {"arxiv", "icml"}.intersection(self.editions)
+
+        def belongs(source: PublishedSource) -> bool:
+            return whole or source.is_in(edition)
 
         def is_present(axis: int, key: str) -> bool:
             """Whether the edition has values of a row (axis 0) or a column (1), or the paper has none at all."""
             cells = [cell for keys, cell in self.cells.items() if keys[axis] == key]
             published = [r.source for cell in cells for r in cell.references if r.source.kind == "paper"]
-            return not published or any(source.is_in(edition) for source in published)
+            return not published or any(map(belongs, published))
 
         icml = edition == "icml"
         columns = {
@@ -298,7 +317,7 @@ class Spec:
                 cell,
                 row=rows[row],
                 column=columns[column],
-                references=tuple(r for r in cell.references if r.source.is_in(edition)),
+                references=tuple(r for r in cell.references if belongs(r.source)),
             )
             for (row, column), cell in self.cells.items()
             if row in rows and column in columns

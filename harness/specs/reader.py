@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -35,22 +35,41 @@ _LABEL = Constraint(types=(str,), required=True)
 _COST = Constraint(types=(float,), least=0)
 _FLAG = Constraint(types=(bool,))
 
+# The name of another setting within the value of one.
+_TEMPLATE = re.compile(r"\{(\w+)\}")
+
+# A size of images: `res`, and `width` where they are not square.
+_SIZE = Constraint(
+    types=(int, str),
+    pattern=re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})"),
+    form="a side in pixels, or height by width as '224x320'",
+    least=1,
+)
+
+_TOLERANCE = Constraint(
+    types=(float, str), pattern=re.compile(r"\s*\d+(\.\d+)?%\s*"), form="a number or a percentage like '5%'", least=0
+)
+
 # The keys that each part of a file may have; tables/README.md explains them.
 _TABLE = {
     "title": _LABEL,
     **dict.fromkeys(("arxiv", "icml", "note", "cost", "figure", "x", "y", "default", "orders", "paper"), TEXT),
 }
+_URL = Constraint(types=(str,), pattern=re.compile(r"https?://\S+"), form="an address that begins with https://")
 _PAPER = {
     "title": _LABEL,
     "authors": Constraint(types=(list,), items=TEXT, required=True),
     "venue": TEXT,
     "arxiv": Constraint(types=(str,), pattern=re.compile(r"\d{4}\.\d{4,5}(v\d+)?"), form="a number as 2012.12877"),
-    "url": Constraint(types=(str,), pattern=re.compile(r"https?://\S+"), form="an address that begins with https://"),
+    "url": _URL,
 }
+KINDS_OF_SOURCE = ("paper", "author", "timm")
+_WORD = re.compile(r"[a-z][a-z0-9_.-]{0,30}")
 _SOURCE = {
-    "kind": Constraint(types=(str,), choices=("paper", "author", "timm"), required=True),
-    "edition": Constraint(types=(str,), choices=("both", "arxiv", "icml")),
+    "kind": Constraint(types=(str,), pattern=_WORD, form="paper, author, timm or another small word", required=True),
+    "edition": Constraint(types=(str,), pattern=_WORD, form="both, arxiv, icml or another small word"),
     "cite": TEXT,
+    "url": _URL,
     "checked": Constraint(types=(date,)),
 }
 _MEASURED = {
@@ -59,12 +78,7 @@ _MEASURED = {
     "unit": TEXT,
     "text": _FLAG,
     "better": Constraint(types=(str,), choices=("higher", "lower")),
-    "tolerance": Constraint(
-        types=(float, str),
-        pattern=re.compile(r"\s*\d+(\.\d+)?%\s*"),
-        form="a number or a percentage like '5%'",
-        least=0,
-    ),
+    "tolerance": replace(_TOLERANCE, types=(float, str, dict), form=f"{_TOLERANCE.form}, or a table of them by source"),
     "digits": Constraint(types=(int,), least=0),
     "set": TABLE,
     "train": TABLE,
@@ -151,6 +165,9 @@ class _SpecReader(Reader):
             )
             for name, entry in entries.items()
         }
+        for name, kind in ((source.name, source.kind) for source in sources.values()):
+            if kind not in KINDS_OF_SOURCE and (hint := did_you_mean(kind, KINDS_OF_SOURCE)):
+                self.report(f"kind in [source.{name}] is '{kind}'{hint}", "source", name, "kind")
         for name in sources.keys() & _ROW.keys():
             self.report(f"a source cannot be called '{name}', which is a key of every row", "source", name)
         families = {
@@ -241,6 +258,9 @@ class _SpecReader(Reader):
         entry = self.table(raw, constraints, *keys)
         if "job" in entry and entry["job"] not in KINDS:
             self.report(unknown_kind_message(entry["job"]), *keys, "job")
+        if isinstance(by_source := entry.get("tolerance"), dict):
+            sources = dict.fromkeys(self._parts.get("source", {}), _TOLERANCE)
+            entry["tolerance"] = self.table(by_source, sources, *keys, "tolerance", what="source")
         reasons = dict.fromkeys(self._constraints, TEXT)
         return _Level(
             keys=keys,
@@ -254,7 +274,10 @@ class _SpecReader(Reader):
         )
 
     def _settings(self, raw: object, kind: str | None, *keys: str) -> dict[str, Scalar]:
-        settings = self.table(raw, self._constraints, *keys, what="setting", more=self._may_have_more)
+        constraints = {**self._constraints, "res": _SIZE}
+        settings = self.table(raw, constraints, *keys, what="setting", more=self._may_have_more)
+        if isinstance(size := settings.get("res"), str):
+            settings["res"], settings["width"] = map(int, size.split("x"))
         for name in settings:
             if kind and kind in KINDS and name not in KINDS[kind].settings:
                 self.report(f"job '{kind}' does not take the setting '{name}'", *keys, name)
@@ -295,7 +318,10 @@ class _SpecReader(Reader):
         nothing = "not_applicable" in entry
         derivation = None if nothing else self._derivation(row, column, levels)
         kind = entry.get("job") if entry.get("job") in KINDS and not derivation and not nothing else None
+        references = tuple(self._references(row, column, entry, outer[1].entry, sources))
         tolerance = entry.get("tolerance")
+        if isinstance(tolerance, dict):  # that of the value which is judged first
+            tolerance = tolerance.get(references[0].source.name) if references else None
         settings, training = self._merge_settings(kind, levels, "set"), self._merge_settings("train", levels, "train")
         if kind == "throughput":
             self._check_protocol(settings, levels)
@@ -303,13 +329,13 @@ class _SpecReader(Reader):
             *(Cell, entry),
             row=row,
             column=column,
-            references=tuple(self._references(row, column, outer[1].entry, sources, words=entry.get("text", False))),
+            references=references,
             kind=kind,
             metric=self._metric(kind, entry.get("metric"), levels),
             settings=settings,
             training={**training, **(settings if kind == "train" else {})},
             assumed={name: why for level in levels for name, why in level.assumed.items()},
-            tolerance=float(tolerance.strip().rstrip("%")) / 100 if isinstance(tolerance, str) else tolerance,
+            tolerance=_fraction(tolerance),
             relative=isinstance(tolerance, str),
             derivation=derivation,
         )
@@ -322,12 +348,19 @@ class _SpecReader(Reader):
         return self._derivations.read(level.entry, (row.key, column.key), *level.keys)
 
     def _references(
-        self, row: Row, column: Column, entry: Mapping[str, Any], sources: Mapping[str, PublishedSource], *, words: bool
+        self,
+        row: Row,
+        column: Column,
+        entry: Mapping[str, Any],
+        values: Mapping[str, Any],
+        sources: Mapping[str, PublishedSource],
     ) -> Iterable[Reference]:
+        """Yield the `values` of a row for a column; `entry` is what both say of the cell."""
+        words, tolerance = entry.get("text", False), entry.get("tolerance")
         for name, source in sources.items():
-            if column.key not in entry.get(name, {}):
+            if column.key not in values.get(name, {}):
                 continue
-            raw = entry[name][column.key]
+            raw = values[name][column.key]
             types = (str,) if words else (str, int, Decimal)
             published = None
             if isinstance(raw, types) and not isinstance(raw, bool):
@@ -337,7 +370,14 @@ class _SpecReader(Reader):
                 expected = "a string" if words else 'a number, or a string like "81.8 ± 0.2" or "96.9[B2]"'
                 self.report(f"{where} must be {expected}, not {shown(raw)}", "row", row.key, name, column.key)
                 continue
-            yield Reference(source=source, published=published)
+            allowed = tolerance
+            if isinstance(tolerance, dict):
+                allowed = tolerance.get(name)
+                if allowed is None:
+                    text = f"tolerance of row '{row.key}', column '{column.key}' has none for source '{name}'; name it"
+                    self.report(text, "row", row.key, name, column.key)
+            relative = isinstance(allowed, str)
+            yield Reference(source=source, published=published, tolerance=_fraction(allowed), relative=relative)
 
     def _merge_settings(self, kind: str | None, levels: Iterable[_Level], part: str) -> dict[str, Scalar]:
         """Merge the settings of column, row and cell; a contradiction is a mistake."""
@@ -350,7 +390,27 @@ class _SpecReader(Reader):
                     text = f"{name} = {value!r} contradicts {other}; set it in one place only"
                     self.report(text, *level.keys, part, name)
                 origin.setdefault(name, level.keys)
-        return {name: merged[name] for name in KINDS[kind].settings if name in merged} if kind else {}
+        if merged.get("width", 0) == merged.get("res"):
+            del merged["width"]
+        names = [name for name in KINDS[kind].settings if name in merged] if kind else []
+        if "res" in names and "width" in merged.keys() - set(names):
+            size = f"{merged['res']}x{merged['width']}"
+            text = f"job '{kind}' takes square images, not those of {size} pixels; set res to their side"
+            self.report(text, *origin["width"], part, "res")
+        return {name: self._filled(name, merged, *origin[name], part) for name in names}
+
+    def _filled(self, name: str, settings: Mapping[str, Scalar], *keys: str) -> Scalar:
+        """Return the value of a setting, with the cell's values for the settings that it names in braces."""
+        value = settings[name]
+        if not isinstance(value, str):
+            return value
+        for part in _TEMPLATE.findall(value):
+            if part not in settings:
+                text = f"{name} = '{value}' needs a setting '{part}', which a cell of this {keys[0]} does not have"
+                self.report(text + did_you_mean(part, settings), *keys, name)
+            elif _TEMPLATE.search(str(settings[part])):
+                self.report(f"{name} = '{value}' is made of '{part}', which has braces itself", *keys, name)
+        return _TEMPLATE.sub(lambda match: str(settings.get(match[1], match[0])), value)
 
     def _check_protocol(self, settings: Mapping[str, Scalar], levels: Iterable[_Level]) -> None:
         """Report what timm's protocol does not know by this name."""
@@ -391,6 +451,11 @@ def _kinds_named(parts: Mapping[str, Any]) -> Iterator[str]:
     cells = [level["cell"] for level in levels if isinstance(level.get("cell"), dict)]
     levels += [cell for of_row in cells for cell in of_row.values() if isinstance(cell, dict)]
     yield from dict.fromkeys(level["job"] for level in levels if isinstance(level.get("job"), str))
+
+
+def _fraction(tolerance: float | str | None) -> float | None:
+    """Return a tolerance as a number: of `"5%"` the fraction."""
+    return float(tolerance.strip().rstrip("%")) / 100 if isinstance(tolerance, str) else tolerance
 
 
 def _build(part: type[_Part], entry: Mapping[str, Any], **values: object) -> _Part:

@@ -6,9 +6,11 @@ its own samples.  Each function returns what is wrong as a clause, or an empty s
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from harness.specs.checked import Constraint
+from harness.specs.kinds import PERCENTILES
 from harness.store.record import number
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ METRICS: Mapping[str, Constraint] = {
     **dict.fromkeys(("days", "memory", "augment", "forward", "backward", "update"), _AMOUNT),
     **dict.fromkeys(("operators", "flops", "read", "written", "allocations", "peak"), _AMOUNT),
     **dict.fromkeys(("activations", "throughput", "step", "matmul", "copy"), _ABOVE_ZERO),
+    **dict.fromkeys(("latency", *PERCENTILES, "compile_time", "peak_memory"), _ABOVE_ZERO),
 }
 
 # Metrics without which a good result of a kind is not whole.
@@ -137,6 +140,19 @@ def _check_step(result: "Result") -> str:
     return ""
 
 
+def _check_latency(result: "Result") -> str:
+    """Hold the time of a batch against the throughput, and its percentiles against each other."""
+    values = {name: float(metric.value) for name, metric in result.metrics.items() if not isinstance(metric.value, str)}
+    expected = 1000 * result.facts["batch"] / values["throughput"]
+    if "latency" in values and not math.isclose(values["latency"], expected, rel_tol=_ROUNDING):
+        return f"latency is {values['latency']:g} ms, but its throughput comes to {expected:g} ms"
+    there = [name for name in PERCENTILES if name in values]
+    for lower, higher in pairwise(there):
+        if values[lower] > values[higher]:
+            return f"{lower} is {values[lower]:g} ms, more than a {higher} of {values[higher]:g} ms"
+    return ""
+
+
 def _check_twins(result: "Result") -> str:
     """Hold metrics against what else the result says of the same."""
     for metric, (fact, factor) in _TWINS.items():
@@ -171,7 +187,7 @@ def _close(value: float | str, other: float) -> bool:
 
 _CHECKS: Mapping[str, tuple[Callable[["Result"], str], ...]] = {
     "count": (_check_twins,),
-    "throughput": (_check_twins, _check_throughput),
+    "throughput": (_check_twins, _check_throughput, _check_latency),
     "train-speed": (_check_twins, _check_throughput, _check_step),
     "evaluate": (_check_heads,),
     "train": (_check_twins,),

@@ -36,6 +36,18 @@ class Store:
         self.root = root
         self.damaged: list[str] = []
 
+    @classmethod
+    def open(cls, runs: Path, option: str = "--runs", *, existing: bool = True) -> "Store":
+        """Return the store of a folder that `option` names.
+
+        Raises `StoreError` for a file, and for a folder that does not exist if it has to be `existing`.
+        """
+        if existing and not runs.exists():
+            raise StoreError(f"{option} {runs}: there is no such folder; name that of the results")
+        if runs.exists() and not runs.is_dir():
+            raise StoreError(f"{option} {runs}: is a file, not a folder; name the folder of the results")
+        return cls(runs)
+
     def prepare(self) -> None:
         """Check that results can be saved, before anything is measured.
 

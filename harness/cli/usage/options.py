@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -29,12 +28,11 @@ from harness.cli.usage.command import (
 )
 from harness.cli.usage.completion import complete_columns, complete_kinds, complete_rows, complete_tables
 from harness.errors import HarnessError, abridged, did_you_mean
-from harness.plan.plan import Options, Plan
+from harness.plan.options import check_change, check_kinds, check_weights
 from harness.specs.catalog import EDITIONS
-from harness.specs.checked import check, count_of, shown
-from harness.specs.datasets import DATASETS
+from harness.specs.checked import count_of, shown
 from harness.specs.document import Document, parse_toml
-from harness.specs.kinds import KINDS, PROTOCOLS, RECIPE, parse_memory
+from harness.specs.kinds import PROTOCOLS, parse_memory
 from harness.specs.recipe.catalog import SCALES
 from harness.store.store import Store
 
@@ -127,12 +125,7 @@ def split_list(text: str) -> tuple[str, ...]:
 
 
 def _parse_kinds(text: str) -> tuple[str, ...]:
-    names = split_list(text)
-    for name in names:
-        if name not in KINDS:
-            hint = did_you_mean(name, KINDS) or f"; they are {', '.join(KINDS)}"
-            raise HarnessError(f"unknown kind of job '{name}'{hint}")
-    return names
+    return check_kinds(split_list(text))
 
 
 def _parse_batch(text: str) -> int | str:
@@ -166,26 +159,16 @@ def _split_pair(form: str, text: str) -> tuple[str, str]:
 def _parse_change(text: str) -> tuple[str, Any]:
     """Parse `NAME=VALUE` as a recipe file would have it."""
     name, value = _split_pair("NAME=VALUE, as epochs=100", text)
-    if name not in RECIPE:
-        raise HarnessError(f"recipes have no setting '{name}'{did_you_mean(name, RECIPE)}")
     try:
         parsed = parse_toml(f"value = {value}")["value"]
     except TOMLDecodeError:
         parsed = abridged(value)  # a word needs no quotes
-    return name, check(name, parsed, RECIPE[name])
+    return name, check_change(name, parsed)
 
 
 PATH = _PathType(path_type=Path)
 GLOBS = ParsedType("glob,...", split_list)
 KIND_LIST = ParsedType("kind,...", _parse_kinds)
-
-
-def _check_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a missing folder of weights before results of other weights are shown instead."""
-    if value is not None and not value.is_dir():
-        file = "is a file, not a folder; name the folder that it is in"
-        raise HarnessError(f"--weights {value}: {file if value.exists() else 'there is no such folder'}")
-    return value
 
 
 # The options.
@@ -242,9 +225,10 @@ tables = click.argument(
 edition = _option(
     "--edition",
     group=CELLS,
-    type=click.Choice(EDITIONS),
-    default="arxiv",
-    help="Edition for table numbers and published values; ICML's table 6 is arXiv's table 7.",
+    metavar="arxiv|icml|NAME",
+    default=EDITIONS[0],
+    shell_complete=lambda _context, _parameter, start: [name for name in EDITIONS if name.startswith(start)],
+    help="Edition for table numbers and published values; ICML's table 6 is arXiv's table 7. A spec may have others.",
 )
 
 runs = _option("--runs", group=RESULTS, type=PATH, default=Path("runs"), help="Folder of the results.")
@@ -412,7 +396,7 @@ data = _pair_option(
 weights = _option(
     "--weights",
     group=INPUTS,
-    callback=_check_folder,
+    callback=lambda _context, _parameter, value: check_weights(value),
     type=PATH,
     metavar="DIR",
     help="Folder of weights, files named after timm's models  [default: timm's hub]",
@@ -442,22 +426,6 @@ explaining = stack(
 # What the parameters of a command become.
 
 
-def make_options(params: Mapping[str, Any]) -> Options:
-    """Make the options of a plan from the parameters of a command.
-
-    Raises `HarnessError` for an option of training without `--train`.
-    """
-    only = (*(params.get("only") or ()), *(("throughput",) if params.get("throughput_only") else ()))
-    train = bool(params.get("train") or params.get("retrain"))
-    scale = params.get("scale") or "full"
-    for name, value in (("scale", scale != "full"), ("seeds", params.get("seeds")), ("set", params.get("changes"))):
-        if value and not train:
-            raise HarnessError(f"--{name} changes trainings alone; add --train")
-    same = {field.name: params[field.name] for field in fields(Options) if params.get(field.name)}
-    data = frozenset(params.get("data") or ())
-    return Options(**{**same, "only": frozenset(only) or None, "data": data, "train": train, "scale": scale})
-
-
 def open_store(runs: Path, option: str = "--runs", *, existing: bool = True) -> Store:
     """Return the store of a folder; if its results are to be shown, a folder that was named must exist.
 
@@ -467,18 +435,9 @@ def open_store(runs: Path, option: str = "--runs", *, existing: bool = True) -> 
     parameter = option.removeprefix("--").replace("-", "_")
     context = click.get_current_context()
     named = context.get_parameter_source(parameter) is not ParameterSource.DEFAULT
-    if existing and named and not runs.exists():
-        raise HarnessError(f"{option} {runs}: there is no such folder; name that of the results")
-    if runs.exists() and not runs.is_dir():
-        raise HarnessError(f"{option} {runs}: is a file, not a folder; name the folder of the results")
-    store = Store(runs)
+    store = Store.open(runs, option, existing=existing and named)
     context.call_on_close(lambda: warn(*store.damaged))
     return store
-
-
-def known_data_sets(plan: Plan) -> set[str]:
-    """Return the names of the datasets that ship with the program or that the cells of a plan name."""
-    return {*DATASETS, *(str(p.cell.settings["data"]) for p in plan.cells if "data" in p.cell.settings)}
 
 
 # The settings file.

@@ -20,16 +20,16 @@ def measure_cost(job: Job, report: Report) -> Outcome:
     the facts of a throughput that is measured there.
     """
     report(Progress(job=job, phase="counting"))
-    name, res, flags = str(job["model"]), int(job["res"]), flags_of(job)
+    name, size, flags = str(job["model"]), models.size_of(job), flags_of(job)
     set_fused_attn(flags.fused_attention)
-    model = flags.arranged(models.build_on_meta(name, res))
+    model = flags.arranged(models.build_on_meta(name, size))
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        images = flags.arranged(torch.empty(IMAGES, models.CHANNELS, res, res))
+        images = flags.arranged(torch.empty(IMAGES, models.CHANNELS, *size))
         try:
             model._apply(_on_cpu)  # type: ignore[no-untyped-call]  # noqa: SLF001 -- as `to` does
             cost = count_cost(model, images, flags.precision.context("cpu"))
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise JobError(f"'{name}' fails on images of {res} pixels: {error}") from error
+            raise JobError(f"'{name}' fails on images of {models.size_text(size)} pixels: {error}") from error
     metrics = {
         "operators": Measurement(unit="", value=cost.calls),
         "flops": Measurement(unit="GFLOP", value=cost.flops / IMAGES / 1e9),

@@ -86,13 +86,17 @@ class Device(Protocol):
 
 
 class Cpu(Device):
-    """This machine's CPU, with a fixed number of threads; `as_script` leaves malloc as the system has it."""
+    """This machine's CPU, with a fixed number of threads; `as_script` leaves malloc as the system has it.
+
+    `fewer_threads` than cores are no oversight where a job sets their number.
+    """
 
     torch_name = "cpu"
 
-    def __init__(self, threads: int, *, as_script: bool = False) -> None:
+    def __init__(self, threads: int, *, as_script: bool = False, fewer_threads: bool = False) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
+        self._cores = min(threads, usable_cores()) if fewer_threads else usable_cores()
         self._as_script = as_script
         self._retains_memory = not as_script and retain_freed_memory()
         self._reference_workload = ReferenceWorkload()
@@ -140,7 +144,7 @@ class Cpu(Device):
                 )
             if not interference:
                 # Under background load the threads have to wait, which says nothing about the model.
-                warnings += thread_warnings(self._threads, usable_cores(), own)
+                warnings += thread_warnings(self._threads, self._cores, own)
         return Timings(seconds=tuple(seconds), wall=wall, interference=interference, warnings=warnings, facts=facts)
 
     def stamp(self) -> float:
@@ -381,10 +385,12 @@ def clock_warnings(by_events: float, wall: float) -> list[str]:
 
 
 @contextmanager
-def open_device(name: str, threads: int, *, as_script: bool = False, synchronize: bool = False) -> Iterator[Device]:
+def open_device(
+    name: str, threads: int, *, as_script: bool = False, synchronize: bool = False, fewer_threads: bool = False
+) -> Iterator[Device]:
     """Open `cpu` or `cuda:N` in this process, with NVML monitoring a GPU where it can."""
     if name == "cpu":
-        yield Cpu(threads, as_script=as_script)
+        yield Cpu(threads, as_script=as_script, fewer_threads=fewer_threads)
         return
     index = int(name.partition(":")[2] or 0)
     uuid = next((gpu.uuid for gpu in gpus() if gpu.index == index), None)

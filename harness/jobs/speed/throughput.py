@@ -16,10 +16,11 @@ from harness.jobs.speed.batch_size import Probe, find_saturation, largest_batch,
 from harness.jobs.speed.device import Device, Timings, open_device
 from harness.jobs.speed.timing import warm_up
 from harness.jobs.speed.workload import Workload, flags_of, set_flags
+from harness.machine import GIB
 from harness.plan.job import Job
 from harness.run.messages import Progress, Report
-from harness.specs.kinds import SCRIPT, parse_memory
-from harness.stats import mean_interval, timing_warnings, variation
+from harness.specs.kinds import PERCENTILES, SCRIPT, parse_memory
+from harness.stats import mean_interval, percentile, timing_warnings, variation
 from harness.store.result import Measurement
 
 # A batch that fitted in the search may not fit in the measurement, depending on fragmentation; more steps down than
@@ -54,11 +55,28 @@ def measure_throughput(job: Job, report: Report, *, device: str, threads: int, e
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
-        return summarise(_time_found_batch(job, report, device, threads, ends))
+        return _with_latency(_time_found_batch(job, report, device, threads, ends))
     timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch), ends)
     if isinstance(timed, str):
         raise JobError(f"{timed} at batch {batch}")
-    return summarise(timed)
+    return _with_latency(timed)
+
+
+def _with_latency(timed: TimedBatch) -> Outcome:
+    """Summarise the iterations, and how long a batch takes: the mean, and the percentiles that they are enough for."""
+    metrics, facts, warnings = summarise(timed)
+    mean = mean_interval(timed.seconds)
+    latency = Measurement(unit="ms", value=1000 * mean.value, low=1000 * mean.low, high=1000 * mean.high)
+    percentiles = {name: percentile(timed.seconds, percent) for name, percent in PERCENTILES.items()}
+    more = {
+        "latency": latency,
+        **{name: Measurement(unit="ms", value=1000 * value) for name, value in percentiles.items() if value},
+    }
+    if facts["peak_allocated"]:
+        more["peak_memory"] = Measurement(unit="GiB", value=facts["peak_allocated"] / GIB)
+    if facts.get("compile_seconds"):
+        more["compile_time"] = Measurement(unit="s", value=facts["compile_seconds"])
+    return {**metrics, **more}, facts, warnings
 
 
 def summarise(timed: TimedBatch) -> Outcome:
@@ -141,9 +159,15 @@ def _search(job: Job, report: Report, device: str, threads: int) -> tuple[int, S
 
 
 def open_for(job: Job, device: str, threads: int) -> AbstractContextManager[Device]:
-    """Open a device as the switches of a job want it."""
-    flags = flags_of(job)
-    return open_device(device, threads, as_script=flags.as_script, synchronize=flags.synchronize)
+    """Open a device as the switches of a job want it, with as many threads as it sets."""
+    flags, requested = flags_of(job), job.get("threads", 0)
+    return open_device(
+        device,
+        int(requested or threads),
+        as_script=flags.as_script,
+        synchronize=flags.synchronize,
+        fewer_threads=bool(requested),
+    )
 
 
 def _time_if_it_fits(workload: Workload, batch: int, device: Device, job: Job, report: Report) -> list[float]:
@@ -198,7 +222,13 @@ def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
             return reason
     return replace(
         timed,
-        facts={"flags": workload.flags.facts, **limit.facts, **timed.facts, **({"cost": cost} if cost else {})},
+        facts={
+            "flags": workload.flags.facts,
+            **limit.facts,
+            **({"compile_seconds": workload.compile_seconds} if workload.compile_seconds else {}),
+            **timed.facts,
+            **({"cost": cost} if cost else {}),
+        },
         warnings=(*timed.warnings, *limit.warnings),
     )
 

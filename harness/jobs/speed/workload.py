@@ -1,5 +1,6 @@
 """A model on a device under a protocol: every flag that can change a number, and the step that is timed."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -162,19 +163,20 @@ class _ElementCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
 
 
 class Workload:
-    """One model on its device, ready to run."""
+    """One model on its device, ready to run; `compile_seconds` are those of the first iteration that compiled it."""
 
     smallest_batch = 1
     largest_batch = None
 
     def __init__(self, job: Job, device: str) -> None:
         self.flags = flags_of(job)
-        self._name, self._res, self._device = str(job["model"]), int(job["res"]), device
+        self.compile_seconds = 0.0
+        self._name, self._size, self._device = str(job["model"]), models.size_of(job), device
         self._dtype: torch.dtype = getattr(torch, self.flags.dtype)
         changed = {**vars(self.flags), "dtype": self.flags.dtype != Flags.dtype}
         other_models.check_flags(self._name, changed, remedy="protocol = 'paper'")
         build = models.build_initialised if self.flags.as_script else models.build_with_random_weights
-        self._model = self.flags.arranged(build(self._name, self._res).to(device))
+        self._model = self.flags.arranged(build(self._name, self._size).to(device))
         self._kind = device.partition(":")[0]
         self._compiled: dict[str, Any] = {}
 
@@ -191,14 +193,15 @@ class Workload:
             return self.make_step(batch), ""
         compiled = torch.compile(self._model, mode=self.flags.compile, dynamic=False)
         step = self._make_timed_step(compiled, self._make_images(batch))
-        before = _compiled_so_far()
+        before, began = _compiled_so_far(), time.perf_counter()
         try:
-            step()
+            step()  # torch compiles at the first call
         except Exception as error:
             if too_large(error):
                 raise  # the batch is too large, which says nothing about the compiler
             reason = " ".join(str(error).split())[:200]
             return self.make_step(batch), f"not compiled: {type(error).__name__}: {reason}"
+        self.compile_seconds = time.perf_counter() - began
         self._compiled = {name: count - before[name] for name, count in _compiled_so_far().items()}
         return step, ""
 
@@ -216,7 +219,7 @@ class Workload:
 
     def check_output(self) -> None:
         """Run one fixed image: a model whose output is not a row of finite numbers is not worth timing."""
-        shape = (1, models.CHANNELS, self._res, self._res)
+        shape = (1, models.CHANNELS, *self._size)
         image = torch.linspace(-1, 1, shape[1] * shape[2] * shape[3], device=self._device).view(shape).to(self._dtype)
         output: object = self._make_step(self._model, image)()
         if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[0] != 1:
@@ -250,7 +253,7 @@ class Workload:
         return [images.numel(), *counter.elements]
 
     def _make_images(self, batch: int) -> torch.Tensor:
-        shape = (batch, models.CHANNELS, self._res, self._res)
+        shape = (batch, models.CHANNELS, *self._size)
         return self.flags.arranged(torch.randn(shape, device=self._device, dtype=self._dtype))
 
     def _make_timed_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:

@@ -22,7 +22,7 @@ from harness.report.html.chart import interactive_chart
 from harness.report.html.index import index_page, tally
 from harness.report.html.links import PageLinks, cell_ids, contents, page_links, table_name
 from harness.report.html.runs import HISTORY, cells_by_run, facts, is_measured, machine_facts, outcome, samples
-from harness.report.sheet import JUDGED, sections
+from harness.report.sheet import JUDGED, Sheet, SheetColumn, sections, table_sheets
 from harness.report.sides import sides_sheets
 from harness.specs import Column, Row
 from harness.store.result import Result
@@ -83,10 +83,26 @@ def render_sides_site(tables: Sequence[SideBySide]) -> dict[str, str]:
         root="",
         by=tables[0].by,
         sheets=[sheet for table in tables for sheet in sides_sheets(table)],
-        columns_of=lambda sheet: [(column, False) for column in sheet.columns],
+        columns_of=_all_shown,
         sections=sections,
     )
     return files
+
+
+def render_fragment(diffs: Sequence[Diff]) -> str:
+    """Return tables as HTML to put into a page, as a notebook shows it; the reason of each verdict is on its cell."""
+    environment = _environment((), page_links((), ()))
+    reasons = [{key: judged.reason for key, judged in diff.judged_cells.items() if judged.is_counted} for diff in diffs]
+    return environment.get_template("notebook.html").render(
+        style=(HERE / "static" / "notebook.css").read_text(encoding="utf-8"),
+        sheets=[(sheet, why) for diff, why in zip(diffs, reasons, strict=True) for sheet in table_sheets(diff)],
+        columns_of=_all_shown,
+        sections=sections,
+    )
+
+
+def _all_shown(sheet: Sheet) -> list[tuple[SheetColumn, bool]]:
+    return [(column, False) for column in sheet.columns]
 
 
 def _environment(diffs: Iterable[Diff], links: PageLinks) -> Environment:

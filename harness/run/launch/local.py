@@ -9,10 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.errors import HarnessError
@@ -122,7 +124,8 @@ class LocalLauncher:
         try:
             self.warm()
             process = self._context.Process(target=_call, args=(function, *arguments, theirs))
-            process.start()
+            with _without_main():
+                process.start()
         except (OSError, EOFError) as error:
             raise HarnessError(_SHORTAGE.format(str(error) or "its server ended")) from error
         self.running.append(process)
@@ -140,6 +143,19 @@ class LocalLauncher:
             ours.close()
         if process.exitcode != 0:
             raise Crashed(exit_message(process.exitcode))
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Have a child not import the program that starts it: a script that measures would begin again in each child.
+
+    Nothing that a program or a notebook defines is sent to a child.
+    """
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _received(pipe: Connection, process: BaseProcess) -> Iterator[Any]:
