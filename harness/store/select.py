@@ -84,7 +84,12 @@ def select_results(
 
 
 def interference(result: Result) -> str:
-    """Return what else used the machine, or slowed it, while a throughput was measured; empty if nothing did."""
+    """Return what else used the machine, or slowed it, while a throughput was measured; empty if nothing did.
+
+    What disturbed only iterations that were dropped and timed again did not disturb the result.
+    """
+    if result.facts.get("dropped") and not result.facts.get("disturbed"):
+        return ""
     sentence = next((warning for warning in result.warnings if _INTERFERENCE.search(warning)), "")
     noisy = "something else used the machine while this was timed: measure again when it is idle"
     return sentence or (noisy if result.facts.get("disturbed") else "")

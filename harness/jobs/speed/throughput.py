@@ -1,7 +1,9 @@
 """Images a second of a model: find the batch, confirm it, warm up, time the iterations."""
 
+import math
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -14,7 +16,7 @@ from harness.jobs import Outcome
 from harness.jobs.fresh import run_in_fresh_process
 from harness.jobs.speed.batch_size import Probe, find_saturation, largest_batch, saturation_warning
 from harness.jobs.speed.device import Device, Timings, open_device
-from harness.jobs.speed.timing import warm_up
+from harness.jobs.speed.timing import Iterations, time_until_clean, warm_up
 from harness.jobs.speed.workload import Workload, flags_of, set_flags
 from harness.plan.job import Job
 from harness.run.messages import Progress, Report
@@ -26,9 +28,7 @@ from harness.store.result import Measurement
 # these mean that something else takes the memory.
 MAX_STEPS_DOWN = 4
 
-MOST_TRIES = 3
-
-# Of a measurement that is shortened.
+# Of a measurement that is shortened, and of the clean ones that count alone.
 LEAST_ITERATIONS = 5
 
 # Iterations before the timed ones in timm's benchmark.py.
@@ -37,12 +37,18 @@ SCRIPT_WARM_UP = 10
 
 @dataclass(frozen=True, kw_only=True)
 class TimedBatch:
-    """What the measuring process returns."""
+    """What the measuring process returns; `kept` are the indices of the iterations that count, among all timed ones."""
 
     batch: int
     seconds: tuple[float, ...]
     facts: dict[str, Any]
     warnings: tuple[str, ...]
+    kept: tuple[int, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """The number of timed iterations, those that were dropped included."""
+        return len(self.kept) + len(self.facts["dropped"])
 
 
 def measure_throughput(job: Job, report: Report, *, device: str, threads: int, ends: float | None = None) -> Outcome:
@@ -223,7 +229,7 @@ class TimedWorkload(Protocol):
 def time_batch(  # noqa: PLR0913
     device: Device, workload: TimedWorkload, job: Job, report: Report, batch: int | None, *, ends: float | None = None
 ) -> TimedBatch:
-    """Choose the batch if none was given, warm up, time the iterations; after interference again, twice at most."""
+    """Choose the batch if none was given, warm up, time the iterations; those that something disturbed again."""
     probes: tuple[Probe, ...] = ()
     before: tuple[float, ...] = ()
     if batch is None:
@@ -245,38 +251,45 @@ def time_batch(  # noqa: PLR0913
     else:
         warm_up_seconds, steady = warm_up(lambda: device.time_step(step), before=before)
     repeats = _iterations_until(ends, median(warm_up_seconds[-3:]), int(job["repeats"]))
-    timings, noisy = _time_without_interference(
-        device, step, batch, job, report, repeats=repeats, most=1 if repeats < int(job["repeats"]) else MOST_TRIES
-    )
+    shortened = repeats < int(job["repeats"])
+    seconds = 0.0 if shortened else math.inf if ends is None else ends - time.monotonic()
+    iterations, windows = _time_iterations(device, step, batch, job, report, repeats=repeats, seconds=seconds)
+    noisy = len(iterations.clean) < repeats
+    kept = iterations.clean
+    if len(kept) < LEAST_ITERATIONS:
+        kept = tuple(range(len(iterations.seconds)))
     allocated, reserved = device.peak_memory()
     facts: dict[str, Any] = {
         "warm_up": warm_up_seconds,
         "warm_up_steady": steady,
-        "wall": timings.wall,
+        "wall": sum(window.wall for window in windows),
         "peak_allocated": allocated,
         "peak_reserved": reserved,
         "not_compiled": not_compiled or None,
         "yardstick": None if reference is None else [reference, device.time_reference_workload()],
-        "disturbed": bool(timings.interference),
-        "spoiled": [{"seconds": list(earlier.seconds), "by": list(earlier.interference)} for earlier in noisy],
-        **timings.facts,
+        "disturbed": noisy,
+        "dropped": [
+            {"index": index, "seconds": iterations.seconds[index], "by": reason}
+            for index, reason in sorted(iterations.disturbed.items())
+            if index not in kept
+        ],
+        **_facts_of(windows),
     }
     if probes:
         facts["probes"] = [asdict(probe) for probe in probes]
     if device.torch_name == "cpu":
         facts["threads"] = torch.get_num_threads()
-    warnings = [*timings.interference, *timings.warnings]
-    if repeats < int(job["repeats"]):
+    warnings = [*retimed_warnings(iterations, windows, noisy=noisy), *_once(window.warnings for window in windows)]
+    if shortened:
         facts["shortened"] = repeats
         warnings.append(f"{repeats} of {job['repeats']} iterations, for want of time: measure again without --budget")
-    if noisy and timings.interference:
-        warnings[0] += f" (still so after {len(noisy)} more tries)"
     if not steady:
         count = len(warm_up_seconds)
         warnings.append(f"the warm-up was not steady after {count} iterations: measure again when the machine is idle")
     if not_compiled:
         warnings.append(not_compiled)
-    return TimedBatch(batch=batch, seconds=timings.seconds, facts=facts, warnings=tuple(warnings))
+    samples = tuple(iterations.seconds[index] for index in kept)
+    return TimedBatch(batch=batch, seconds=samples, kept=kept, facts=facts, warnings=tuple(warnings))
 
 
 def _iterations_until(ends: float | None, seconds: float, repeats: int) -> int:
@@ -286,21 +299,56 @@ def _iterations_until(ends: float | None, seconds: float, repeats: int) -> int:
     return min(repeats, max(LEAST_ITERATIONS, int((ends - time.monotonic()) / seconds)))
 
 
-def _time_without_interference(  # noqa: PLR0913
-    device: Device, step: Callable[[], object], batch: int, job: Job, report: Report, *, repeats: int, most: int
-) -> tuple[Timings, list[Timings]]:
-    """Time the iterations until there is no interference, so many times at most; the last try counts, all are kept."""
-    noisy: list[Timings] = []
+def _time_iterations(  # noqa: PLR0913
+    device: Device,
+    step: Callable[[], object],
+    batch: int,
+    job: Job,
+    report: Report,
+    *,
+    repeats: int,
+    seconds: float,
+) -> tuple[Iterations, list[Timings]]:
+    """Time until enough iterations are clean, for so many seconds at most, and return the windows as well."""
+    windows: list[Timings] = []
 
-    def on_step(iteration: int) -> None:
-        again = f", again because {noisy[-1].interference[0]}" if noisy else ""
-        report(Progress(job=job, phase=f"timing, batch {batch}{again}", done=iteration, total=repeats))
+    def time_more(count: int) -> Iterations:
+        because = _once(window.interference for window in windows)
+        again = f", again because {because[-1]}" if because else ""
 
-    while True:
-        timings = device.time_steps(step, repeats, on_step)
-        if not timings.interference or len(noisy) + 1 == most:
-            return timings, noisy
-        noisy.append(timings)
+        def on_step(iteration: int) -> None:
+            report(Progress(job=job, phase=f"timing, batch {batch}{again}", done=iteration, total=count))
+
+        windows.append(device.time_steps(step, count, on_step))
+        return windows[-1]
+
+    return time_until_clean(time_more, repeats, window=device.window, seconds=seconds), windows
+
+
+def _facts_of(windows: Sequence[Timings]) -> dict[str, Any]:
+    """Return what is known of the last window with a clean iteration; the energy only of one that is all there is."""
+    last = next((window for window in reversed(windows) if window.clean), windows[-1])
+    facts: dict[str, Any] = dict(last.facts)
+    if len(windows) > 1 and "nvml" in facts:
+        facts["nvml"] = {**facts["nvml"], "energy": None}
+    return facts
+
+
+def retimed_warnings(iterations: Iterations, windows: Sequence[Timings], *, noisy: bool) -> list[str]:
+    """Return how many iterations were clean and why not all of them, with a remedy where they were too few."""
+    because = _once(window.interference for window in windows)
+    if not because:
+        return []
+    clean, timed = len(iterations.clean), len(iterations.seconds)
+    if noisy:
+        return [f"{because[0]} ({clean} of {timed} iterations clean)", *because[1:]]
+    return [f"{clean} of {timed} iterations clean, the others timed again: {because[0].partition(':')[0]}"]
+
+
+def _once(texts: Iterable[Iterable[str]]) -> list[str]:
+    """Return texts that differ in more than their numbers, each once, as it was last."""
+    latest = {re.sub(r"[\d.]+", "#", text): text for group in texts for text in group}
+    return list(latest.values())
 
 
 def _time_few_iterations(step: Callable[[], object], device: Device) -> list[float]:
