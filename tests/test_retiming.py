@@ -205,7 +205,7 @@ def test_a_long_iteration_is_judged_by_what_others_used_during_it_alone(
     }
     assert timings.interference == [
         "other processes used 0.50 cores while this was timed: measure again on an idle machine",
-        "the host took 0.10 cores away while this was timed: measure again when the host is idle",
+        "the host took 0.03 cores away while this was timed: measure again when the host is idle",
     ]
 
 
@@ -237,7 +237,13 @@ def test_nobody_else_is_no_disturbance(on_fake: Callable[[FakeMachine, int], Any
     ],
 )
 def test_a_load_disturbs_from_a_twentieth_of_a_core_on(others: float, stolen: float, text: str) -> None:
-    assert CpuLoad(own=2.0, others=others, stolen=stolen).disturbance == text
+    assert CpuLoad(seconds=1.0, own=2.0, others=others, stolen=stolen).disturbance == text
+
+
+def test_a_few_ticks_of_the_counters_are_no_load_in_a_short_time() -> None:
+    # 20 ms of 100 are two ticks, which may be one of a second process, or how the kernel counts.
+    assert CpuLoad(seconds=0.1, own=2.0, others=0.2, stolen=0.1).disturbance == ""
+    assert CpuLoad(seconds=0.1, own=2.0, others=0.3, stolen=0.1).disturbance == "other processes used 0.30 cores"
 
 
 def test_a_system_without_counters_reports_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:

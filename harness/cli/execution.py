@@ -88,6 +88,9 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
     if params["budget"] and (cluster is not None or params["train"] or params["retrain"]):
         other = "--launcher slurm, which has --hours" if cluster is not None else "--train"
         raise HarnessError(f"--budget is for measurements on this machine and does not go with {other}; leave one out")
+    if params["quick"] and (cluster is not None or params["budget"]):
+        other = "--launcher slurm" if cluster is not None else "--budget"
+        raise HarnessError(f"--quick compares throughputs in their order and does not go with {other}; leave one out")
     if cluster is None:
         target = resolve_target(params["device"])
         warn(*device_warnings(params["device"]))
@@ -107,7 +110,15 @@ def make_runner(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runn
     launcher = LocalLauncher(announce=observer.waits)
     seconds = params["budget"]
     budget = Budget.of(seconds, plan, Forecast.of(plan, store, target.machine)) if seconds else None
-    runner = Runner(store=store, launcher=launcher, target=target, observer=observer, inputs=inputs, budget=budget)
+    runner = Runner(
+        store=store,
+        launcher=launcher,
+        target=target,
+        observer=observer,
+        inputs=inputs,
+        budget=budget,
+        quick=params["quick"],
+    )
     return runner, cluster
 
 

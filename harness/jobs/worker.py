@@ -56,9 +56,10 @@ class JobContext:
         return {"device": self.batch.device, "threads": self.batch.machine.threads}
 
     @property
-    def ends(self) -> float | None:
-        """When a measurement that can be shortened has to end, by the clock that all processes share."""
-        return None if self.batch.seconds is None else self.began + self.batch.seconds
+    def shortening(self) -> throughput.Shortening:
+        """What shortens a measurement that can be: when it has to end, by the clock that all processes share."""
+        ends = None if self.batch.seconds is None else self.began + self.batch.seconds
+        return throughput.Shortening(ends=ends, rivals=self.batch.rivals)
 
 
 # Evaluations are not here: those over the same images share a pass.
@@ -69,7 +70,7 @@ ENTRY_FUNCTIONS: Mapping[str, Callable[[Job, JobContext], Outcome]] = {
     "dataset": lambda job, context: inspect_dataset(job, context.batch.inputs, context.report),
     "recipe": lambda job, _context: recipe.resolve_recipe(job),
     "throughput": lambda job, context: throughput.measure_throughput(
-        job, context.report, ends=context.ends, **context.measured_on
+        job, context.report, shortening=context.shortening, **context.measured_on
     ),
     "tokens": lambda job, context: tokens.measure_token_cosines(
         job, context.batch.inputs, context.report, device=context.devices[0]

@@ -27,7 +27,8 @@ MOST_SYSTEM_SHARE = 0.05
 # What others may use of the CPU, and the host take of it, in cores.
 MOST_OTHERS, MOST_STOLEN = 0.05, 0.02
 
-# The kernel counts CPU time in ticks of 10 ms on each core: in a shorter time a few of them would look like a load.
+# The kernel counts CPU time in ticks of 10 ms on each core: a few of them are no load, however short the time was.
+NO_LOAD = 0.025
 SLICE_SECONDS = 1.0
 
 # Bytes of a GPU that are taken though no process has them.
@@ -149,12 +150,13 @@ class Cpu(Device):
             if not disturbed:
                 # Under background load the threads have to wait, which says nothing about the model.
                 warnings += thread_warnings(self._threads, usable_cores(), all_of_it.own)
-        interference = _worst([load for load in loads if load is not None and load.disturbance])
+        disturbing = [load for load in loads if load is not None and load.disturbance]
+        worst = max(disturbing, key=lambda load: load.others + load.stolen, default=None)
         return Timings(
             seconds=tuple(seconds),
             disturbed=disturbed,
             wall=wall,
-            interference=interference,
+            interference=worst.sentences if worst else [],
             warnings=warnings,
             facts=facts,
         )
@@ -204,8 +206,9 @@ class Cpu(Device):
 
 @dataclass(frozen=True, kw_only=True)
 class CpuLoad:
-    """Who used the CPU in some time, each in cores: this process, other processes, and the host for others."""
+    """Who used the CPU in so many seconds, each in cores: this process, other processes, and the host for others."""
 
+    seconds: float
     own: float
     others: float
     stolen: float
@@ -217,7 +220,8 @@ class CpuLoad:
             return None
         own = after.own - before.own
         others = max(0.0, after.busy - before.busy - own)
-        return cls(own=own / seconds, others=others / seconds, stolen=(after.stolen - before.stolen) / seconds)
+        stolen = after.stolen - before.stolen
+        return cls(seconds=seconds, own=own / seconds, others=others / seconds, stolen=stolen / seconds)
 
     @property
     def facts(self) -> dict[str, object]:
@@ -231,26 +235,21 @@ class CpuLoad:
     @property
     def disturbance(self) -> str:
         """What disturbs a measurement; empty if nothing does."""
-        used = [f"other processes used {self.others:.2f} cores"] if self.others > MOST_OTHERS else []
-        taken = [f"the host took {self.stolen:.2f} cores away"] if self.stolen > MOST_STOLEN else []
-        return " and ".join([*used, *taken])
+        return " and ".join(sentence.partition(" while ")[0] for sentence in self.sentences)
 
-
-def _worst(loads: Sequence[CpuLoad]) -> list[str]:
-    """Return a sentence for each of what disturbed some slices, about the slice where it was most."""
-    if not loads:
-        return []
-    others, stolen = (max(getattr(load, name) for load in loads) for name in ("others", "stolen"))
-    sentences = []
-    if others > MOST_OTHERS:
-        sentences.append(
-            f"other processes used {others:.2f} cores while this was timed: measure again on an idle machine"
-        )
-    if stolen > MOST_STOLEN:
-        sentences.append(
-            f"the host took {stolen:.2f} cores away while this was timed: measure again when the host is idle"
-        )
-    return sentences
+    @property
+    def sentences(self) -> list[str]:
+        """A sentence for each of what disturbs a measurement, with its remedy."""
+        sentences = []
+        if self.others > max(MOST_OTHERS, NO_LOAD / self.seconds):
+            sentences.append(
+                f"other processes used {self.others:.2f} cores while this was timed: measure again on an idle machine"
+            )
+        if self.stolen > max(MOST_STOLEN, NO_LOAD / 2 / self.seconds):
+            sentences.append(
+                f"the host took {self.stolen:.2f} cores away while this was timed: measure again when the host is idle"
+            )
+        return sentences
 
 
 def _ends_slice(seconds: Sequence[float], begin: int, repeats: int) -> bool:

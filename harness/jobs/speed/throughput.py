@@ -16,12 +16,19 @@ from harness.jobs import Outcome
 from harness.jobs.fresh import run_in_fresh_process
 from harness.jobs.speed.batch_size import Probe, find_saturation, largest_batch, saturation_warning
 from harness.jobs.speed.device import Device, Timings, open_device
-from harness.jobs.speed.timing import Iterations, time_until_clean, warm_up
+from harness.jobs.speed.timing import (
+    Iterations,
+    is_placed,
+    time_until_clean,
+    time_until_placed,
+    warm_up,
+    warm_up_briefly,
+)
 from harness.jobs.speed.workload import Workload, flags_of, set_flags
 from harness.plan.job import Job
 from harness.run.messages import Progress, Report
 from harness.specs.kinds import SCRIPT, parse_memory
-from harness.stats import mean_interval, timing_warnings, variation
+from harness.stats import Interval, mean_interval, timing_warnings, variation
 from harness.store.result import Measurement
 
 # A batch that fitted in the search may not fit in the measurement, depending on fragmentation; more steps down than
@@ -33,6 +40,21 @@ LEAST_ITERATIONS = 5
 
 # Iterations before the timed ones in timm's benchmark.py.
 SCRIPT_WARM_UP = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortening:
+    """What ends a measurement before all its iterations: the monotonic clock, or its place among `rivals`.
+
+    `rivals` are the throughputs of other models, in images/s, that a quick measurement is compared with; None for one
+    that is not quick.
+    """
+
+    ends: float | None = None
+    rivals: Sequence[Interval] | None = None
+
+
+WHOLE = Shortening()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +73,10 @@ class TimedBatch:
         return len(self.kept) + len(self.facts["dropped"])
 
 
-def measure_throughput(job: Job, report: Report, *, device: str, threads: int, ends: float | None = None) -> Outcome:
-    """Measure one model on one device, with fewer iterations where it `ends`, by the monotonic clock, before them all.
+def measure_throughput(
+    job: Job, report: Report, *, device: str, threads: int, shortening: Shortening = WHOLE
+) -> Outcome:
+    """Measure one model on one device.
 
     The largest batch, which `auto` takes on a GPU as published, is searched in a process of its own and confirmed by
     the measurement in another.  `modern`, and any protocol on a CPU, takes the saturation batch size instead; on a CPU
@@ -60,8 +84,9 @@ def measure_throughput(job: Job, report: Report, *, device: str, threads: int, e
     """
     batch = job["batch"]
     if batch == "largest" or (batch == "auto" and device != "cpu"):
-        return summarise(_time_found_batch(job, report, device, threads, ends))
-    timed = run_in_fresh_process(_measure, job, report, device, threads, None if batch == "auto" else int(batch), ends)
+        return summarise(_time_found_batch(job, report, device, threads, shortening))
+    size = None if batch == "auto" else int(batch)
+    timed = run_in_fresh_process(_measure, job, report, device, threads, size, shortening)
     if isinstance(timed, str):
         raise JobError(f"{timed} at batch {batch}")
     return summarise(timed)
@@ -71,11 +96,12 @@ def summarise(timed: TimedBatch) -> Outcome:
     """Summarise the iterations, as the paper does its 30: throughput is batch times iterations over the total time."""
     seconds = mean_interval(timed.seconds)
     images = timed.batch * len(timed.seconds)
+    interval = throughput_interval(timed.batch, timed.seconds)
     throughput = Measurement(
         unit="im/s",
-        value=images / sum(timed.seconds),
-        low=timed.batch / seconds.high,
-        high=timed.batch / seconds.low if seconds.low > 0 else None,
+        value=interval.value,
+        low=interval.low,
+        high=interval.high if math.isfinite(interval.high) else None,
         samples=timed.seconds,
         sample_unit="s",
     )
@@ -93,6 +119,16 @@ def summarise(timed: TimedBatch) -> Outcome:
     return metrics, facts, [*timing_warnings(timed.seconds), *timed.warnings]
 
 
+def throughput_interval(batch: int, seconds: Sequence[float]) -> Interval:
+    """Return the images a second of iterations; the upper end is infinite where their mean may as well be zero."""
+    mean = mean_interval(seconds)
+    return Interval(
+        value=batch * len(seconds) / sum(seconds),
+        low=batch / mean.high,
+        high=batch / mean.low if mean.low > 0 else math.inf,
+    )
+
+
 def saturates(job: Job) -> bool:
     """Whether a job's batch on a GPU is the one at which throughput stops growing, not the largest that fits.
 
@@ -101,7 +137,7 @@ def saturates(job: Job) -> bool:
     return job["batch"] == "auto" and job["protocol"] == "modern"
 
 
-def _time_found_batch(job: Job, report: Report, device: str, threads: int, ends: float | None) -> TimedBatch:
+def _time_found_batch(job: Job, report: Report, device: str, threads: int, shortening: Shortening) -> TimedBatch:
     """Search in one process and measure in fresh ones; if the batch does not fit after all, with less.
 
     One image less than the largest batch, half of the one at which throughput saturates.
@@ -111,7 +147,7 @@ def _time_found_batch(job: Job, report: Report, device: str, threads: int, ends:
         raise JobError(f"{probes[0].outcome} at batch 1 under {job['memory']}; give more with --memory")
     smaller = [batch >> n if saturates(job) else batch - n for n in range(MAX_STEPS_DOWN + 1)]
     for steps_down, size in enumerate(filter(lambda size: size > 0, smaller)):
-        timed = run_in_fresh_process(_measure, job, report, device, threads, size, ends)
+        timed = run_in_fresh_process(_measure, job, report, device, threads, size, shortening)
         if not isinstance(timed, str):
             warning = saturation_warning(probes)
             return replace(
@@ -182,7 +218,7 @@ def probe_batch(make_step: Callable[[int], Callable[[], object]], batch: int, de
 
 
 def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
-    job: Job, report: Report, device: str, threads: int, batch: int | None, ends: float | None
+    job: Job, report: Report, device: str, threads: int, batch: int | None, shortening: Shortening
 ) -> TimedBatch | str:
     """Build, check, warm up, time; a text if the batch is too large, which says for what.
 
@@ -195,7 +231,7 @@ def _measure(  # noqa: PLR0913, PLR0917 -- what a fresh process is given
         limit = opened.set_memory_limit(parse_memory(str(dict(job.settings).get("memory", "all"))) if batch else None)
         try:
             workload.check_output()
-            timed = time_batch(opened, workload, job, report, batch, ends=ends)
+            timed = time_batch(opened, workload, job, report, batch, shortening)
         except Exception as error:
             reason = opened.too_large(error)
             if batch is None or not reason:
@@ -226,8 +262,13 @@ class TimedWorkload(Protocol):
         """Return the step as it is timed, and the reason if it is not compiled although it should be."""
 
 
-def time_batch(  # noqa: PLR0913
-    device: Device, workload: TimedWorkload, job: Job, report: Report, batch: int | None, *, ends: float | None = None
+def time_batch(  # noqa: PLR0913, PLR0917
+    device: Device,
+    workload: TimedWorkload,
+    job: Job,
+    report: Report,
+    batch: int | None,
+    shortening: Shortening = WHOLE,
 ) -> TimedBatch:
     """Choose the batch if none was given, warm up, time the iterations; those that something disturbed again."""
     probes: tuple[Probe, ...] = ()
@@ -245,16 +286,10 @@ def time_batch(  # noqa: PLR0913
     # Before the warm-up, never after it: released memory would be requested again inside the first timed iteration.
     device.empty_cache()
     reference = device.time_reference_workload()
-    if job.get("protocol") == SCRIPT:
-        # So many and no more, steady or not: so were the published ones warmed up.
-        warm_up_seconds, steady = [device.time_step(step) for _ in range(SCRIPT_WARM_UP)], True
-    else:
-        warm_up_seconds, steady = warm_up(lambda: device.time_step(step), before=before)
-    repeats = _iterations_until(ends, median(warm_up_seconds[-3:]), int(job["repeats"]))
-    shortened = repeats < int(job["repeats"])
-    seconds = 0.0 if shortened else math.inf if ends is None else ends - time.monotonic()
-    iterations, windows = _time_iterations(device, step, batch, job, report, repeats=repeats, seconds=seconds)
-    noisy = len(iterations.clean) < repeats
+    warm_up_seconds, steady = _warm_up(lambda: device.time_step(step), job, before, quick=shortening.rivals is not None)
+    repeats = _iterations_until(shortening.ends, median(warm_up_seconds[-3:]), int(job["repeats"]))
+    iterations, windows = _time_iterations(device, step, batch, job, report, repeats=repeats, shortening=shortening)
+    noisy = len(iterations.clean) < min(repeats, len(iterations.seconds))
     kept = iterations.clean
     if len(kept) < LEAST_ITERATIONS:
         kept = tuple(range(len(iterations.seconds)))
@@ -280,9 +315,9 @@ def time_batch(  # noqa: PLR0913
     if device.torch_name == "cpu":
         facts["threads"] = torch.get_num_threads()
     warnings = [*retimed_warnings(iterations, windows, noisy=noisy), *_once(window.warnings for window in windows)]
-    if shortened:
-        facts["shortened"] = repeats
-        warnings.append(f"{repeats} of {job['repeats']} iterations, for want of time: measure again without --budget")
+    shortened, warning = _shortened(len(iterations.seconds), repeats, job, quick=shortening.rivals is not None)
+    facts |= shortened
+    warnings += warning
     if not steady:
         count = len(warm_up_seconds)
         warnings.append(f"the warm-up was not steady after {count} iterations: measure again when the machine is idle")
@@ -290,6 +325,29 @@ def time_batch(  # noqa: PLR0913
         warnings.append(not_compiled)
     samples = tuple(iterations.seconds[index] for index in kept)
     return TimedBatch(batch=batch, seconds=samples, kept=kept, facts=facts, warnings=tuple(warnings))
+
+
+def _warm_up(
+    time_step: Callable[[], float], job: Job, before: Sequence[float], *, quick: bool
+) -> tuple[list[float], bool]:
+    """Warm up as the protocol says; return the seconds of each iteration, and whether they were steady if they have to.
+
+    The published ones of a script were warmed up by so many iterations and no more.
+    """
+    if job.get("protocol") == SCRIPT:
+        return [time_step() for _ in range(SCRIPT_WARM_UP)], True
+    return (warm_up_briefly(time_step, before=before), True) if quick else warm_up(time_step, before=before)
+
+
+def _shortened(timed: int, repeats: int, job: Job, *, quick: bool) -> tuple[dict[str, object], list[str]]:
+    """Return what a result with too few iterations says of it: facts and warnings."""
+    if quick:
+        warning = f"a quick measurement of {timed} iterations: measure again without --quick"
+        return {"shortened": timed, "quick": True}, [warning]
+    if repeats < int(job["repeats"]):
+        warning = f"{repeats} of {job['repeats']} iterations, for want of time: measure again without --budget"
+        return {"shortened": repeats}, [warning]
+    return {}, []
 
 
 def _iterations_until(ends: float | None, seconds: float, repeats: int) -> int:
@@ -307,14 +365,14 @@ def _time_iterations(  # noqa: PLR0913
     report: Report,
     *,
     repeats: int,
-    seconds: float,
+    shortening: Shortening,
 ) -> tuple[Iterations, list[Timings]]:
-    """Time until enough iterations are clean, for so many seconds at most, and return the windows as well."""
+    """Time until enough iterations are clean, or until a quick one has its place, and return the windows as well."""
     windows: list[Timings] = []
 
     def time_more(count: int) -> Iterations:
         because = _once(window.interference for window in windows)
-        again = f", again because {because[-1]}" if because else ""
+        again = f", again because {because[-1]}" if because and shortening.rivals is None else ""
 
         def on_step(iteration: int) -> None:
             report(Progress(job=job, phase=f"timing, batch {batch}{again}", done=iteration, total=count))
@@ -322,6 +380,15 @@ def _time_iterations(  # noqa: PLR0913
         windows.append(device.time_steps(step, count, on_step))
         return windows[-1]
 
+    if (rivals := shortening.rivals) is not None:
+
+        def has_place(seconds: Sequence[float]) -> bool:
+            return is_placed(throughput_interval(batch, seconds), rivals)
+
+        return time_until_placed(time_more, repeats, has_place), windows
+    if repeats < int(job["repeats"]):  # no time for any of them again
+        return time_more(repeats), windows
+    seconds = math.inf if shortening.ends is None else shortening.ends - time.monotonic()
     return time_until_clean(time_more, repeats, window=device.window, seconds=seconds), windows
 
 

@@ -7,6 +7,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.stats import Interval
 
 # A warm-up ends when three iterations agree with the three before to this share, and at the latest after so many
 # iterations or seconds.
@@ -17,6 +21,10 @@ WARM_UP_MAX_ITERATIONS = 200
 
 # Retiming at most doubles what is timed, in number and in time.
 MOST_RETIMED = 2
+
+# Of a quick measurement: what warms it up, and the iterations before its place is looked at for the first time.
+BRIEF_ITERATIONS, BRIEF_SECONDS = 3, 0.3
+LEAST_QUICK = 3
 
 
 def warm_up(time_step: Callable[[], float], *, before: Sequence[float] = ()) -> tuple[list[float], bool]:
@@ -36,6 +44,14 @@ def warm_up(time_step: Callable[[], float], *, before: Sequence[float] = ()) -> 
         if len(times) >= WARM_UP_MAX_ITERATIONS:
             return times, False
         times.append(time_step())
+
+
+def warm_up_briefly(time_step: Callable[[], float], *, before: Sequence[float] = ()) -> list[float]:
+    """Repeat the step a few times, whether or not it is steady then, and return the seconds of each iteration."""
+    times = list(before)
+    while len(times) < BRIEF_ITERATIONS or sum(times) < BRIEF_SECONDS:
+        times.append(time_step())
+    return times
 
 
 def _agree(early: Sequence[float], late: Sequence[float]) -> bool:
@@ -79,3 +95,26 @@ def time_until_clean(
             break
         timed += time_more(count)
     return timed
+
+
+def time_until_placed(
+    time_more: Callable[[int], Iterations], repeats: int, is_placed: Callable[[Sequence[float]], bool]
+) -> Iterations:
+    """Time a few iterations, then a third more each time, until their seconds fix a place or there are so many."""
+    timed = time_more(min(LEAST_QUICK, repeats))
+    while len(timed.seconds) < repeats and not is_placed(timed.seconds):
+        timed += time_more(min(len(timed.seconds) // 3, repeats - len(timed.seconds)))
+    return timed
+
+
+def is_placed(own: "Interval", others: "Sequence[Interval]") -> bool:
+    """Whether the place of a model among others is as certain as more iterations of its own would make it.
+
+    The intervals of the others are apart from its own, or at least as wide: then it is they that are uncertain.
+    """
+    overlapping = [other for other in others if own.low <= other.high and other.low <= own.high]
+    return all(_width(other) >= _width(own) for other in overlapping)
+
+
+def _width(interval: "Interval") -> float:
+    return (interval.high - interval.low) / interval.value
