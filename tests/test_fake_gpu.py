@@ -36,11 +36,11 @@ class FakeGpu:
     peak: int = 0
     batch: int = 0
     windows: list[int] = field(default_factory=list)
+    window: float = 0.0
     calls: list[str] = field(default_factory=list)
 
     smallest_batch = 1
     largest_batch = None
-    window = 0.0
 
     def make_step(self, batch: int) -> Callable[[], object]:
         """Allocate the images, as a real step does."""
@@ -204,11 +204,19 @@ def test_where_too_few_iterations_are_clean_they_count_but_the_result_is_noisy()
     assert timed.warnings == ("hot in 6 iterations: check the fan (6 of 60 iterations clean)",)
 
 
-def test_where_hardly_any_iteration_is_clean_all_of_them_count_and_the_result_is_noisy() -> None:
+def test_where_hardly_any_iteration_is_clean_the_first_thirty_count_and_the_result_is_noisy() -> None:
     timed, _ = measure(FakeGpu(disturbed=range(4, 100)))
-    assert timed.kept == tuple(range(60))
-    assert (timed.facts["disturbed"], timed.facts["dropped"]) == (True, [])
+    assert timed.kept == tuple(range(30))
+    assert (timed.facts["disturbed"], len(timed.facts["dropped"])) == (True, 30)
     assert timed.warnings == ("hot in 4 iterations: check the fan (4 of 60 iterations clean)",)
+
+
+def test_no_more_than_thirty_count_where_the_counters_needed_more_time_to_tell() -> None:
+    gpu = FakeGpu(disturbed=[0], window=2.0)  # four iterations of half a second
+    timed, _ = measure(gpu)
+    assert gpu.windows == [30, 4]
+    assert timed.kept == tuple(range(1, 31))
+    assert [dropped["by"] for dropped in timed.facts["dropped"]] == ["hot", *["nothing, but enough were clean"] * 3]
 
 
 class NvmlError(Exception):

@@ -38,6 +38,9 @@ MAX_STEPS_DOWN = 4
 # Of a measurement that is shortened, and of the clean ones that count alone.
 LEAST_ITERATIONS = 5
 
+# Why a clean iteration does not count: it was timed for the counters to move, and there were enough already.
+ENOUGH = "nothing, but enough were clean"
+
 # Iterations before the timed ones in timm's benchmark.py.
 SCRIPT_WARM_UP = 10
 
@@ -290,9 +293,7 @@ def time_batch(  # noqa: PLR0913, PLR0917
     repeats = _iterations_until(shortening.ends, median(warm_up_seconds[-3:]), int(job["repeats"]))
     iterations, windows = _time_iterations(device, step, batch, job, report, repeats=repeats, shortening=shortening)
     noisy = len(iterations.clean) < min(repeats, len(iterations.seconds))
-    kept = iterations.clean
-    if len(kept) < LEAST_ITERATIONS:
-        kept = tuple(range(len(iterations.seconds)))
+    kept = (iterations.clean if len(iterations.clean) >= LEAST_ITERATIONS else range(len(iterations.seconds)))[:repeats]
     allocated, reserved = device.peak_memory()
     facts: dict[str, Any] = {
         "warm_up": warm_up_seconds,
@@ -304,8 +305,8 @@ def time_batch(  # noqa: PLR0913, PLR0917
         "yardstick": None if reference is None else [reference, device.time_reference_workload()],
         "disturbed": noisy,
         "dropped": [
-            {"index": index, "seconds": iterations.seconds[index], "by": reason}
-            for index, reason in sorted(iterations.disturbed.items())
+            {"index": index, "seconds": seconds, "by": iterations.disturbed.get(index, ENOUGH)}
+            for index, seconds in enumerate(iterations.seconds)
             if index not in kept
         ],
         **_facts_of(windows),
@@ -324,7 +325,7 @@ def time_batch(  # noqa: PLR0913, PLR0917
     if not_compiled:
         warnings.append(not_compiled)
     samples = tuple(iterations.seconds[index] for index in kept)
-    return TimedBatch(batch=batch, seconds=samples, kept=kept, facts=facts, warnings=tuple(warnings))
+    return TimedBatch(batch=batch, seconds=samples, kept=tuple(kept), facts=facts, warnings=tuple(warnings))
 
 
 def _warm_up(
