@@ -52,7 +52,7 @@ class TableRun:
 
 def results_of(table: str, rows: Sequence[str], runs: Path) -> list[Result]:
     """Return the good results of the throughputs of a table, in its order."""
-    plan = make_plan(Catalog().find([table]), Options(only=("throughput",), rows=tuple(rows)))
+    plan = make_plan(Catalog().find([table]), Options(only=frozenset(["throughput"]), rows=tuple(rows)))
     results = select_results(plan, Store(runs), None).results
     return [results[job.key] for job in plan.jobs if job.key in results and results[job.key].error is None]
 

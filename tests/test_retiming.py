@@ -3,6 +3,7 @@
 import json
 import random
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import StoreError
-from harness.jobs.speed import device as device_module
 from harness.jobs.speed.device import Cpu, CpuLoad
 from harness.jobs.speed.timing import Iterations, time_until_clean
 from harness.machine import CpuClock
@@ -186,8 +186,8 @@ class FakeMachine:
 @pytest.fixture
 def on_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeMachine, int], Any]:
     def time_steps(machine: FakeMachine, repeats: int) -> Any:  # noqa: ANN401
-        monkeypatch.setattr(device_module.time, "perf_counter", lambda: machine.now)
-        monkeypatch.setattr(device_module.CpuClock, "now", machine.clock)
+        monkeypatch.setattr(time, "perf_counter", lambda: machine.now)
+        monkeypatch.setattr(CpuClock, "now", machine.clock)
         cpu = Cpu.__new__(Cpu)
         cpu._threads, cpu._as_script, cpu._retains_memory, cpu._limited = 2, True, True, False
         return cpu.time_steps(machine.run, repeats, lambda _: None)
@@ -247,7 +247,7 @@ def test_a_few_ticks_of_the_counters_are_no_load_in_a_short_time() -> None:
 
 
 def test_a_system_without_counters_reports_no_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module.CpuClock, "now", lambda: None)
+    monkeypatch.setattr(CpuClock, "now", lambda: None)
     timings = Cpu(1).time_steps(lambda: None, 3, lambda _: None)
     assert (timings.disturbed, len(timings.seconds)) == ({}, 3)
     assert "cores_used" not in timings.facts
