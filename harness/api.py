@@ -240,6 +240,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     jobs: int | None = None,
     skip_unreadable: bool = False,
     budget: float | None = None,
+    quick: bool = False,
     rerun: bool = False,
     yes: bool = False,
     progress: bool = True,
@@ -261,6 +262,8 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
 
     options = _options(selection)
     planned = _plan(tables, edition, options)
+    if quick and budget:
+        raise HarnessError("--quick compares throughputs in their order and does not go with --budget; leave one out")
     if budget is not None and (budget <= 0 or options.train):
         raise HarnessError(
             "--budget is for measurements on this machine and does not go with --train; leave one out"
@@ -281,7 +284,7 @@ def reproduce(  # noqa: PLR0913 -- one parameter an option
     if cost and not yes:
         raise HarnessError(f"{cost}; {UNCONFIRMED}")
     observer = _observer(planned, store, target, silent=not progress)
-    runner = make_runner(planned, store, target, inputs=inputs, observer=observer, seconds=budget)
+    runner = make_runner(planned, store, target, inputs=inputs, observer=observer, seconds=budget, quick=quick)
     outcome = execute(planned, runner, rerun=rerun)
     _warn([*store.damaged, *outcome.runner.inventory.notes])
     if outcome.interrupted:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.jobs.speed.throughput import LEAST_ITERATIONS, measure_throughput
+from harness.jobs.speed.throughput import LEAST_ITERATIONS, Shortening, measure_throughput
 from harness.plan.job import Job
 from harness.plan.plan import dependencies, make_plan
 from harness.run.budget import Budget
@@ -145,16 +145,17 @@ def test_nothing_comes_before_what_it_needs_and_is_left_out_with_it(tmp_path: Pa
 
 def test_a_measurement_without_time_has_a_few_iterations_and_says_so() -> None:
     job = throughput("resnet18", res=64, repeats=30, batch=1)
-    metrics, facts, warnings = measure_throughput(job, lambda _: None, device="cpu", threads=1, ends=time.monotonic())
+    now = Shortening(ends=time.monotonic())
+    metrics, facts, warnings = measure_throughput(job, lambda _: None, device="cpu", threads=1, shortening=now)
     assert (len(metrics["throughput"].samples), facts["shortened"]) == (LEAST_ITERATIONS, LEAST_ITERATIONS)
     assert "5 of 30 iterations, for want of time: measure again without --budget" in warnings
 
 
 def test_a_measurement_with_time_enough_has_all_its_iterations() -> None:
     job = throughput("resnet18", res=64, repeats=6, batch=1)
-    ends = time.monotonic() + 600
-    metrics, facts, warnings = measure_throughput(job, lambda _: None, device="cpu", threads=1, ends=ends)
-    assert len(metrics["throughput"].samples) == 6
+    later = Shortening(ends=time.monotonic() + 600)
+    metrics, facts, warnings = measure_throughput(job, lambda _: None, device="cpu", threads=1, shortening=later)
+    assert len(metrics["throughput"].samples) + len(facts["dropped"]) >= 6  # more if others use this machine
     assert "shortened" not in facts
     assert not any("want of time" in warning for warning in warnings)
 

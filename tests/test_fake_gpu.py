@@ -1,7 +1,7 @@
 """A fake GPU: a memory that runs out, a clock that drifts, an NVML that reports throttling or nothing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -23,19 +23,20 @@ JOB = Job.of("throughput", {"model": "net", "res": 224, "protocol": "paper", "re
 
 @dataclass
 class FakeGpu:
-    """A GPU with a memory of its own; `interference` is that of each try of timed runs."""
+    """A GPU with a memory of its own; `disturbed` are the iterations that a fan stopped, of all that are timed."""
 
     total: int = 1000 * MIB
     weights: int = 100 * MIB
     image: int = 7 * MIB
     throughput: float = 100.0
-    interference: list[tuple[str, ...]] = field(default_factory=list)
+    disturbed: Container[int] = ()
     broken: str = ""
     torch_name: str = "cuda:0"
     allocated: int = 0
     peak: int = 0
     batch: int = 0
-    tries: int = 0
+    windows: list[int] = field(default_factory=list)
+    window: float = 0.0
     calls: list[str] = field(default_factory=list)
 
     smallest_batch = 1
@@ -67,9 +68,11 @@ class FakeGpu:
         for run in range(repeats):
             seconds.append(self.time_step(step))
             on_step(run + 1)
-        interference = self.interference[self.tries] if self.tries < len(self.interference) else ()
-        self.tries += 1
-        return Timings(seconds=tuple(seconds), wall=sum(seconds), interference=interference)
+        begin = sum(self.windows)
+        self.windows.append(repeats)
+        hot = {index: "hot" for index in range(repeats) if begin + index in self.disturbed}
+        interference = [f"hot in {len(hot)} iterations: check the fan"] if hot else []
+        return Timings(seconds=tuple(seconds), disturbed=hot, wall=sum(seconds), interference=interference)
 
     def stamp(self) -> float:
         return 0.0
@@ -158,14 +161,13 @@ def measure(gpu: FakeGpu) -> tuple[TimedBatch, list[Progress]]:
     return time_batch(gpu, workload, JOB, reported.append, 50), reported
 
 
-def test_without_interference_runs_are_timed_once() -> None:
+def test_without_interference_iterations_are_timed_once() -> None:
     gpu = FakeGpu()
     timed, _ = measure(gpu)
     assert timed.seconds == (0.5,) * 30
-    assert timed.facts["disturbed"] is False
-    assert timed.facts["spoiled"] == []
+    assert (timed.facts["disturbed"], timed.facts["dropped"]) == (False, [])
     assert timed.warnings == ()
-    assert gpu.tries == 1
+    assert gpu.windows == [30]
 
 
 def test_no_memory_is_released_between_the_warm_up_and_the_timed_runs() -> None:
@@ -180,21 +182,41 @@ def test_a_gpu_needs_no_reference_workload_because_nvml_reports_its_state() -> N
     assert measure(FakeGpu())[0].facts["yardstick"] is None
 
 
-def test_throttled_runs_are_timed_again_and_kept() -> None:
-    timed, reported = measure(FakeGpu(interference=[("hot",)]))
+def test_throttled_iterations_are_timed_again_and_what_was_dropped_is_kept() -> None:
+    gpu = FakeGpu(disturbed=[3, 4, 31])
+    timed, reported = measure(gpu)
+    # Two of the thirty are missing, of the two that follow one, which the last replaces.
+    assert gpu.windows == [30, 2, 1]
+    assert timed.kept == (0, 1, 2, *range(5, 31), 32)
+    assert (len(timed.seconds), timed.total) == (30, 33)
+    assert timed.facts["dropped"] == [{"index": index, "seconds": 0.5, "by": "hot"} for index in (3, 4, 31)]
     assert timed.facts["disturbed"] is False
-    assert timed.facts["spoiled"] == [{"seconds": [0.5] * 30, "by": ["hot"]}]
-    assert timed.warnings == ()
-    assert reported[-1].phase == "timing, batch 50, again because hot"
+    assert timed.warnings == ("30 of 33 iterations clean, the others timed again: hot in 1 iterations",)
+    assert reported[-1].phase == "timing, batch 50, again because hot in 1 iterations: check the fan"
 
 
-def test_a_gpu_that_stays_throttled_is_tried_three_times_and_marked() -> None:
-    gpu = FakeGpu(interference=[("hot",), ("hot",), ("hot",), ("never reached",)])
+def test_where_too_few_iterations_are_clean_they_count_but_the_result_is_noisy() -> None:
+    gpu = FakeGpu(disturbed=range(6, 100))
     timed, _ = measure(gpu)
-    assert gpu.tries == 3
-    assert timed.facts["disturbed"] is True
-    assert len(timed.facts["spoiled"]) == 2
-    assert timed.warnings == ("hot (still so after 2 more tries)",)
+    assert sum(gpu.windows) == 60
+    assert timed.kept == (0, 1, 2, 3, 4, 5)
+    assert (timed.facts["disturbed"], len(timed.facts["dropped"])) == (True, 54)
+    assert timed.warnings == ("hot in 6 iterations: check the fan (6 of 60 iterations clean)",)
+
+
+def test_where_hardly_any_iteration_is_clean_the_first_thirty_count_and_the_result_is_noisy() -> None:
+    timed, _ = measure(FakeGpu(disturbed=range(4, 100)))
+    assert timed.kept == tuple(range(30))
+    assert (timed.facts["disturbed"], len(timed.facts["dropped"])) == (True, 30)
+    assert timed.warnings == ("hot in 4 iterations: check the fan (4 of 60 iterations clean)",)
+
+
+def test_no_more_than_thirty_count_where_the_counters_needed_more_time_to_tell() -> None:
+    gpu = FakeGpu(disturbed=[0], window=2.0)  # four iterations of half a second
+    timed, _ = measure(gpu)
+    assert gpu.windows == [30, 4]
+    assert timed.kept == tuple(range(1, 31))
+    assert [dropped["by"] for dropped in timed.facts["dropped"]] == ["hot", *["nothing, but enough were clean"] * 3]
 
 
 class NvmlError(Exception):

@@ -176,8 +176,11 @@ def test_a_timed_step_updates_the_weights_and_passes_its_parts_in_their_order() 
     step = workload.make_step(4)
     before = [parameter.clone() for parameter in workload._step.plain.parameters()]
     step()
-    parts = workload.parts(1)
+    step()
+    parts = workload.parts([0], 2)  # of two timed steps the first
     assert tuple(parts) == PARTS
+    assert {part: len(seconds) for part, seconds in parts.items()} == dict.fromkeys(PARTS, 1)
+    assert parts != workload.parts([1], 2)
     assert all(seconds[0] > 0 for seconds in parts.values())
     after = workload._step.plain.parameters()
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -204,8 +207,9 @@ def test_a_small_training_is_timed_with_its_parts_its_memory_and_its_hours() -> 
     assert facts["share"] == 64
     assert facts["steps"] == 3 * 20  # by hand: 1,437 images, of which 5 × 256 = 1,280 make 20 batches of 64
     assert value["batch"] in (2, 4, 8, 16, 32, 64)
-    assert len(metrics["throughput"].samples) == 4
-    assert value["throughput"] == pytest.approx(4 * value["batch"] / sum(metrics["throughput"].samples))
+    samples = metrics["throughput"].samples
+    assert len(samples) == 4
+    assert value["throughput"] == pytest.approx(4 * value["batch"] / sum(samples))
     assert value["step"] == pytest.approx(1000 * fmean(metrics["throughput"].samples))
     # What is between the parts is the clock's.
     assert sum(value[part] for part in PARTS) == pytest.approx(value["step"], rel=0.05)

@@ -608,6 +608,7 @@ def test_a_gpu_that_does_not_tell_of_interference_is_not_judged(tmp_path: Path, 
     ("facts", "reason"),
     [
         ({"disturbed": True}, "noisy measurement: something else used the machine while this was timed"),
+        ({"quick": True}, "measured with --quick, which tells the order of models and no more; measure again without"),
         ({"warm_up_steady": False}, "noisy measurement: the warm-up was not steady"),
         ({"not_compiled": "torch.compile failed, so this is eager"}, "torch.compile failed, so this is eager"),
     ],

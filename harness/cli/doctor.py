@@ -31,6 +31,7 @@ print(json.dumps(torch.cuda.get_arch_list() or (torch._C._cuda_getArchFlags() or
     examples={
         "harness doctor": "Show versions and devices, and whether this build of torch runs on them.",
         "harness doctor --data imagenet=/data/imagenet": "Read every image, and name what is wrong.",
+        "harness doctor --noise": "Tell how small a change this machine can tell from noise.",
         "harness doctor --weights DIR": "Show which weights of the tables a folder has.",
     },
 )
@@ -41,12 +42,21 @@ print(json.dumps(torch.cuda.get_arch_list() or (torch._C._cuda_getArchFlags() or
 @options.option(
     "--peaks", group=PLACE, is_flag=True, help="Measure peak throughput and bandwidth of the device, and store them."
 )
-def doctor(data: dict[str, str], weights: Path | None, device: str, runs: Path, *, peaks: bool) -> int:
+@options.option(
+    "--noise", group=PLACE, is_flag=True, help="Find out in a minute which change `check` and `ab` would notice here."
+)
+def doctor(  # noqa: PLR0913 -- the options
+    data: dict[str, str], weights: Path | None, device: str, runs: Path, *, peaks: bool, noise: bool
+) -> int:
     """Show versions, devices, and problems of data or weights."""
     if weights is not None or data:
         sound = [_check_weights(weights)] if weights is not None else []
         sound += [_check_images(name, path) for name, path in data.items()]  # every one, also after a bad one
         return ExitCode.OK if all(sound) else ExitCode.SOME_FAILED
+    if noise:
+        from harness.cli.machine_noise import measure_noise
+
+        return measure_noise(device)
     healthy = _describe_environment()
     if peaks:
         return _measure_peaks(device, runs)

@@ -30,6 +30,9 @@ def prepare(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runner, 
     if params["budget"] and (settings is not None or params["train"] or params["retrain"]):
         other = "--launcher slurm, which has --hours" if settings is not None else "--train"
         raise HarnessError(f"--budget is for measurements on this machine and does not go with {other}; leave one out")
+    if params["quick"] and (settings is not None or params["budget"]):
+        other = "--launcher slurm" if settings is not None else "--budget"
+        raise HarnessError(f"--quick compares throughputs in their order and does not go with {other}; leave one out")
     if settings is None:
         target = local_target(params["device"])
         target = target.with_workers(scale=params["scale"], jobs=params["jobs"], cores=cores, loaders=workers)
@@ -45,7 +48,9 @@ def prepare(plan: Plan, runs: Path, params: Mapping[str, Any]) -> tuple[Runner, 
     # Nothing here tells how long the queue of a cluster is.
     forecast = Forecast.of(plan, store, target.machine, parallel=parallel) if settings is None else None
     observer = make_observer(quiet=params["quiet"], named=job_namer(plan), forecast=forecast)
-    runner = make_runner(plan, store, target, inputs=inputs, observer=observer, seconds=params["budget"])
+    runner = make_runner(
+        plan, store, target, inputs=inputs, observer=observer, seconds=params["budget"], quick=params["quick"]
+    )
     cluster = Cluster(settings=settings, workers=workers, detach=params["detach"]) if settings else None
     return runner, cluster
 

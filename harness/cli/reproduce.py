@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         "harness reproduce table5 --data imagenet=/data/imagenet": "Fill the whole table; timm's hub has the weights.",
         "harness reproduce table8 --train --scale proxy": "Train every row of the ablation at a small scale.",
         "harness reproduce table5 --throughput-only --budget 10min": "Measure as many rows as ten minutes allow.",
+        "harness reproduce table5 --throughput-only --quick": "Find out the order of the models in a few minutes.",
         "harness reproduce table5 --launcher slurm --partition gpu --gpus 1": "Measure on the nodes of a cluster.",
     },
 )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @options.training
 @options.device
 @options.budget
+@options.quick
 @options.jobs
 @options.cluster
 @options.edition

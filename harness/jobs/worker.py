@@ -22,6 +22,7 @@ from harness.jobs.data.open import open_images
 from harness.jobs.evaluate import evaluate
 from harness.jobs.fresh import error_message, exit_with_parent
 from harness.jobs.precision import hardware_warnings
+from harness.jobs.speed.throughput import Shortening
 from harness.jobs.speed.workload import flags_of
 from harness.jobs.training.process import follow
 from harness.jobs.training.trainer import TrainingStopped
@@ -51,10 +52,11 @@ class JobContext:
         """Return what a function that measures takes, by the names of its parameters.
 
         `device` is the one device of a measurement and `devices` all that the job may use, at least one; `ends` is when
-        a measurement that can be shortened has to end, by the clock that all processes share, and `weights` the file
-        that a training writes.
+        a measurement has to end, by the clock that all processes share, `shortening` all that may end one early, and
+        `weights` the file that a training writes.
         """
         batch = self.batch
+        ends = None if batch.seconds is None else self.began + batch.seconds
         given: dict[str, Any] = {
             "job": job,
             "report": self.report,
@@ -66,7 +68,8 @@ class JobContext:
             "runs": batch.runs,
             "store": self.store,
             "weights": self.store.weights_for(job, self.result_id),
-            "ends": None if batch.seconds is None else self.began + batch.seconds,
+            "ends": ends,
+            "shortening": Shortening(ends=ends, rivals=batch.rivals),
         }
         parameters = inspect.signature(function).parameters.values()
         missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]

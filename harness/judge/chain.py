@@ -169,6 +169,8 @@ def _noise(filled: FilledCell) -> Iterator[str]:
     samples = next((metric.samples for metric in result.metrics.values() if metric.samples), ())
     for warning in filter(None, (interference(result), *(timing_warnings(samples, serious=True) if samples else ()))):
         yield f"noisy measurement: {warning.replace(': ', '; ', 1)}"
+    if "quick" in result.facts:
+        yield "measured with --quick, which tells the order of models and no more; measure again without"
     if not result.facts.get("warm_up_steady", True):
         yield "noisy measurement: the warm-up was not steady; measure again when the machine is idle"
     if reason := result.facts.get("not_compiled"):

@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from harness.machine.nvidia import nvml
@@ -38,6 +39,12 @@ class Sample:
     reasons: int | None
     others: tuple[int, ...] | None
 
+    @property
+    def disturbance(self) -> str:
+        """What disturbs what is timed at this moment; empty if nothing does."""
+        names = [name for bit, name in HARDWARE_SLOWDOWNS.items() if (self.reasons or 0) & bit]
+        return " and ".join([*names, *([_used_by(len(self.others))] if self.others else [])])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
@@ -61,11 +68,23 @@ class Window:
                 reasons.append(f"{name} in {100 * share:.0f} % of the timed window: check cooling and power of the GPU")
         others = {process for sample in self.samples for process in sample.others or ()}
         if others:
-            plural = "es" if len(others) > 1 else ""
-            reasons.append(
-                f"{len(others)} other process{plural} used the GPU while it was timed: measure when it is idle"
-            )
+            reasons.append(f"{_used_by(len(others))} while it was timed: measure when it is idle")
         return reasons
+
+    def disturbed(self, seconds: Sequence[float]) -> dict[int, str]:
+        """Return what disturbed iterations, by their index, that took so long one after the other from the start on.
+
+        A sample is of a moment: what it shows may have begun right after the one before, and lasted until the next.
+        """
+        moments = [0.0, *(sample.seconds for sample in self.samples), float("inf")]
+        spans = list(pairwise(accumulate(seconds, initial=0.0)))
+        disturbed: dict[int, str] = {}
+        for number, sample in enumerate(self.samples):
+            if reason := sample.disturbance:
+                earliest, latest = moments[number], moments[number + 2]
+                within = (index for index, (begin, end) in enumerate(spans) if begin < latest and end > earliest)
+                disturbed |= {index: reason for index in within if index not in disturbed}
+        return disturbed
 
     @property
     def warnings(self) -> list[str]:
@@ -96,6 +115,10 @@ class Window:
     def _share_with(self, reason: int) -> float:
         """Return the share of the samples whose throttle reasons have this bit."""
         return sum(bool((sample.reasons or 0) & reason) for sample in self.samples) / max(1, len(self.samples))
+
+
+def _used_by(processes: int) -> str:
+    return f"{processes} other process{'es' if processes > 1 else ''} used the GPU"
 
 
 class Monitor:

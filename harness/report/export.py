@@ -66,6 +66,11 @@ FIELDS: Mapping[str, Field] = {
         "raw samples behind the value, in their order; JSON in CSV",
         lambda _r, _n, m: list(m.samples) if m and m.samples else None,
     ),
+    "dropped": Field(
+        "text",
+        "the iterations that do not count: their index among all, their seconds, and by what they were disturbed; JSON",
+        lambda r, _n, m: _json(r.facts["dropped"]) if r.facts.get("dropped") and m and m.samples else None,
+    ),
     "sample_unit": Field("text", "unit of the samples", lambda _r, _n, m: (m.sample_unit or None) if m else None),
     "batch": Field("count", "batch size of a throughput", lambda r, _n, _m: r.facts.get("batch")),
     "device": Field("text", "cpu or cuda", lambda r, _n, _m: r.machine.device),

@@ -55,11 +55,14 @@ def make_runner(  # noqa: PLR0913
     inputs: Inputs,
     observer: ProgressObserver,
     seconds: float | None = None,
+    quick: bool = False,
 ) -> Runner:
-    """Make what runs a plan on a target, within a budget of so many seconds if there is one."""
+    """Make what runs a plan on a target, within a budget of so many seconds if there is one, or `quick`."""
     budget = Budget.of(seconds, plan, Forecast.of(plan, store, target.machine)) if seconds else None
     launcher = LocalLauncher(announce=observer.waits)
-    return Runner(store=store, launcher=launcher, target=target, observer=observer, inputs=inputs, budget=budget)
+    return Runner(
+        store=store, launcher=launcher, target=target, observer=observer, inputs=inputs, budget=budget, quick=quick
+    )
 
 
 def execute(plan: Plan, runner: Runner, cluster: Cluster | None = None, *, rerun: bool = False) -> ExecutionOutcome:

@@ -166,6 +166,7 @@ class Forecast:
             result
             for result in results
             if result.machine.is_equivalent(self.machine)
+            and "shortened" not in result.facts
             and all(result.job.get(name) == job.get(name) for name in _SAME)
         ]
         own = [result for result in like if result.job.key == job.key]

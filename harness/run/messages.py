@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.machine import Machine
 from harness.plan.job import Job
 from harness.specs.datasets import EMBEDDED
+
+if TYPE_CHECKING:
+    from harness.stats import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,8 @@ class Batch:
 
     `device` is `cpu` or `cuda:N`, `machine` and `software` describe what is behind it; `devices` are all that an
     evaluation pass or a training may use, `cores` is the number of CPU cores for a training (0: all).  A measurement
-    that can be shortened ends after so many `seconds`, if there are any.
+    that can be shortened ends after so many `seconds`, if there are any; a quick one when its place among its `rivals`
+    is as certain as it can make it, the throughputs of other models in images/s (None: not quick).
     """
 
     jobs: tuple[Job, ...]
@@ -49,6 +53,7 @@ class Batch:
     devices: tuple[str, ...] = ()
     cores: int = 0
     seconds: float | None = None
+    rivals: "tuple[Interval, ...] | None" = None
 
 
 def train_split(data: str) -> str:

@@ -1,5 +1,6 @@
 """`Plan` -> `Result`s: what is missing is measured, and each result is saved before the next job starts."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,7 +9,7 @@ from datetime import UTC, datetime
 
 from harness.errors import HarnessError
 from harness.machine.exclusive import exclusive_lock, speed_lock
-from harness.plan.job import Job
+from harness.plan.job import CODE, Job
 from harness.plan.plan import Plan, dependencies
 from harness.run.batches import share_processes
 from harness.run.budget import Budget
@@ -18,8 +19,12 @@ from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved, trai
 from harness.run.observer import ProgressObserver
 from harness.run.target import ExecutionTarget, Worker
 from harness.run.worker_pool import WorkerPool
+from harness.stats import Interval
 from harness.store.result import Result, new_id
 from harness.store.store import Store
+
+# The settings that say which model a throughput is of.
+_MODEL = ("model", "res", CODE)
 
 
 def inspect_inputs(plan: Plan, launcher: LocalLauncher, inputs: Inputs) -> tuple[Plan, Inventory]:
@@ -43,7 +48,7 @@ class Runner:
     """Measures what a store lacks, on one target, from the user's inputs and their inventory.
 
     `results` has the newest result of each job by its key, `measured` those that this run measured.  With a `budget`,
-    what it has no time for is left out.
+    what it has no time for is left out; a `quick` run ends each throughput when it knows its place among the others.
     """
 
     store: Store
@@ -53,6 +58,7 @@ class Runner:
     inputs: Inputs = field(default_factory=Inputs)
     inventory: Inventory = field(default_factory=Inventory)
     budget: Budget | None = None
+    quick: bool = False
     results: dict[str, Result] = field(default_factory=dict)
     measured: list[Result] = field(default_factory=list)
 
@@ -133,7 +139,7 @@ class Runner:
         if _depends_on_inputs(job):
             result = self.store.latest(job, self._is_current)
         else:
-            whole = self.budget is None
+            whole = self.budget is None and not self.quick
             result = self.store.find(job, self.target.machine, self.target.software, whole=whole)
         if result is not None:
             self.results[job.key] = result
@@ -245,7 +251,8 @@ class Runner:
             started = datetime.now(tz=UTC)
             self.observer.starts(left[0], before + len(jobs) - len(left) + 1, total)
             try:
-                for message in self.launcher.run(replace(self._batch(left), seconds=seconds)):
+                batch = replace(self._batch(left), seconds=seconds, rivals=self._rivals(left[0]))
+                for message in self.launcher.run(batch):
                     if isinstance(message, Progress):
                         self.observer.progress(message)
                         continue
@@ -256,6 +263,20 @@ class Runner:
             except Crashed as crash:
                 if left:  # else it died when all was done
                     self.fail(left.pop(0), started, str(crash))
+
+    def _rivals(self, job: Job) -> tuple[Interval, ...] | None:
+        """Return the throughputs known so far that a quick one is compared with: all but the model is the same."""
+        if not self.quick or job.kind != "throughput":
+            return None
+        alike = job.without(*_MODEL)
+        measured = [
+            result.metrics["throughput"]
+            for result in self.results.values()
+            if result.error is None and result.job.key != job.key and result.job.without(*_MODEL) == alike
+        ]
+        return tuple(
+            Interval(value=float(each.value), low=each.low or 0.0, high=each.high or math.inf) for each in measured
+        )
 
     def _batch(self, jobs: Sequence[Job]) -> Batch:
         return Batch(

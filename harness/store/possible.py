@@ -128,6 +128,16 @@ def _check_throughput(result: "Result") -> str:
     return throughput_problem(measurement.value, result.facts["batch"], measurement.samples)
 
 
+def _check_dropped(result: "Result") -> str:
+    """Hold the iterations that were dropped against those that count: each has a place of its own among all."""
+    dropped = [iteration["index"] for iteration in result.facts.get("dropped", ())]
+    total = len(dropped) + len(result.metrics["throughput"].samples)
+    if len(set(dropped)) < len(dropped):
+        return "an iteration was dropped twice"
+    last = max(dropped, default=0)
+    return f"iteration {last} was dropped, of only {total} from 0 on" if last >= total else ""
+
+
 def _check_step(result: "Result") -> str:
     """Hold the time of a step against its throughput, and days against hours."""
     values = {name: float(metric.value) for name, metric in result.metrics.items()}
@@ -187,8 +197,8 @@ def _close(value: float | str, other: float) -> bool:
 
 _CHECKS: Mapping[str, tuple[Callable[["Result"], str], ...]] = {
     "count": (_check_twins,),
-    "throughput": (_check_twins, _check_throughput, _check_latency),
-    "train-speed": (_check_twins, _check_throughput, _check_step),
+    "throughput": (_check_twins, _check_throughput, _check_dropped, _check_latency),
+    "train-speed": (_check_twins, _check_throughput, _check_dropped, _check_step),
     "evaluate": (_check_heads,),
     "train": (_check_twins,),
 }

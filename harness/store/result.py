@@ -145,6 +145,7 @@ _MEASUREMENT_TYPES = frozenset(product(*(known.types for known in _MEASUREMENT.v
 _FACTS = {
     "batch": Constraint(types=(int,), least=1),
     "disturbed": Constraint(types=(bool,)),
+    "dropped": Constraint(types=(list,), items=TABLE, may_be_empty=True),
     "yardstick": Constraint(types=(list, type(None)), items=_TIME),
     "warm_up": Constraint(types=(list,), items=_TIME, may_be_empty=True),
     "hours": number(least=0),
@@ -161,6 +162,7 @@ _IMAGES = {
     **dict.fromkeys(("images", "classes", "classes_of"), Constraint(types=(int,), least=0)),
     "of": Constraint(types=(int, type(None)), least=0),
 }
+_DROPPED = {"index": AMOUNT, "seconds": Constraint(types=(float,), above=0, required=True), "by": STRING}
 _TRAINED = {"sha256": STRING, "origin": TEXT}
 _WEIGHTS = dict.fromkeys(("sha256", "file", "origin"), STRING)
 _REAL = {"images": AMOUNT, "labels_agree": number(least=0, most=1, required=True)}
@@ -249,6 +251,8 @@ class _ResultReader(RecordReader):
         self.mapping(raw.get("took", {}), TEXT, "facts", "took")
         if "cost" in raw:
             cost_from(self, raw["cost"], "facts", "cost")
+        for iteration in raw.get("dropped", ()):
+            self.table(iteration, _DROPPED, "facts", "dropped")
         for epoch in raw.get("history", ()):
             if "epoch" not in epoch or not _NUMBER_TYPES.issuperset(map(type, epoch.values())):
                 self.table(epoch, {**dict.fromkeys(epoch, _NUMBER), "epoch": COUNT}, "facts", "history")

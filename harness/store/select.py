@@ -43,7 +43,8 @@ class Elsewhere:
 class Selection:
     """The results that count, by the key of their job.
 
-    `throughputs` are all good runs of each throughput job with the software of the newest one, newest first.  Those,
+    `throughputs` are all good runs of each throughput job with the software of the newest one, newest first, but for
+    quick ones, which are no processes to compare.  Those,
     and the `results` of throughput jobs, are of `machine`; None where no throughput is known.  `elsewhere` has, for
     jobs that could be run and have no result, the newest measurement that does not count.
     """
@@ -84,7 +85,12 @@ def select_results(
 
 
 def interference(result: Result) -> str:
-    """Return what else used the machine, or slowed it, while a throughput was measured; empty if nothing did."""
+    """Return what else used the machine, or slowed it, while a throughput was measured; empty if nothing did.
+
+    What disturbed only iterations that were dropped and timed again did not disturb the result.
+    """
+    if result.facts.get("dropped") and not result.facts.get("disturbed"):
+        return ""
     sentence = next((warning for warning in result.warnings if _INTERFERENCE.search(warning)), "")
     noisy = "something else used the machine while this was timed: measure again when it is idle"
     return sentence or (noisy if result.facts.get("disturbed") else "")
@@ -147,7 +153,7 @@ def _machine_of(results: list[Result], here: Machine | None) -> Machine | None:
 
 
 def _same_software_as_newest(results: list[Result]) -> tuple[Result, ...]:
-    good = [result for result in results if result.error is None]
+    good = [result for result in results if result.error is None and "quick" not in result.facts]
     return tuple(result for result in good if same_software(result.software, good[0].software))
 
 

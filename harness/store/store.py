@@ -330,7 +330,7 @@ def superseded(results: Iterable[Result]) -> dict[str, Result]:
     """Return the newer result that supersedes a good one, by the id of the older.
 
     Both are of the same job, machine and software; where images and weights are the user's, of the same images and
-    weights, too.
+    weights, too.  A shortened one supersedes no whole one.
     """
     kept: dict[str, list[Result]] = {}
     superseding = {}
@@ -348,7 +348,8 @@ def superseded(results: Iterable[Result]) -> dict[str, Result]:
 
 def _supersedes(newer: Result, older: Result) -> bool:
     same = newer.machine.is_equivalent(older.machine) and same_software(newer.software, older.software)
-    return same and _inputs_of(newer) == _inputs_of(older)
+    whole = "shortened" not in newer.facts or "shortened" in older.facts
+    return same and whole and _inputs_of(newer) == _inputs_of(older)
 
 
 def _inputs_of(result: Result) -> tuple[object, ...]:

@@ -252,6 +252,13 @@ budget = _option(
     help="Measure what there is time for, the most cells a second first; the same command goes on with the rest.",
 )
 
+quick = _option(
+    "--quick",
+    group=THROUGHPUT,
+    is_flag=True,
+    help="End each throughput when its place among those before is certain; such a result is never a whole one.",
+)
+
 machine = _option(
     "--machine",
     group=RESULTS,

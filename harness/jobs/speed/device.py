@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +16,20 @@ import torch
 from harness.errors import JobError
 from harness.jobs.speed.allocator import ResourceUsage, release_freed_memory, retain_freed_memory
 from harness.jobs.speed.reference_workload import ReferenceWorkload
+from harness.jobs.speed.timing import Iterations
 from harness.jobs.too_large import OUT_OF_MEMORY, too_large
 from harness.machine import GIB, CpuClock, gpus, usable_cores
-from harness.machine.monitor import Monitor, monitor_gpu
+from harness.machine.monitor import SAMPLE_SECONDS, Monitor, monitor_gpu
 
 # Share of CPU time spent in the kernel: with allocator retention it is next to none.
 MOST_SYSTEM_SHARE = 0.05
+
+# What others may use of the CPU, and the host take of it, in cores.
+MOST_OTHERS, MOST_STOLEN = 0.05, 0.02
+
+# The kernel counts CPU time in ticks of 10 ms on each core: a few of them are no load, however short the time was.
+NO_LOAD = 0.025
+SLICE_SECONDS = 1.0
 
 # Bytes of a GPU that are taken though no process has them.
 HELD_BY_DRIVER = GIB
@@ -29,13 +38,12 @@ Step = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timings:
-    """Timed iterations: seconds of each, and the wall clock over all of them.
+class Timings(Iterations):
+    """Timed iterations, and the wall clock over all of them.
 
-    `interference` are sentences about what makes them worth repeating, `warnings` about what is only worth knowing.
+    `interference` are sentences about what disturbed some of them, `warnings` about what is only worth knowing.
     """
 
-    seconds: tuple[float, ...]
     wall: float
     interference: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -52,9 +60,10 @@ class MemoryLimit:
 
 
 class Device(Protocol):
-    """What a measurement needs from a device."""
+    """What a measurement needs from a device, which tells in about `window` seconds what disturbs it."""
 
     torch_name: str
+    window: float
 
     def time_step(self, step: Step) -> float:
         """Run the step once and wait until the device has finished it."""
@@ -92,6 +101,7 @@ class Cpu(Device):
     """
 
     torch_name = "cpu"
+    window = SLICE_SECONDS
 
     def __init__(self, threads: int, *, as_script: bool = False, fewer_threads: bool = False) -> None:
         torch.set_num_threads(threads)
@@ -110,42 +120,50 @@ class Cpu(Device):
         return time.perf_counter() - start
 
     def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
-        """Time iterations one by one; record what other processes used of the CPU, and the kernel for this one."""
-        seconds = []
-        before, usage_before, start = CpuClock.now(), ResourceUsage.now(), time.perf_counter()
+        """Time iterations one by one; record what other processes used of the CPU, and the kernel for this one.
+
+        What disturbs them is found out for slices of about a second, or for an iteration that is longer.
+        """
+        seconds: list[float] = []
+        usage_before, start = ResourceUsage.now(), time.perf_counter()
+        marks = [(0, CpuClock.now())]
         for iteration in range(repeats):
             seconds.append(self.time_step(step))
             on_step(iteration + 1)
-        wall = time.perf_counter() - start
-        after, usage = CpuClock.now(), ResourceUsage.now().since(usage_before)
+            if _ends_slice(seconds, marks[-1][0], repeats):
+                marks.append((len(seconds), CpuClock.now()))
+        usage, wall = ResourceUsage.now().since(usage_before), time.perf_counter() - start
         facts: dict[str, object] = {
             "freed_memory_kept": self._retains_memory,
             "pages_asked_for": round(usage.page_faults / repeats),
             "system_share": round(usage.system_seconds / max(usage.cpu_seconds, 1e-9), 3),
         }
         warnings = [] if self._as_script else page_fault_warnings(usage, repeats, limited=self._limited)
-        interference: list[str] = []
-        if before is not None and after is not None:
-            others = max(0.0, (after.busy - before.busy) - (after.own - before.own)) / wall
-            stolen = (after.stolen - before.stolen) / wall
-            own = (after.own - before.own) / wall
-            facts |= {
-                "cores_used": round(own, 2),
-                "cores_used_by_others": round(others, 2),
-                "cores_stolen": round(stolen, 2),
-            }
-            if others > 0.05:
-                interference.append(
-                    f"other processes used {others:.2f} cores while this was timed: measure again on an idle machine"
-                )
-            if stolen > 0.02:
-                interference.append(
-                    f"the host took {stolen:.2f} cores away while this was timed: measure again when the host is idle"
-                )
-            if not interference:
+        loads = [
+            CpuLoad.between(before, after, seconds=sum(seconds[i:j])) for (i, before), (j, after) in pairwise(marks)
+        ]
+        all_of_it = CpuLoad.between(marks[0][1], marks[-1][1], seconds=wall)
+        disturbed = {
+            index: load.disturbance
+            for load, ((i, _), (j, _)) in zip(loads, pairwise(marks), strict=True)
+            for index in range(i, j)
+            if load is not None and load.disturbance
+        }
+        if all_of_it is not None:
+            facts |= all_of_it.facts
+            if not disturbed:
                 # Under background load the threads have to wait, which says nothing about the model.
-                warnings += thread_warnings(self._threads, self._cores, own)
-        return Timings(seconds=tuple(seconds), wall=wall, interference=interference, warnings=warnings, facts=facts)
+                warnings += thread_warnings(self._threads, self._cores, all_of_it.own)
+        disturbing = [load for load in loads if load is not None and load.disturbance]
+        worst = max(disturbing, key=lambda load: load.others + load.stolen, default=None)
+        return Timings(
+            seconds=tuple(seconds),
+            disturbed=disturbed,
+            wall=wall,
+            interference=worst.sentences if worst else [],
+            warnings=warnings,
+            facts=facts,
+        )
 
     def stamp(self) -> float:
         """Read the clock."""
@@ -188,6 +206,60 @@ class Cpu(Device):
         if self._limited and "could not create a primitive" in str(error):
             return OUT_OF_MEMORY
         return too_large(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuLoad:
+    """Who used the CPU in so many seconds, each in cores: this process, other processes, and the host for others."""
+
+    seconds: float
+    own: float
+    others: float
+    stolen: float
+
+    @classmethod
+    def between(cls, before: CpuClock | None, after: CpuClock | None, *, seconds: float) -> "CpuLoad | None":
+        """Return the load between two looks at the counters; None where the system has none."""
+        if before is None or after is None:
+            return None
+        own = after.own - before.own
+        others = max(0.0, after.busy - before.busy - own)
+        stolen = after.stolen - before.stolen
+        return cls(seconds=seconds, own=own / seconds, others=others / seconds, stolen=stolen / seconds)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a result records."""
+        return {
+            "cores_used": round(self.own, 2),
+            "cores_used_by_others": round(self.others, 2),
+            "cores_stolen": round(self.stolen, 2),
+        }
+
+    @property
+    def disturbance(self) -> str:
+        """What disturbs a measurement; empty if nothing does."""
+        return " and ".join(sentence.partition(" while ")[0] for sentence in self.sentences)
+
+    @property
+    def sentences(self) -> list[str]:
+        """A sentence for each of what disturbs a measurement, with its remedy."""
+        sentences = []
+        if self.others > max(MOST_OTHERS, NO_LOAD / self.seconds):
+            sentences.append(
+                f"other processes used {self.others:.2f} cores while this was timed: measure again on an idle machine"
+            )
+        if self.stolen > max(MOST_STOLEN, NO_LOAD / 2 / self.seconds):
+            sentences.append(
+                f"the host took {self.stolen:.2f} cores away while this was timed: measure again when the host is idle"
+            )
+        return sentences
+
+
+def _ends_slice(seconds: Sequence[float], begin: int, repeats: int) -> bool:
+    """Whether a slice that began with that iteration ends here: it is long enough, and so is what is left."""
+    left = (repeats - len(seconds)) * seconds[-1]
+    return len(seconds) == repeats or min(sum(seconds[begin:]), left) >= SLICE_SECONDS
 
 
 def thread_warnings(threads: int, cores: int, used: float) -> list[str]:
@@ -237,6 +309,8 @@ class Cuda(Device):
     `synchronize` waits for the device after each timed iteration, which the wall clock then times.
     """
 
+    window = 2 * SAMPLE_SECONDS
+
     def __init__(self, index: int, monitor: Monitor | None, *, synchronize: bool = False) -> None:
         if not torch.cuda.is_available():
             raise JobError(f"torch {torch.__version__} finds no CUDA GPU that it can use; `harness doctor` says why")
@@ -280,6 +354,7 @@ class Cuda(Device):
         window = self._monitor.stop()
         return Timings(
             seconds=seconds,
+            disturbed=window.disturbed(seconds),
             wall=wall,
             interference=window.interference,
             warnings=[*warnings, *window.warnings],

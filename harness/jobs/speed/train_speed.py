@@ -1,6 +1,6 @@
 """The step of a training, from images on the device: images a second, its parts, memory, and hours of the schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -99,10 +99,11 @@ class TrainingWorkload:
         if not bool(torch.isfinite(self._loss).all()):
             raise JobError(f"the loss of '{self._hyper.model}' is {float(self._loss)} after the timed steps")
 
-    def parts(self, repeats: int) -> dict[str, list[float]]:
-        """Return the seconds of each part in the last steps, which were the timed ones."""
+    def parts(self, kept: Sequence[int], timed: int) -> dict[str, list[float]]:
+        """Return the seconds of each part in those that count of the last steps, which were the timed ones."""
         times: dict[str, list[float]] = {part: [] for part in PARTS}
-        for stamps in self._stamps[-repeats:]:
+        for index in kept:
+            stamps = self._stamps[index - timed]
             marks = [stamps["start"], *(stamps[part] for part in PARTS)]
             for part, earlier, later in zip(PARTS, marks, marks[1:], strict=False):
                 times[part].append(self._device.seconds_between(earlier, later))
@@ -157,7 +158,7 @@ def _measure(job: Job, report: Report, device: str, threads: int, batch: int | N
                 raise
             return reason
         workload.check_loss()
-        facts = {**timed.facts, "parts": workload.parts(len(timed.seconds)), "precision": workload.precision}
+        facts = {**timed.facts, "parts": workload.parts(timed.kept, timed.total), "precision": workload.precision}
         return replace(timed, facts=facts, warnings=(*timed.warnings, *workload.warnings))
 
 

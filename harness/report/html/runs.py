@@ -83,6 +83,10 @@ def samples(result: Result) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
         mean = statistics.fmean(metric.samples)
         texts = [formatting.number(value, None) for value in (mean, statistics.median(metric.samples))]
         sentence = f"{len(metric.samples)} samples, mean {texts[0]}, median {texts[1]} {metric.sample_unit}".rstrip()
+        dropped = result.facts.get("dropped", ())
+        if dropped:
+            by = "; ".join(dict.fromkeys(str(iteration["by"]) for iteration in dropped))
+            sentence += f"; {len(dropped)} more were dropped: {by}"
         data = {
             "unit": metric.sample_unit or metric.unit,
             "samples": list(metric.samples),
