@@ -39,6 +39,7 @@ HOMES = {
     "matplotlib": {"figure"},
     "pandas": {"judge", "figure", "report"},
     "pyarrow": {"report"},
+    "pylatexenc": {"specs", "report"},
     "mlflow": {"report"},
     "pytest": {"pytest_plugin"},
     "rich": {"report", "cli"},
@@ -112,7 +113,7 @@ def test_nobody_imports_jobs_but_jobs(path: Path) -> None:
     assert not imported or room(path) == "jobs"
 
 
-HEAVY = ("torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2", "rich", "multiprocessing")
+HEAVY = ("torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2", "rich", "multiprocessing", "pylatexenc")
 
 
 def imported_by(folder: Path, *arguments: str, **variables: str) -> list[str]:

@@ -9,14 +9,23 @@ from typing import Any
 
 import timm
 import torch
+from timm.data.constants import DEFAULT_CROP_PCT
+from timm.models import get_arch_pretrained_cfgs
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from harness.errors import JobError, did_you_mean
+from harness.jobs.data.preprocess import NORMALIZATIONS
 from harness.machine.own_models import GROUP, own_model, own_model_names
 from harness.plan.job import CODE, Job
+from harness.specs.importing.models import PublicWeights
+from harness.specs.kinds import SETTINGS
 
 CHANNELS = 3
+IMAGENET_CLASSES = 1000
+
+# The names of normalisations in a spec.
+_NORMS = {statistics: name for name, statistics in NORMALIZATIONS.items()}
 
 # Where a transformer has dropout: behind the position embedding, the projection of each attention and both layers of
 # each MLP, by timm's names.  So it is in ViT, and `drop_rate` meant these in the authors' timm 0.3.2 (25 modules in
@@ -49,6 +58,30 @@ def unknown_model_message(name: str) -> str:
 def unknown_model_messages(names: tuple[str, ...]) -> dict[str, str]:
     """Return a sentence for each of these names that is not of exactly one model."""
     return {name: message for name in names if (message := unknown_model_message(name))}
+
+
+def model_names() -> dict[str, tuple[PublicWeights, ...]]:
+    """Return every model of timm's and of the user's own, each with its public weights, the default ones first."""
+    return {**{name: _public_weights(name) for name in timm.list_models()}, **dict.fromkeys(own_model_names(), ())}
+
+
+def _public_weights(name: str) -> tuple[PublicWeights, ...]:
+    """Return the weights for the classes of ImageNet-1k, prepared in a way that a spec can name."""
+    configs = {named.partition(".")[2]: config for named, config in get_arch_pretrained_cfgs(name).items()}
+    return tuple(
+        PublicWeights(
+            tag=tag,
+            res=int(config.input_size[-1]),
+            crop=float(config.crop_pct or DEFAULT_CROP_PCT),
+            interpolation=str(config.interpolation),
+            norm=_NORMS[tuple(config.mean), tuple(config.std)],
+        )
+        for tag, config in configs.items()
+        if config.has_weights
+        and config.num_classes == IMAGENET_CLASSES
+        and (tuple(config.mean), tuple(config.std)) in _NORMS
+        and config.interpolation in SETTINGS["interpolation"].choices
+    )
 
 
 def home_module(name: str) -> str:

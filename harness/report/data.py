@@ -32,7 +32,7 @@ def render_csv(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> str:
             if judged.filled.at_small_scale:
                 cell["references"] = []
             references = cell.pop("references")
-            first = references[0] if references else {"value": None, "source": None}
+            first = judged.filled.cell.references[0] if references else None
             batch = judged.filled.result.facts.get("batch") if judged.filled.result else None
             lines.append(
                 {
@@ -40,8 +40,8 @@ def render_csv(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> str:
                     "edition": diff.spec.edition,
                     **({"side": side} if sides else {}),
                     **cell,
-                    "published": first["value"],
-                    "source": first["source"],
+                    "published": first.published.text if first else None,  # with its digits
+                    "source": first.source.cite if first else None,
                     "references": json.dumps(references, ensure_ascii=False) if references else None,
                     "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
                 }
