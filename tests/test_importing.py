@@ -144,6 +144,12 @@ def test_a_heading_names_what_fills_its_column(heading: str, label: str, unit: s
     assert (*split_unit(heading), meaning and meaning.key) == (label, unit, key)
 
 
+def test_an_accuracy_is_of_imagenet_unless_the_title_names_other_images() -> None:
+    titles = ("", "Results", "Results on CIFAR-10", "ImageNet and CIFAR-10")
+    assert [meaning_of("Acc. (%)", title) is not None for title in titles] == [True, True, False, True]
+    assert meaning_of("#params", "Results on CIFAR-10") is not None
+
+
 def test_units_of_headings_are_powers_of_ten() -> None:
     assert [power_of(*each) for each in (("M", ""), ("×10^{6}", ""), ("", "GFLOPs"), ("", "FLOPs"))] == [6, 6, 9, None]
 
@@ -345,6 +351,7 @@ def test_a_table_that_was_exported_comes_back_with_its_values(exports: Path, for
         ("CaiT-S24", 384, "cait_s24_384.fb_dist_in1k: sure"),
         ("DeiT-S / 1000 epochs", None, "deit_small_patch16_224: likely, what '1000 epochs' means is not known"),
         ("MobileNetV3-L", None, "mobilenetv3_large_075: guess, or mobilenetv3_large_100"),
+        ("MLP-DeiT-B", 224, "deit_base_patch16_224: guess, what 'mlp' means is not known"),
         ("DeiT-B", 512, "no model: none, timm has no model with such a name"),
         ("no Erasing", None, "no model: none, timm has no model with such a name"),
     ],
@@ -377,6 +384,19 @@ def test_a_label_that_the_title_reads_otherwise_is_a_guess_until_the_family_is_n
 def test_weights_follow_from_the_data_that_the_heading_names() -> None:
     assert sureness_of(NAMES, "ConvNeXt-T", 224, "ImageNet-1K models") == "convnext_tiny.fb_in1k: sure"
     assert sureness_of(NAMES, "ConvNeXt-T", 224, "ImageNet-22K models") == "convnext_tiny.fb_in22k_ft_in1k: sure"
+
+
+def test_weights_follow_from_the_data_that_the_row_names_before_the_heading() -> None:
+    lines = ("# ImageNet-1K and ImageNet-22K models", "|name|pretrain|acc@1|", "|-|-|-|")
+    rows = ("|ConvNeXt-T|ImageNet-1K|82.1|", "|ConvNeXt-T|ImageNet-22K|82.9|", "|ConvNeXt-T||82|")
+    table = read_table(read_markdown("\n".join((*lines, *rows)))[0], NAMES)
+    tags = [row.match.weights.tag if row.match.weights else row.match.others for row in table.rows]
+    assert tags == ["fb_in1k", "fb_in22k_ft_in1k", ("fb_in22k_ft_in1k", "fb_in1k")]
+
+
+def test_a_column_of_links_is_left_out() -> None:
+    text = "|m|top-1|1K model|\n|-|-|-|\n|A|1|[github](x)/[log](y)|\n|B|2|[github](z)|\n"
+    assert read_table(read_markdown(text)[0], NOBODY).left_out == ("column 3, '1K model': links, as 'github/log'",)
 
 
 def test_a_guess_is_written_as_a_comment_and_measures_nothing() -> None:

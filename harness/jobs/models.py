@@ -25,7 +25,7 @@ CHANNELS = 3
 IMAGENET_CLASSES = 1000
 
 # The names of normalisations in a spec.
-_NORMS = {statistics: name for name, statistics in NORMALIZATIONS.items()}
+_NORMS: Mapping[tuple[object, object], str] = {statistics: name for name, statistics in NORMALIZATIONS.items()}
 
 # Where a transformer has dropout: behind the position embedding, the projection of each attention and both layers of
 # each MLP, by timm's names.  So it is in ViT, and `drop_rate` meant these in the authors' timm 0.3.2 (25 modules in

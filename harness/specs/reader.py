@@ -255,7 +255,8 @@ class _SpecReader(Reader):
 
     def _report_absent_sources(self, sources: Mapping[str, PublishedSource]) -> list[str]:
         """Report each source that rows have values of and that the file does not define, once, and return them."""
-        known, absent = {*_ROW, *sources}, {}
+        known: set[str] = {*_ROW, *sources}
+        absent: dict[str, str] = {}
         for key, row in self._parts.get("row", {}).items():
             tables = (name for name, value in row.items() if isinstance(value, dict)) if isinstance(row, dict) else ()
             absent |= {name: key for name in tables if name not in {*known, *absent} and not did_you_mean(name, known)}

@@ -31,8 +31,21 @@ class ColumnMeaning:
 def _accuracy(key: str, says: str, metric: str = "top1", data: str = "imagenet") -> ColumnMeaning:
     unit = "% top-5" if metric == "top5" else "% top-1"
     settings = {"data": data}
+    remark = (
+        ""
+        if metric == "real" or data != "imagenet"
+        else "taken for ImageNet; name other images in set, if it is of some"
+    )
     return ColumnMeaning(
-        key=key, says=says, job="evaluate", metric=metric, unit=unit, better="higher", tolerance=0.05, settings=settings
+        key=key,
+        says=says,
+        job="evaluate",
+        metric=metric,
+        unit=unit,
+        better="higher",
+        tolerance=0.05,
+        settings=settings,
+        remark=remark,
     )
 
 
@@ -64,6 +77,10 @@ THROUGHPUT = ColumnMeaning(
     remark='add the GPU of the paper, as machine = "V100 16GB": a throughput is judged there alone',
 )
 
+# Images of other datasets.
+_OTHERS = r"cifar|inat|flower|\bcars?\b|\bpets?\b|\bvoc\b|coco|\bade|places|sketch|mnist|svhn|kinetics"
+_IMAGENET = re.compile(r"image-?net|imnet|inet|\bin-?1k\b", re.IGNORECASE)
+
 # In this order; the first that matches wins.  What is no accuracy of ImageNet must not be taken for one.
 _KNOWN: tuple[tuple[str, ColumnMeaning | None], ...] = (
     (r"train(ing)?\b.*(time|speed|throughput|memory|cost)|latency|epoch|memory|\bmem\b|\bhours?\b|batch", None),
@@ -74,7 +91,7 @@ _KNOWN: tuple[tuple[str, ColumnMeaning | None], ...] = (
     (r"#?\s*\blayers?\b|\bdepth\b", _counted("layers", "layers")),
     (r"throughput|(im|img|imgs|images?)\s*/\s*s|\bfps\b|images per second|inference speed", THROUGHPUT),
     (r"resolution|(image|img\.?|input|crop)\s*size|^res\.?$|^size$|input res", RES),
-    (r"error|\berr\b|cifar|inat|flower|\bcars?\b|\bpets?\b|\bvoc\b|coco|\bade|places|sketch|adversarial|corrupt", None),
+    (rf"error|\berr\b|{_OTHERS}|adversarial|corrupt", None),
     (r"\bmap\b|miou|\bap\b|gain|transfer|linear|k-?nn|few-?shot|zero-?shot|\bin(et)?-?[arc]\b|imagenet-?[arc]\b", None),
     (r"\breal\b|\brea?l\b", _accuracy("real", "top-1 on ImageNet with the labels of ReaL", metric="real")),
     (r"\bv2\b|(inet|imnet|imagenet|in)-?v2", _accuracy("v2", "top-1 on ImageNet-V2", data="imagenet-v2")),
@@ -116,7 +133,12 @@ def power_of(unit: str, heading: str) -> int | None:
     return _POWERS[prefix[1]] if prefix else None
 
 
-def meaning_of(heading: str) -> ColumnMeaning | None:
-    """Return what fills a column of this heading; None where that is not known."""
+def meaning_of(heading: str, title: str = "") -> ColumnMeaning | None:
+    """Return what fills a column of this heading; None where that is not known.
+
+    An accuracy is one of ImageNet unless the heading or the title names other images.
+    """
     text = readable(heading).lower()
-    return next((meaning for pattern, meaning in _MEANINGS if pattern.search(text)), None)
+    meaning = next((meaning for pattern, meaning in _MEANINGS if pattern.search(text)), None)
+    elsewhere = re.search(_OTHERS, title, re.IGNORECASE) and not _IMAGENET.search(f"{heading} {title}")
+    return None if meaning and meaning.job == "evaluate" and elsewhere else meaning

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -74,7 +74,12 @@ _NOISE = re.compile(rf"\b(?:ours|at|px|pixels|the|our)\b|[{SIGNS}]")
 # What a word costs that a name has and a label has not, so many of which are too many; another size of patches costs 1.
 _WORD, _MOST = 10, 4
 
-_LARGER = re.compile(r"(?:imagenet|inet|in|i)?-?2[12]\s?k", re.IGNORECASE)
+_EPOCHS = "epochs"
+
+# The data of weights: the 1,000 classes, or all of ImageNet, which has 21k or 22k; and what is neither.
+_SMALLER, _LARGER = "in1k", "in22k"
+_DATA = re.compile(r"(?:imagenet|inet|imnet|\bin)[- ]?(1|21|22)k|\b(?:21|22)k\b")
+_OTHER_DATA = re.compile(r"clip|12k|ssl|swsl|ns_|dino|mae|(?<!2[12]k)_ft_")
 
 
 def side_in(label: str) -> int | None:
@@ -99,18 +104,26 @@ class ModelNames:
         return frozenset(word for name in self._models if len(word := _split(name)[0]) > 2)
 
     def match(
-        self, label: str, *, res: int | None = None, context: Iterable[str] = (), family: str | None = None
+        self,
+        label: str,
+        *,
+        res: int | None = None,
+        context: Sequence[str] = (),
+        family: str | None = None,
+        words: str = "",
     ) -> ModelMatch:
         """Return the model that a label names, for images of this size if the table gives one.
 
-        `context` are the titles above the table: they name the family where labels leave it out, and the data of the
-        weights.  `family`, where it is given, is the first part of timm's names.
+        `context` are the titles above the table: they name the family where labels leave it out.  The data that weights
+        are trained on follow from the label, other `words` of the row, or the nearest title.  `family`, where it is
+        given, is the first part of timm's names.
         """
+        data = _data_in(f"{label} {words}") or _data_in("".join(context[-1:])) or {_SMALLER}
         res, plain = res or side_in(label), readable(label).lower()
         exact = plain.partition(".")[0]
         if exact in self._models:
             weights = [each for each in self._models[exact] if each.tag == plain.partition(".")[2]]
-            return self._matched(exact, Sureness.SURE, res, label, context, weights=weights)
+            return self._matched(exact, Sureness.SURE, res, data, weights=weights)
         wanted, rest = self._wanted(plain, res)
         titles = [word for title in context for word in self._families_in(title)]
         if family:
@@ -124,11 +137,16 @@ class ModelNames:
         rival = None if family else self._rival(wanted, res, titles)
         if rival and rival not in names:
             either = f"{names[0]} by its label, {rival} by the title; --family chooses"
-            return self._matched(names[0], Sureness.GUESS, res, label, context, why=either)
+            return self._matched(names[0], Sureness.GUESS, res, data, why=either)
         if len(names) > 1:
-            return self._matched(names[0], Sureness.GUESS, res, label, context, why=f"or {name_few(names[1:])}")
-        why = f"what '{rest}' means is not known" if rest else "timm's name says more" if cost >= _WORD else ""
-        return self._matched(names[0], Sureness.LIKELY if why else Sureness.SURE, res, label, context, why=why)
+            return self._matched(names[0], Sureness.GUESS, res, data, why=f"or {name_few(names[1:])}")
+        if rest:
+            # Longer training is of the same model; any other word may name another one.
+            sureness = Sureness.LIKELY if rest.endswith(_EPOCHS) else Sureness.GUESS
+            return self._matched(names[0], sureness, res, data, why=f"what '{rest}' means is not known")
+        if cost >= _WORD:
+            return self._matched(names[0], Sureness.LIKELY, res, data, why="timm's name says more")
+        return self._matched(names[0], Sureness.SURE, res, data)
 
     def _wanted(self, label: str, res: int | None) -> tuple[list[str], str]:
         """Return the words of a label that names of models have, and the rest of it."""
@@ -137,9 +155,9 @@ class ModelNames:
         rest = [word for word in words if word not in known and word != str(res)]
         # What follows an unknown word, as the number of `1000 epochs` precedes it, is none of the name.
         wanted = [word for word in words if word in known and word != str(res)]
-        if "epochs" in rest or "epoch" in rest:
+        if {_EPOCHS, "epoch"} & set(rest) and len(rest) == 1:
             lengths = [word for word in words if word.isdigit() and int(word) >= 90 and word != str(res)][-1:]
-            rest, wanted = [*lengths, "epochs"], [word for word in wanted if word not in lengths]
+            rest, wanted = [*lengths, _EPOCHS], [word for word in wanted if word not in lengths]
         return wanted, " ".join(rest)
 
     def _families_in(self, title: str) -> list[str]:
@@ -192,15 +210,14 @@ class ModelNames:
         name: str,
         sureness: Sureness,
         res: int | None,
-        label: str,
-        context: Iterable[str],
+        data: set[str],
         *,
         weights: Sequence[PublicWeights] = (),
         why: str = "",
     ) -> ModelMatch:
         known = self._models[name]
         own = self._side(name) or (known[0].res if known else 224)
-        fitting = list(weights) or _fitting(known, res or own, f"{label} {list(context)[-1:]}")
+        fitting = list(weights) or _fitting(known, res or own, data)
         return ModelMatch(
             sureness=sureness,
             model=name,
@@ -211,12 +228,15 @@ class ModelNames:
         )
 
 
-def _fitting(known: Sequence[PublicWeights], res: int, text: str) -> list[PublicWeights]:
-    """Return the weights for a size; of a larger dataset, or of ImageNet-1k alone, as the text says."""
-    larger = bool(_LARGER.search(text))
-    sized = [each for each in known if each.res == res]
-    tagged = [each for each in sized if bool(re.search(r"2[12]k", each.tag)) == larger]
-    return [each for each in tagged if larger or not re.search(r"_ft_|clip|12k|ssl|swsl|ns_|dino|mae", each.tag)]
+def _data_in(text: str) -> set[str]:
+    """Return which versions of ImageNet a text names, for training."""
+    return {_SMALLER if match[1] == "1" else _LARGER for match in _DATA.finditer(text.lower())}
+
+
+def _fitting(known: Sequence[PublicWeights], res: int, data: set[str]) -> list[PublicWeights]:
+    """Return the weights for a size that were trained on these data and no others."""
+    sized = [each for each in known if each.res == res and not _OTHER_DATA.search(each.tag)]
+    return [each for each in sized if (_LARGER if re.search("2[12]k", each.tag) else _SMALLER) in data]
 
 
 def _split(text: str) -> list[str]:

@@ -33,7 +33,8 @@ def read_markdown(text: str) -> list[Grid]:
     """Return the tables of a text in Markdown: those with pipes, those of aligned text, and those in HTML."""
     lines = text.splitlines()
     notes = tuple(filter(None, (re.sub(r"^\s*[-*]\s+", "", _inline(line)) for line in lines if "|" not in line)))
-    grids, context = [], []
+    grids: list[Grid] = []
+    context: list[str] = []
     number = 0
     while number < len(lines):
         grid, after = _pipes(lines, number) or _aligned(lines, number) or (None, number + 1)

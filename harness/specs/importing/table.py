@@ -79,7 +79,11 @@ class _Read:
 
 
 # A column of links says nothing once their addresses are gone.
-_LINKS = re.compile(r"url|link|download|config|code|log|weights|checkpoint|ckpt|script|model", re.IGNORECASE)
+_LINKS = re.compile(
+    r"(?:(?:url|link|download|config|code|log|weights|checkpoint|ckpt|script|model|github|baidu|google|drive|onedrive|here"
+    r"|official|repo|hf|hub|huggingface|\d+k|\W)s?)+",
+    re.IGNORECASE,
+)
 
 
 def read_table(grid: Grid, names: ModelNames, *, family: str | None = None) -> ImportedTable:
@@ -93,13 +97,13 @@ def read_table(grid: Grid, names: ModelNames, *, family: str | None = None) -> I
         raise HarnessError("the table has no rows with values; it needs a line of headings and a row for each model")
     texts = [_heading(grid.lines[:heads], column) for column in range(len(grid.lines[0]))]
     label = _label_column(lines)
+    context = tuple(dict.fromkeys(filter(None, (*grid.context[:1], *grid.context[-1:], grid.caption))))
     read = _Read()
     for place, heading in enumerate(texts):
         if place != label:
-            _read_column(read, place, heading, lines)
+            _read_column(read, place, heading, lines, " ".join(context))
     if not read.columns:
         raise HarnessError("the table has no column with values; it needs one next to the names of the rows")
-    context = tuple(dict.fromkeys(filter(None, (*grid.context[:1], *grid.context[-1:], grid.caption))))
     rows = _rows(read, lines, label, names, context, family)
     return ImportedTable(
         title=values.readable(grid.caption or ": ".join(dict.fromkeys((*grid.context[:1], *grid.context[-1:])))),
@@ -152,7 +156,7 @@ def _label_column(lines: Sequence[_Line]) -> int:
 # Columns.
 
 
-def _read_column(read: _Read, place: int, heading: str, lines: Sequence[_Line]) -> None:
+def _read_column(read: _Read, place: int, heading: str, lines: Sequence[_Line], title: str) -> None:
     texts = {n: line.texts[place] for n, line in enumerate(lines) if not values.is_blank(line.texts[place])}
     label, unit = headings.split_unit(heading)
     label = values.readable(label)
@@ -160,11 +164,11 @@ def _read_column(read: _Read, place: int, heading: str, lines: Sequence[_Line]) 
     if not texts:
         read.left_out.append(f"{name}: it is empty")
         return
-    if len(set(texts.values())) == 1 and len(lines) > 1 and _LINKS.search(label) and not _numbers(texts):
-        read.left_out.append(f"{name}: '{next(iter(texts.values()))}' in every row")
+    if label and all(map(_LINKS.fullmatch, (label, *texts.values()))) and len(lines) > 1:
+        read.left_out.append(f"{name}: links, as '{next(iter(texts.values()))}'")
         return
     column = ImportedColumn(place=place, key="", label=label or f"column {place + 1}", unit=unit)
-    meaning = headings.meaning_of(f"{label} {unit}" if unit else label)
+    meaning = headings.meaning_of(f"{label} {unit}" if unit else label, title)
     taken = next((other for other in read.columns if meaning and other.meaning == meaning), None)
     if (
         meaning
@@ -247,7 +251,7 @@ def _rows(  # noqa: PLR0913, PLR0917
     family: str | None,
 ) -> tuple[ImportedRow, ...]:
     rows: list[ImportedRow] = []
-    units = _units_of_rows(read, lines)
+    units, texts = _units_of_rows(read, lines), [column.key for column in read.columns if column.is_text]
     for number, line in enumerate(lines):
         text = line.texts[label] or f"row {number + 1}"
         side = read.published.get((number, headings.RES.key), "").partition("[")[0]
@@ -261,7 +265,13 @@ def _rows(  # noqa: PLR0913, PLR0917
                 group=line.group,
                 unit=units.get(number),
                 res=res or side_in(text),
-                match=names.match(text, res=res, context=context, family=family),
+                match=names.match(
+                    text,
+                    res=res,
+                    context=context,
+                    family=family,
+                    words=" ".join(read.published.get((number, key), "") for key in texts),
+                ),
                 published={key: value for (n, key), value in read.published.items() if n == number},
                 unknown={key: value for (n, key), value in read.unknown.items() if n == number},
             )

@@ -48,12 +48,7 @@ class CellValue:
         own = (self.exponent or 0) + (0 if power is None else (self.scale or 0))
         is_scaled = self.exponent is not None or (power is not None and self.scale is not None)
         shift = own - (power or 0) if is_scaled else 0
-        texts = (f"{Decimal(text).scaleb(shift):f}" if text and shift else text for text in self._texts)
-        return as_published(*texts, self.marks)
-
-    @property
-    def _texts(self) -> tuple[str, str]:
-        return self.digits, self.uncertainty
+        return as_published(_shifted(self.digits, shift), _shifted(self.uncertainty, shift), self.marks)
 
 
 def as_published(digits: str, uncertainty: str = "", marks: tuple[str, ...] = ()) -> str:
@@ -121,6 +116,10 @@ def readable(text: str) -> str:
 def is_number(text: str) -> bool:
     """Whether the reader of specs takes a text for a number."""
     return PublishedValue.read(text, words=False) is not None
+
+
+def _shifted(digits: str, power: int) -> str:
+    return f"{Decimal(digits).scaleb(power):f}" if digits and power else digits
 
 
 def _plain(digits: str) -> str:
