@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from harness.cli.main import cli
+from harness.cli.usage.options import options_by_name
 from harness.specs import reader as spec
 from harness.specs.checked import Constraint
 from harness.specs.kinds import KINDS, SETTINGS
@@ -145,8 +146,7 @@ def settings_schema() -> Schema:
 
 
 def _options(group: click.Group) -> list[tuple[str, click.Option]]:
-    options = [parameter for command in group.commands.values() for parameter in command.params]
-    return [(max(option.opts, key=len).lstrip("-"), option) for option in options if isinstance(option, click.Option)]
+    return [option for command in group.commands.values() for option in options_by_name(command).items()]
 
 
 def _of_option(option: click.Option) -> Schema:

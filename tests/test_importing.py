@@ -520,6 +520,14 @@ next: harness plan ./mine.toml
     )
 
 
+@pytest.mark.usefixtures("some_names")
+def test_the_format_of_reports_in_harness_toml_is_none_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "harness.toml").write_text('format = "json"\noutput = "report.json"\n', encoding="utf-8")
+    (tmp_path / "t.tex").write_text(PAPER, encoding="utf-8")
+    assert run_harness(tmp_path, "import", "t.tex", "-o", "mine.toml").returncode == 0
+    assert [path.name for path in sorted(tmp_path.glob("*.toml"))] == ["harness.toml", "mine.toml"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -36,12 +36,18 @@ from harness.specs.reader import parse
     remedy="name a file in LaTeX, HTML, Markdown or CSV, or - for stdin",
 )
 @options.option(
-    "-o", "--output", group=OUTPUT, type=options.PATH, required=True, help="The spec to write, a new .toml file."
+    *("-o", "--output"),
+    group=OUTPUT,
+    typed=True,
+    type=options.PATH,
+    required=True,
+    help="The spec to write, a new .toml file.",
 )
 @options.option(
     "--format",
     "form",
     group=CELLS,
+    typed=True,
     type=click.Choice(tuple(FORMATS)),
     help="Format of the file  [default: by its suffix]",
 )

@@ -22,7 +22,8 @@ def read_html(text: str) -> list[Grid]:
     parser.feed(text)
     parser.close()
     parser.end_tables()
-    return [table.grid(parser.notes) for table in parser.tables]
+    notes = tuple(filter(None, map(clean, parser.notes)))
+    return [table.grid(notes) for table in parser.tables]
 
 
 class _Table:
@@ -54,7 +55,7 @@ class _Table:
         self.rows[-1].append(SpannedCell(text=clean("".join(self.cell)), columns=columns, rows=rows))
         self.cell = None
 
-    def grid(self, notes: list[str]) -> Grid:
+    def grid(self, notes: tuple[str, ...]) -> Grid:
         lines, groups = spread(self.rows, implied=True)
         kept = [number for number, line in enumerate(lines) if any(line)]
         head = sum(number < self.headings for number in kept)
@@ -64,7 +65,7 @@ class _Table:
             groups=frozenset(place for place, number in enumerate(kept) if number in groups and place >= head),
             caption=self.caption,
             context=self.context,
-            notes=tuple(filter(None, map(clean, notes))),
+            notes=notes,
         )
 
 

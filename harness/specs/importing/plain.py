@@ -26,6 +26,9 @@ _INLINE = (
     (re.compile(r"`([^`]*)`"), r"\1"),
     (re.compile(r"\\([\\`*_{}\[\]()#+.!|<>~$-])"), r"\1"),
 )
+# Letters of a cell or line that is read for its markup; one with an embedded image has far more.
+LONGEST = 2000
+
 _FORMULA = re.compile(r"\$([^$]+)\$")
 
 
@@ -77,6 +80,8 @@ def _rectangle(rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
 
 def _inline(text: str) -> str:
     """Return the text of a cell or a line without its markup; what is raised or lowered is between braces."""
+    if len(text) > LONGEST:
+        return clean(text)
     text = _FORMULA.sub(lambda formula: latex_text(formula[0]), text)
     for pattern, by in _INLINE:
         text = pattern.sub(by if by is not None else _raised, text)
