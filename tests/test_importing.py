@@ -230,6 +230,43 @@ def test_what_is_not_understood_stays_in_the_file_as_a_comment() -> None:
     ) in text
 
 
+def test_a_cell_of_latex_that_spans_lines_is_in_each_of_them() -> None:
+    rows = (
+        r"\multirow{2}{*}{A} & 224 & \multirow{2}{*}{22}",
+        " & 384 & ",
+        " & 224 & 86",
+        r"\multirow{-2}{*}{B} & 384 & 87",
+    )
+    (grid,) = read_latex(r"\begin{tabular}{lll} Model & res & params \\ \hline " + r"\\ ".join(rows) + r"\end{tabular}")
+    assert grid.lines[1:] == (("A", "224", "22"), ("A", "384", "22"), ("B", "224", "86"), ("B", "384", "87"))
+
+
+def test_aligned_text_goes_on_in_the_next_line_and_in_the_table_below() -> None:
+    text = """\
+```text
+      top-1,
+           %   made by
+───   ──────   ───────────
+Convnets
+A       81.8   its authors
+               and others
+B       81.9   nobody
+
+      #params, M
+───   ──────────
+Convnets
+A             22
+B             23
+```
+"""
+    (grid,) = read_markdown(text)
+    assert grid.lines[grid.headings or 0 :] == (
+        ("Convnets", "", "", ""),
+        ("A", "81.8", "its authors and others", "22"),
+        ("B", "81.9", "nobody", "23"),
+    )
+
+
 HTML = """
 <h2>Results</h2><table><thead><tr><th rowspan=2>Model<th colspan=2>Top-1</tr><tr><th>IN-1k<th>V2</tr></thead>
 <tbody><tr><td colspan=99>Transformers</td></tr>

@@ -115,6 +115,8 @@ def test_a_metric_of_a_row_is_for_the_columns_that_have_a_job(read: Read, mistak
     row = f'{ROW}metric = "params"\n'
     measured = '[column.b]\nlabel = "B"\njob = "count"\n'
     assert read(TABLE + COLUMN + measured + row).cell("x", "b").metric == "params"
+    idle = f'{TABLE}{COLUMN}metric = "params"\n{measured}metric = "params"\n{ROW}'
+    assert mistakes(idle) == ["mine.toml:5: metric = 'params' in [column.a] has no job; add job = 'count'"]
     assert mistakes(TABLE + COLUMN + row) == ["mine.toml:7: metric = 'params' in [row.x] has no job; add job = 'count'"]
 
 

@@ -9,7 +9,6 @@ from harness.cleaning import visible
 from harness.specs.checked import Scalar
 from harness.specs.importing.models import ModelMatch, Sureness
 from harness.specs.importing.table import ImportedColumn, ImportedRow, ImportedTable
-from harness.specs.model import PublishedValue
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
@@ -105,10 +104,7 @@ def _settings(row: ImportedRow, *, evaluates: bool) -> Iterator[str]:
 
 
 def _value(text: str, *, words: bool) -> str:
-    if words or not _NUMBER.fullmatch(text):
-        return _string(text)
-    value = PublishedValue.read(text, words=False)
-    return text if value is not None and not value.marks else _string(text)
+    return text if not words and _NUMBER.fullmatch(text) else _string(text)
 
 
 def _inline(entries: Mapping[str, str]) -> str:
