@@ -42,6 +42,7 @@ SOME = {
     "deit3_small_patch16_224": (weights("fb_in1k"), weights("fb_in22k_ft_in1k", crop=1.0)),
     "deit3_huge_patch14_224": (weights("fb_in1k"), weights("fb_in22k_ft_in1k", crop=1.0)),
     "vit_small_patch16_224": (weights("augreg_in1k"),),
+    "vit_huge_patch14_224": (),
     "vit_base_patch16_384": (weights("augreg_in1k", 384, 1.0),),
     "vit_base_patch32_384": (weights("augreg_in1k", 384, 1.0),),
     "regnety_040": (weights("pycls_in1k"),),
@@ -226,8 +227,20 @@ def test_what_is_not_understood_stays_in_the_file_as_a_comment() -> None:
     assert "# throughput: '≈ 940' is not a value that the importer knows\n" in text
     assert (
         '[row.resnet_50]\n# resnet50: sure\nlabel = "ResNet-50"\ngroup = "Convnets"\nset = { model = "resnet50", '
-        'res = 224 }\n# add weights = "a1_in1k" or weights = "tv_in1k" to set, if these are the published ones\n'
+        "res = 224 }\n# the table names no size of images: 224 is timm's\n"
+        '# add weights = "a1_in1k" or weights = "tv_in1k" to set, if these are the published ones\n'
     ) in text
+
+
+def test_the_words_of_an_author_are_put_in_and_a_caption_explains_marks() -> None:
+    (grid,) = read_latex(
+        r"\newcommand{\ours}{Dei\textbf{T}\xspace} \newcommand*\best{\ours-S}"
+        r"\begin{table}\begin{tabular}{ll} Model & params \\ \hline \best & 22$^{\dag}$ \\ \ours{}-B & 86 \end{tabular}"
+        r"\caption{Sizes. \textsuperscript{\dag}: our count.}\end{table}"
+    )
+    spec = imported(grid)
+    assert [row.label for row in spec.rows] == ["DeiT-S", "DeiT-B"]
+    assert spec.footnotes["†"].text == "our count."
 
 
 def test_a_cell_of_latex_that_spans_lines_is_in_each_of_them() -> None:
@@ -414,6 +427,10 @@ def test_a_label_that_the_title_reads_otherwise_is_a_guess_until_the_family_is_n
         "vit_small_patch16_224: guess, vit_small_patch16_224 by its label, deit3_small_patch16_224 by the title; "
         "--family chooses"
     )
+    assert sureness_of(NAMES, "ViT-H", 224, title) == (
+        "vit_huge_patch14_224: guess, vit_huge_patch14_224 by its label, deit3_huge_patch14_224 by the title; "
+        "--family chooses"
+    )
     assert sureness_of(NAMES, "ViT-S", 224, title, family="deit3") == "deit3_small_patch16_224.fb_in1k: sure"
     assert sureness_of(NAMES, "ViT-H", 224, title, family="deit3") == "deit3_huge_patch14_224.fb_in1k: sure"
 
@@ -479,6 +496,19 @@ def timms_names() -> Mapping[str, tuple[PublicWeights, ...]]:
             [
                 f"deit3_{name}.fb_in22k_ft_in1k"
                 for name in ("small_patch16_224", "small_patch16_384", "base_patch16_224", "huge_patch14_224")
+            ],
+        ),
+        # The data of the weights are those of a column of words.
+        (
+            *("swin.md", 1, (), 56),
+            [
+                f"swin_{size}_patch4_window{window}.ms_{data}"
+                for size, window, data in (
+                    *(("tiny", "7_224", "in1k"), ("small", "7_224", "in1k"), ("base", "7_224", "in1k")),
+                    *(("base", "12_384", "in1k"), ("base", "7_224", "in22k_ft_in1k")),
+                    *(("base", "12_384", "in22k_ft_in1k"), ("large", "7_224", "in22k_ft_in1k")),
+                    ("large", "12_384", "in22k_ft_in1k"),
+                )
             ],
         ),
         # timm has no weights of ConvNeXt-B that saw nothing but ImageNet-1k at 384 pixels.

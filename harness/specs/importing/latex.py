@@ -47,9 +47,14 @@ _SIGNS = {
     **dict.fromkeys(("xmark", "ding"), "✗"),
     **dict.fromkeys(("alembic", "alambic"), "⚗"),
     **dict.fromkeys(("star", "bigstar"), "⋆"),
-    **dict.fromkeys((",", ";", ":", "!", "quad", "qquad", " ", "xspace", "null"), " "),
+    **dict.fromkeys((",", ";", ":", "!", "quad", "qquad", " ", "null"), " "),
+    "xspace": "",
     **dict.fromkeys(("par", "item"), "\n\n"),
 }
+
+# A word without arguments that an author defines; how deep one is in another, and how often one is used, at most.
+_OWN_WORD = re.compile(r"\\(?:(?:re)?new|provide)command\*?\s*\{?\\([A-Za-z]+)\}?\s*\{((?:[^{}]|\{[^{}]*\}){0,200})\}")
+_NESTED, _USES = 3, 5000
 
 # Their arguments are in parentheses, which pylatexenc has no word for.
 _PARTIAL_RULE = re.compile(r"\\cmidrule\s*(?:\[[^\]]*\]\s*)?(?:\([^)]*\)\s*)?\{[^}]*\}")
@@ -76,13 +81,24 @@ _TO_TEXT = LatexNodes2Text(keep_comments=False, strict_latex_spaces=False)
 
 def read_latex(text: str) -> list[Grid]:
     """Return the tables of a text in LaTeX, of a whole paper or of a table alone."""
-    nodes = _parse(text)
+    nodes = _parse(_expanded(text))
     return [_grid(tabular, around) for tabular, around in _tabulars(nodes, nodes)]
 
 
 def latex_text(text: str) -> str:
     """Return a short text without its markup."""
     return clean(_text(_parse(text)))
+
+
+def _expanded(text: str) -> str:
+    r"""Return a text with the author's own words in place, as `\newcommand{\ours}{DeiT}` defines them."""
+    own = {name: body for name, body in _OWN_WORD.findall(text) if name not in {*_SIGNS, *_LAST, *_NOTHING, *_RAISED}}
+    if not own:
+        return text
+    used = re.compile(rf"\\({'|'.join(own)})(?![A-Za-z])(?:\{{\}})?")
+    for _ in range(_NESTED):
+        text = used.sub(lambda word: own[word[1]], _OWN_WORD.sub("", text), count=_USES)
+    return text
 
 
 def _parse(text: str) -> Sequence[walker.LatexNode]:

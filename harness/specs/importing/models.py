@@ -174,7 +174,7 @@ class ModelNames:
             words = title.split()
             if words != list(wanted[: len(words)]) and words[0] != wanted[0]:
                 best = self._best([*words, *wanted[1:]], res)
-                if best and best[0] == 0:
+                if best and best[0] < _WORD:
                     return best[1][0]
         return None
 

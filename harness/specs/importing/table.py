@@ -109,7 +109,8 @@ def read_table(grid: Grid, names: ModelNames, *, family: str | None = None) -> I
         title=values.readable(grid.caption or ": ".join(dict.fromkeys((*grid.context[:1], *grid.context[-1:])))),
         columns=tuple(read.columns),
         rows=rows,
-        footnotes=_footnotes(read, grid.notes),
+        # A caption may explain marks as well.
+        footnotes=_footnotes(read, (*grid.notes, *re.split(rf"(?=\^\{{)|(?<!\{{)(?=[{values.SIGNS}])", grid.caption))),
         left_out=tuple(read.left_out),
     )
 

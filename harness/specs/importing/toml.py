@@ -98,6 +98,8 @@ def _settings(row: ImportedRow, *, evaluates: bool) -> Iterator[str]:
         settings |= {"crop": weights.crop, "interpolation": weights.interpolation, "norm": weights.norm}
     line = f"set = {_inline({name: _scalar(value) for name, value in settings.items()})}"
     yield f"# {line}    # a guess: take away the # if it is right" if match.sureness is Sureness.GUESS else line
+    if row.res is None:
+        yield f"# the table names no size of images: {res} is timm's"
     if evaluates and not weights:
         tags = " or ".join(f'weights = "{tag}"' for tag in match.others[:4])
         yield f"# add {tags} to set, if these are the published ones" if tags else f"# timm has no weights for {res} px"
