@@ -100,8 +100,17 @@ class ModelNames:
         return {name: Counter(_split(name)) for name in self._models}
 
     @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(word for tokens in self._tokens.values() for word in tokens)
+
+    @cached_property
+    def _beginnings(self) -> frozenset[str]:
+        """The first word of each name, which is its family's, and the first two, as of `deit3_small`."""
+        return frozenset(" ".join(_split(name)[:count]) for name in self._models for count in (1, 2))
+
+    @cached_property
     def _families(self) -> frozenset[str]:
-        return frozenset(word for name in self._models if len(word := _split(name)[0]) > 2)
+        return frozenset(word for word in self._beginnings if " " not in word and len(word) > 2)
 
     def match(
         self,
@@ -150,11 +159,10 @@ class ModelNames:
 
     def _wanted(self, label: str, res: int | None) -> tuple[list[str], str]:
         """Return the words of a label that names of models have, and the rest of it."""
-        known = {word for tokens in self._tokens.values() for word in tokens}
         words = _split(_NOISE.sub(" ", label))
-        rest = [word for word in words if word not in known and word != str(res)]
+        rest = [word for word in words if word not in self._words and word != str(res)]
         # What follows an unknown word, as the number of `1000 epochs` precedes it, is none of the name.
-        wanted = [word for word in words if word in known and word != str(res)]
+        wanted = [word for word in words if word in self._words and word != str(res)]
         if {_EPOCHS, "epoch"} & set(rest) and len(rest) == 1:
             lengths = [word for word in words if word.isdigit() and int(word) >= 90 and word != str(res)][-1:]
             rest, wanted = [*lengths, _EPOCHS], [word for word in wanted if word not in lengths]
@@ -163,7 +171,7 @@ class ModelNames:
     def _families_in(self, title: str) -> list[str]:
         words = _split(title.lower())
         return [
-            f"{word} {after}" if any(_split(name)[:2] == [word, after] for name in self._models) else word
+            pair if after.isdigit() and (pair := f"{word} {after}") in self._beginnings else word
             for word, after in zip(words, [*words[1:], ""], strict=True)
             if word in self._families
         ]
