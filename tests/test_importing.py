@@ -96,7 +96,7 @@ def test_a_number_keeps_its_digits_uncertainty_and_marks(cell: str, value: str) 
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "–", "N/A", "81.8 (82.1)", "9/0.5", "~4", "> 80", "3.4.5", "1,2", "224x224", "yes"]
+    "cell", ["", "–", "N/A", "81.8 (82.1)", "9/0.5", "~4", "> 80", "3.4.5", "1,2", "224x224", "yes", "8٣"]
 )
 def test_other_text_is_no_number(cell: str) -> None:
     assert read_number(cell) is None

@@ -11,7 +11,7 @@ from harness.specs.importing.models import ModelMatch, Sureness
 from harness.specs.importing.table import ImportedColumn, ImportedRow, ImportedTable
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")  # of ASCII, which \d is not
 
 
 def write_spec(table: ImportedTable, *, origin: str, cite: str, schema: Path) -> str:

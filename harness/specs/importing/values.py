@@ -12,17 +12,17 @@ LONGEST = 100
 # Signs that lead to a footnote, wherever they are.
 SIGNS = "*†‡§¶⋆★∗✻⁎"
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _MARKS = rf"(?:\s*(?:\[[^\[\]]{{1,40}}\]|\^\{{[^{{}}±]{{1,40}}\}}|[{SIGNS}⁰¹²³⁴-⁹ᵃ-ᶻ]))*"
 _PLUS_MINUS = r"(?:±|\+/-|\+-)"
 _NUMBER = re.compile(
     rf"(?P<value>[+-]?(?:{_DIGITS}))"
-    r"(?:\s*[×x·]\s*10\s*\^?\{?(?P<power>[+-]?\d{1,2})\}?|[eE](?P<exponent>[+-]?\d{1,2}))?"
+    r"(?:\s*[×x·]\s*10\s*\^?\{?(?P<power>[+-]?[0-9]{1,2})\}?|[eE](?P<exponent>[+-]?[0-9]{1,2}))?"
     rf"\s*(?P<unit>%|[A-Za-zµ°#][A-Za-z/]{{0,11}}\.?)?(?P<marks>{_MARKS})"
     rf"(?:\s*[_^(]?\{{?\s*{_PLUS_MINUS}\s*(?P<uncertainty>{_DIGITS})\s*%?\s*[)}}]?)?"
     rf"\s*(?P<last_unit>%)?(?P<last_marks>{_MARKS})"
 )
-_SIDE = re.compile(r"(?P<side>\d{2,5})\s*(?:(?:[×x]|\^\{2\}|²)\s*(?P<other>\d{2,5})?)?\s*(?:px|pixels)?")
+_SIDE = re.compile(r"(?P<side>[0-9]{2,5})\s*(?:(?:[×x]|\^\{2\}|²)\s*(?P<other>[0-9]{2,5})?)?\s*(?:px|pixels)?")
 _MARK = re.compile(r"\[([^\[\]]+)\]|\^\{([^{}]*)\}|(.)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _SCALED = re.compile(r"[kKMGBT]|[MGBT](?:FLOPs?|MACs?|flops?)|[MG]Params")
