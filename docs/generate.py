@@ -1,4 +1,4 @@
-"""The parts of the manual that the program itself knows: options, export columns and reference results.
+"""The parts of the manual that the program itself knows: options, export columns, reference results and schemas.
 
 `python -m docs.generate` writes each part between its markers, `<!-- generated: NAME -->` and `<!-- /generated -->`.
 tests/test_docs.py fails while a page and the program differ.
@@ -17,7 +17,9 @@ from textwrap import fill
 
 import click
 
+from docs import schemas
 from harness import atomic
+from harness.cli.importing import describe
 from harness.cli.main import cli
 from harness.cli.usage.command import Command, by_group
 from harness.judge.judged import judged_tables
@@ -26,13 +28,20 @@ from harness.plan.plan import Options, make_plan
 from harness.report import render_markdown, render_terminal
 from harness.report.export import FIELDS
 from harness.report.trend import render_trend
-from harness.specs import Catalog
+from harness.specs import Catalog, Spec
+from harness.specs.catalog import schema_file
+from harness.specs.importing.models import ModelNames, PublicWeights
+from harness.specs.importing.plain import read_markdown
+from harness.specs.importing.table import ImportedTable, read_table
+from harness.specs.importing.toml import write_spec
+from harness.specs.reader import parse
 from harness.store.result import Result
 from harness.store.store import Store
 
 DOCS = Path(__file__).parent
 REFERENCE = DOCS.parent / "runs" / "reference"
 CPU_RESULTS = REFERENCE / "cpu-xeon-2-cores-2026-11-21"
+CAIT_RESULTS = REFERENCE / "cait-counts-cpu-2026-11-30"
 PROXY_RESULTS = REFERENCE / "proxy-digits-cpu-2026-11-30"
 
 _BLOCK = re.compile(r"(?<=<!-- generated: )(?P<name>[^>]+)(?P<open> -->\n).*?(?=<!-- /generated -->)", re.DOTALL)
@@ -59,6 +68,29 @@ def first_table() -> str:
     options = Options(rows=("resnet18", "deit_ti", "deit_s"))
     (diff,) = judged_tables(Catalog().find(["table5"]), options, Store(CPU_RESULTS), None).diffs
     return f"```text\n{render_terminal(diff, width=96, color=False)}```"
+
+
+def imported_table() -> tuple[ImportedTable, Spec]:
+    """Return the table that "Your paper in ten minutes" copies, and the spec that it becomes."""
+    page = (DOCS / "your-paper.md").read_text(encoding="utf-8")
+    (grid,) = read_markdown(page.partition("```markdown\n")[2].partition("```")[0])
+    sizes = {"cait_s24_224": 224, "cait_xs24_384": 384, "cait_s24_384": 384}
+    own = {"tag": "fb_dist_in1k", "crop": 1.0, "interpolation": "bicubic", "norm": "imagenet"}
+    names = {name: (PublicWeights(res=res, **own),) for name, res in sizes.items()}  # type: ignore[arg-type]
+    table = read_table(grid, ModelNames(names))
+    cite = "arXiv 2103.17239, the authors' README"
+    return table, parse(Path("mine.toml"), write_spec(table, origin="table.md", cite=cite, schema=schema_file("spec")))
+
+
+def shown_import() -> str:
+    """Return what `harness import` prints of that table."""
+    return "```text\n" + "\n".join([*describe(imported_table()[0], 100), "next: harness plan ./mine.toml"]) + "\n```"
+
+
+def first_verdict() -> str:
+    """Return what counting its models gives."""
+    (diff,) = judged_tables([imported_table()[1]], Options(only=frozenset({"count"})), Store(CAIT_RESULTS), None).diffs
+    return f"```text\n{render_terminal(diff, width=100, color=False)}```"
 
 
 def simulated_trend() -> str:
@@ -130,6 +162,8 @@ def blocks() -> Mapping[str, Callable[[], str]]:
     """Return what makes each generated part, by the name in its marker."""
     return {
         "first table": first_table,
+        "an import": shown_import,
+        "a first verdict": first_verdict,
         "table5": lambda: reference_results("table5", CPU_RESULTS),
         "table3-proxy": lambda: reference_results("table3", PROXY_RESULTS, Options(train=True, scale="proxy")),
         "table8-proxy": lambda: reference_results("table8", PROXY_RESULTS, Options(train=True, scale="proxy")),
@@ -147,11 +181,10 @@ def renew(page: str) -> str:
 
 
 def main() -> int:
-    """Write the generated parts of every page; the exit code is 0."""
-    for path in (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))):
-        before = path.read_text(encoding="utf-8")
-        after = renew(before)
-        if after != before:
+    """Write the schemas, and the generated parts of every page; the exit code is 0."""
+    pages = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+    for path, after in {**{page: renew(page.read_text(encoding="utf-8")) for page in pages}, **schemas.texts()}.items():
+        if not path.exists() or after != path.read_text(encoding="utf-8"):
             atomic.write(path, after)
             print(f"renewed {path.relative_to(DOCS.parent)}")
     return 0

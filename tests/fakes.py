@@ -9,6 +9,7 @@ from harness.machine import GIB, Machine
 from harness.plan.job import Job
 from harness.run.launch import Crashed, LocalLauncher
 from harness.run.messages import Batch, Inputs, Inventory, Progress, Saved
+from harness.specs.importing.models import PublicWeights
 from harness.store.result import Measurement, Result, new_id
 from harness.store.store import Store
 
@@ -119,6 +120,7 @@ class FakeLauncher(LocalLauncher):
     unknown: Mapping[str, str] = field(default_factory=dict)
     batches: list[tuple[str, ...]] = field(default_factory=list)
     inventory: Inventory = field(default_factory=Inventory)
+    names: Mapping[str, tuple[PublicWeights, ...]] = field(default_factory=dict)
     announce: Callable[[str], None] = print  # it imports nothing, so there is nothing to announce
 
     def stop(self) -> None:
@@ -145,6 +147,9 @@ class FakeLauncher(LocalLauncher):
 
     def inspect(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
         return self.inventory
+
+    def model_names(self) -> dict[str, tuple[PublicWeights, ...]]:
+        return dict(self.names)
 
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         return {name: self.unknown[name] for name in names if name in self.unknown}

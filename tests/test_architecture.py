@@ -42,6 +42,7 @@ HOMES = {
     "matplotlib": {"figure"},
     "pandas": {"judge", "figure", "report", "api"},  # whose types are DataFrames
     "pyarrow": {"report"},
+    "pylatexenc": {"specs", "report"},
     "mlflow": {"report"},
     "pytest": {"pytest_plugin"},
     "rich": {"report", "cli"},
@@ -115,7 +116,7 @@ def test_nobody_imports_jobs_but_jobs(path: Path) -> None:
     assert not imported or room(path) == "jobs"
 
 
-HEAVY = ("torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2", "rich", "multiprocessing")
+HEAVY = ("torch", "timm", "pandas", "matplotlib", "numpy", "scipy", "jinja2", "rich", "multiprocessing", "pylatexenc")
 
 
 def imported_by(folder: Path, *arguments: str, **variables: str) -> list[str]:

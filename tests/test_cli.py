@@ -41,7 +41,7 @@ from tests.test_cluster import FakeSlurm, controller, finish
 
 COMMANDS = (
     *("ab", "baseline", "bundle", "cancel", "check", "compare", "doctor", "figure"),
-    *("list", "merge", "plan", "report", "reproduce", "runs", "status", "trend", "why"),
+    *("import", "list", "merge", "plan", "report", "reproduce", "runs", "status", "trend", "why"),
 )
 
 

@@ -78,6 +78,49 @@ def test_a_byte_that_is_not_utf_8_is_reported_with_its_line(mistakes: Mistakes) 
     assert mistakes(content) == ["mine.toml:6: byte 0xb1 is not UTF-8; save the file as UTF-8"]
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('set = { model = "m",\n  res = 224 }', "goes on in the next line; write it in one line"),
+        ('set = {\n  model = "m"', "has no end; close it with } in its line"),
+    ],
+)
+def test_a_table_in_braces_that_does_not_end_in_its_line_is_one_mistake(
+    mistakes: Mistakes, line: str, message: str
+) -> None:
+    text = f'{TABLE}{COLUMN}{ROW}{line}\n[row.y]\nlabel = "Y"\n'
+    assert mistakes(text) == [f"mine.toml:7: not TOML: the table in braces of 'set' {message}"]
+
+
+def test_values_of_a_source_that_the_file_does_not_define_are_one_mistake(mistakes: Mistakes) -> None:
+    rows = f"{ROW}paper = {{ a = 1 }}\n{ROW.replace('x', 'y')}paper = {{ a = 2 }}\n"
+    assert mistakes(TABLE + COLUMN + rows) == [
+        "mine.toml:7: paper in [row.x] has no [source.paper]; add it, with kind = 'paper', 'author' or 'timm'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "remedy"),
+    [
+        ("params", "add job = 'count'"),
+        ("top1", "add job = 'evaluate' or 'train'"),
+        ("speed", "name the job that gives it"),
+    ],
+)
+def test_a_metric_without_a_job_is_a_mistake(mistakes: Mistakes, metric: str, remedy: str) -> None:
+    message = f"metric = '{metric}' in [column.a] has no job; {remedy}"
+    assert mistakes(f'{TABLE}{COLUMN}metric = "{metric}"\n{ROW}') == [f"mine.toml:5: {message}"]
+
+
+def test_a_metric_of_a_row_is_for_the_columns_that_have_a_job(read: Read, mistakes: Mistakes) -> None:
+    row = f'{ROW}metric = "params"\n'
+    measured = '[column.b]\nlabel = "B"\njob = "count"\n'
+    assert read(TABLE + COLUMN + measured + row).cell("x", "b").metric == "params"
+    idle = f'{TABLE}{COLUMN}metric = "params"\n{measured}metric = "params"\n{ROW}'
+    assert mistakes(idle) == ["mine.toml:5: metric = 'params' in [column.a] has no job; add job = 'count'"]
+    assert mistakes(TABLE + COLUMN + row) == ["mine.toml:7: metric = 'params' in [row.x] has no job; add job = 'count'"]
+
+
 def test_every_line_that_is_not_toml_is_reported(mistakes: Mistakes) -> None:
     text = """\
 [table]
@@ -220,7 +263,7 @@ paper = { a = 1 }
         "mine.toml:5: unknown kind of job 'counts'; did you mean 'count'?",
         "mine.toml:8: unknown setting 'zoom' in [row.x.set]",
         "mine.toml:9: label in [row.y] is missing; it must be a string",
-        "mine.toml:10: unknown key 'paper' in [row.y]",
+        "mine.toml:10: paper in [row.y] has no [source.paper]; add it, with kind = 'paper', 'author' or 'timm'",
     ]
 
 
@@ -1105,6 +1148,30 @@ def test_a_table_that_the_icml_edition_lacks_is_reported(name: str) -> None:
     ],
 )
 def test_a_name_that_nothing_has_is_reported_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(HarnessError) as caught:
+        Catalog(TABLES).find([name])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./mine", "unknown table './mine'; did you mean './mine.toml'? `harness list` shows them all"),
+        ("mine", "unknown table 'mine'; did you mean 'mine.toml'? `harness list` shows them all"),
+        (
+            "./other",
+            (
+                "unknown table './other'; one of your own is the path of a file that ends in .toml; "
+                "`harness list` shows them all"
+            ),
+        ),
+    ],
+)
+def test_a_file_that_is_named_without_its_suffix_is_suggested_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(TABLE + COLUMN + ROW, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(HarnessError) as caught:
         Catalog(TABLES).find([name])
     assert str(caught.value) == message

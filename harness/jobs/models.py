@@ -9,18 +9,27 @@ from typing import Any
 
 import timm
 import torch
+from timm.data.constants import DEFAULT_CROP_PCT
+from timm.models import get_arch_pretrained_cfgs
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from harness.errors import HarnessError, JobError, did_you_mean
 from harness.jobs import other_models
+from harness.jobs.data.preprocess import NORMALIZATIONS
 from harness.machine.own_models import GROUP, own_model, own_model_names
 from harness.plan.job import CODE, METHOD, Job
 from harness.specs.checked import Scalar
+from harness.specs.importing.models import PublicWeights
+from harness.specs.kinds import SETTINGS
 from harness.specs.model_names import program_file, python_file, source_of
 from harness.specs.plugins import plugin_value
 
 CHANNELS = 3
+IMAGENET_CLASSES = 1000
+
+# The names of normalisations in a spec.
+_NORMS: Mapping[tuple[object, object], str] = {statistics: name for name, statistics in NORMALIZATIONS.items()}
 
 # The size of images in pixels: the side of square ones, or height and width.
 Size = int | tuple[int, int]
@@ -60,6 +69,30 @@ def unknown_model_message(name: str) -> str:
 def unknown_model_messages(names: tuple[str, ...]) -> dict[str, str]:
     """Return a sentence for each of these names that is not of exactly one model."""
     return {name: message for name in names if (message := unknown_model_message(name))}
+
+
+def model_names() -> dict[str, tuple[PublicWeights, ...]]:
+    """Return every model of timm's and of the user's own, each with its public weights, the default ones first."""
+    return {**{name: _public_weights(name) for name in timm.list_models()}, **dict.fromkeys(own_model_names(), ())}
+
+
+def _public_weights(name: str) -> tuple[PublicWeights, ...]:
+    """Return the weights for the classes of ImageNet-1k, prepared in a way that a spec can name."""
+    configs = {named.partition(".")[2]: config for named, config in get_arch_pretrained_cfgs(name).items()}
+    return tuple(
+        PublicWeights(
+            tag=tag,
+            res=int(config.input_size[-1]),
+            crop=float(config.crop_pct or DEFAULT_CROP_PCT),
+            interpolation=str(config.interpolation),
+            norm=_NORMS[tuple(config.mean), tuple(config.std)],
+        )
+        for tag, config in configs.items()
+        if config.has_weights
+        and config.num_classes == IMAGENET_CLASSES
+        and (tuple(config.mean), tuple(config.std)) in _NORMS
+        and config.interpolation in SETTINGS["interpolation"].choices
+    )
 
 
 def size_of(job: Job) -> tuple[int, int]:

@@ -96,6 +96,7 @@ QUESTIONS: Mapping[str, Callable[..., object]] = {
     "unknown_models": models.unknown_model_messages,
     "inspect": inventory.inspect_inputs,
     "unfit_weights": inventory.unfit_weights,
+    "model_names": models.model_names,
 }
 
 

@@ -26,7 +26,9 @@ def render_json(diffs: Sequence[Diff], *, explain: bool = False) -> str:
 
 def render_csv(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> str:
     """Return a line for each cell of each table; `sides` are the names of the tables that stand side by side."""
-    cleaned = ({name: csv_cell(value) for name, value in line.items()} for line in _lines(diffs, sides))
+    cleaned = (
+        {name: csv_cell(value) for name, value in line.items()} for line in _lines(diffs, sides, as_printed=True)
+    )
     text: str = frame_of(cleaned).to_csv(index=False)
     return text
 
@@ -46,22 +48,23 @@ def frame_of(lines: Iterable[dict[str, Any]]) -> "DataFrame":
     return frame
 
 
-def _lines(diffs: Sequence[Diff], sides: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def _lines(diffs: Sequence[Diff], sides: Sequence[str] = (), *, as_printed: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield a line for each cell; its published value is a number, or `as_printed` a text with all digits."""
     for diff, side in zip_longest(diffs, sides):
         for judged in diff.judged_cells.values():
             cell = _cell(judged)
             if judged.filled.at_small_scale:
                 cell["references"] = []
             references = cell.pop("references")
-            first = references[0] if references else {"value": None, "source": None}
+            first = judged.filled.cell.references[0] if references else None
             batch = judged.filled.result.facts.get("batch") if judged.filled.result else None
             yield {
                 "table": diff.spec.name,
                 "edition": diff.spec.edition,
                 **({"side": side} if sides else {}),
                 **cell,
-                "published": first["value"],
-                "source": first["source"],
+                "published": None if first is None else first.published.text if as_printed else first.published.value,
+                "source": first.source.cite if first else None,
                 "references": json.dumps(references, ensure_ascii=False) if references else None,
                 "batch": batch if judged.filled.cell.kind in ("throughput", "train-speed") else None,
             }

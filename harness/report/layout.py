@@ -115,19 +115,19 @@ class _Style:
 WORDS, BY_SIGN, COMPACT = _Style(words=True), _Style(words=False), _Style(words=False, marks=False, headings=False)
 
 
-def sheet_lines(console: Console, sheet: Sheet, *, compact: bool = False) -> SheetLines:
+def sheet_lines(console: Console, sheet: Sheet, *, compact: bool = False, whole: bool = False) -> SheetLines:
     """Return the lines of a table for the console's width.
 
     A verdict is a word unless signs let more columns fit next to each other; `compact` gives up marks and long
     headings as well for that.  Columns that only say what a row is are left out where not all columns fit next to
-    each other.
+    each other, unless the table is to be `whole`.
     """
     styles = (WORDS, BY_SIGN, *([COMPACT] if compact else []))
     choices = [_blocks(console, sheet, style) for style in styles]
     # Nothing is broken into lines where signs avoid it, and there are as few blocks as possible.
     costs = [(sum(block.fit(console.width) for block in blocks), len(blocks)) for blocks in choices]
     settings = [number for number, column in enumerate(sheet.columns) if column.setting]
-    if min(costs) > (0, 1) and settings:
+    if min(costs) > (0, 1) and settings and not whole:
         fewer = sheet_lines(console, sheet.without(settings), compact=compact)
         return replace(fewer, left_out=tuple(sheet.columns[number].heading for number in settings))
     best = costs.index(min(costs))

@@ -138,7 +138,9 @@ def sheet_table(shown: Sheet) -> list[str]:
 
 
 def _block_of_code(shown: Sheet) -> list[str]:
-    laid = sheet_lines(plain_console(LETTERS), shown, compact=True)
+    # Of what was published and nothing else, every value with its marks: nobody can look it up above the table.
+    whole = not any(part.heading for column in shown.columns for part in column.parts)
+    laid = sheet_lines(plain_console(LETTERS), shown, compact=not whole, whole=whole)
     lines = [line.plain.rstrip() for line in laid.lines]
     fence = "`" * max(3, *(len(ticks) + 1 for line in lines for ticks in re.findall("`+", line)), 3)
     left_out = [f"Left out for want of room: {markdown('; '.join(laid.left_out))}."] if laid.left_out else []

@@ -6,6 +6,7 @@ from pathlib import Path
 from shlex import quote
 
 from harness.errors import HarnessError, did_you_mean
+from harness.specs.derivation import is_file
 from harness.specs.model import Spec
 from harness.specs.reader import load
 
@@ -20,6 +21,13 @@ def shipped_specs() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "tables"
     return inside if inside.is_dir() else package.parent / "tables"
+
+
+def schema_file(name: str) -> Path:
+    """Return the JSON schema of a `spec`, a `recipe` or the `settings`, by which editors check a file."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "schemas"
+    return (inside if inside.is_dir() else package.parent / "docs" / "schemas") / f"{name}.json"
 
 
 def name_to_type(path: Path) -> str:
@@ -78,10 +86,17 @@ class Catalog:
             if edition == "icml":
                 return self._icml(plain, name)
         if plain not in self._paths:
-            known = [*self.names, "all"]
-            hint = did_you_mean(plain, known) or ";"
-            raise HarnessError(f"unknown table '{name}'{hint} `harness list` shows them all")
+            raise HarnessError(f"unknown table '{name}'{self._hint(name, plain)} `harness list` shows them all")
         return self._load(plain, edition)
+
+    def _hint(self, name: str, plain: str) -> str:
+        """Return which table may be meant by a name, a file without its suffix first."""
+        own = f"{name}.toml"
+        if is_file(Path(own)):
+            return f"; did you mean '{own}'?"
+        if "/" in name:
+            return "; one of your own is the path of a file that ends in .toml;"
+        return did_you_mean(plain, [*self.names, "all"]) or ";"
 
     def _icml(self, plain: str, name: str) -> Spec:
         """Find a table by its ICML number: ICML's table 6 is table 7 of the arXiv edition."""

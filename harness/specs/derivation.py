@@ -19,7 +19,7 @@ DERIVED: Mapping[str, Constraint] = {
     "derived": Constraint(types=(str,), choices=tuple(OPERATIONS)),
     "of": Constraint(types=(list,), items=TABLE),
 }
-_OPERAND = dict.fromkeys(("table", "row", "column"), TEXT)
+OPERAND = dict.fromkeys(("table", "row", "column"), TEXT)
 
 # What says how a cell is measured, which a derived one is not.
 _MEASURING = ("job", "metric", "set", "train")
@@ -70,7 +70,7 @@ class DerivationReader(Reader):
     def _operand(self, raw: Mapping[str, Any], cell: tuple[str, str], *keys: str) -> Operand | None:
         """Return the cell that an item names; what it leaves out is as in the derived cell."""
         place = (*keys, "of")
-        entry = self.table(raw, _OPERAND, *place)
+        entry = self.table(raw, OPERAND, *place)
         path = self.find_file(entry["table"], place) if "table" in entry else self._path
         table = self._read(path, place)
         if path is None or table is None or len(entry) < len(raw):
@@ -106,7 +106,7 @@ class DerivationReader(Reader):
 
         folders = [parent / folder for parent in (self._path.parent, shipped_specs())]
         file = name if name.endswith(".toml") else f"{name}.toml"
-        path = next((path for each in folders if _is_file(path := each / file)), None)
+        path = next((path for each in folders if is_file(path := each / file)), None)
         if path is None:
             names = [path.stem for each in folders for path in sorted(each.glob("*.toml"))]
             known = did_you_mean(name, names)
@@ -133,7 +133,7 @@ class DerivationReader(Reader):
         return merged
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Whether there is such a file; a name that no file can have has none."""
     try:
         return path.is_file()

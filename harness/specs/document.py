@@ -19,6 +19,7 @@ from harness.specs.checked import excess
 Keys: TypeAlias = tuple[str, ...]
 
 _HEADER = re.compile(r"\s*(?:\[[^\[\]]+\]|\[\[.*\]\])\s*(?:#.*)?")
+_BRACES = re.compile(r"(?P<key>[^=\n#\[]+)=\s*\{")
 _BLANK = re.compile(r"\s*(?:#.*)?")
 _AT_LINE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 
@@ -42,11 +43,16 @@ class Document:
 
         Raises `HarnessError` if there is no such file; `expected` says what to name instead.
         """
-        document = cls(path=path)
         try:
             raw = _bytes_of(path)
         except OSError as error:
             raise HarnessError(f"{path}: cannot be read ({error.strerror}); name {expected}") from error
+        return cls.parse(path, raw)
+
+    @classmethod
+    def parse(cls, path: Path, raw: bytes) -> "Document":
+        """Read what a file of this path holds, or is to hold.  Mistakes in it become problems, not exceptions."""
+        document = cls(path=path)
         try:
             # TOML ends a line with \n or \r\n and nothing else, and so do editors.
             document._text = raw.decode("utf-8-sig").replace("\r\n", "\n")
@@ -181,7 +187,8 @@ def _statements(text: str, *, broken: bool) -> Iterator[tuple[int, str]]:
 def _goes_on(statement: str) -> bool:
     """Whether the statement may be finished by the lines that follow: an open array or an open long string."""
     openings = statement.count("[") - statement.count("]")
-    return openings > 0 or statement.count('"""') % 2 == 1 or statement.count("'''") % 2 == 1
+    braces = statement.count("{") - statement.count("}") if _BRACES.match(statement) else 0
+    return max(openings, braces) > 0 or statement.count('"""') % 2 == 1 or statement.count("'''") % 2 == 1
 
 
 def _parse(statement: str) -> dict[str, Any] | str:
@@ -189,6 +196,15 @@ def _parse(statement: str) -> dict[str, Any] | str:
     try:
         return parse_toml(statement)
     except tomllib.TOMLDecodeError as error:
+        braces = _BRACES.match(statement)
+        if braces and "\n" in statement.strip():
+            key, closed = braces["key"].strip(), statement.count("{") == statement.count("}")
+            ends = (
+                "goes on in the next line; write it in one line"
+                if closed
+                else "has no end; close it with } in its line"
+            )
+            return f"the table in braces of '{key}' {ends}"
         return _reason(error)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from harness.errors import did_you_mean
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader, Scalar, shown
-from harness.specs.derivation import DERIVED, DerivationReader
+from harness.specs.derivation import DERIVED, OPERAND, DerivationReader
 from harness.specs.document import Document
 from harness.specs.kinds import KINDS, SCRIPT, settings_of, unknown_kind_message
 from harness.specs.model import (
@@ -111,6 +111,20 @@ _FOOTNOTE = {
     "effect": Constraint(types=(str,), choices=("note", "explains", "wrong")),
     "corrected": TABLE,
 }
+# The same by the names of the parts, for a schema.
+KEYS: Mapping[str, Mapping[str, Constraint]] = {
+    "table": _TABLE,
+    "source": _SOURCE,
+    "column": _COLUMN,
+    "row": _ROW,
+    "cell": _CELL,
+    "nearest": _NEAREST,
+    "family": _FAMILY,
+    "machine": _MACHINE,
+    "footnote": _FOOTNOTE,
+    "paper": _PAPER,
+    "of": OPERAND,
+}
 _PARTS = dict.fromkeys(("table", "source", "column", "row", "family", "machine", "footnote"), TABLE)
 
 
@@ -119,7 +133,15 @@ def load(path: Path) -> Spec:
 
     Raises `SpecError` with every mistake in it, and `HarnessError` if the file cannot be read.
     """
-    document = Document.read(path, expected="a table or a spec file")
+    return _checked(Document.read(path, expected="a table or a spec file"))
+
+
+def parse(path: Path, text: str) -> Spec:
+    """Check the text of a spec before it is written to this path.  Raises `SpecError` with every mistake in it."""
+    return _checked(Document.parse(path, text.encode()))
+
+
+def _checked(document: Document) -> Spec:
     if not document.data:
         if not document.problems:
             document.add("is empty; see tables/README.md for the format of a spec")
@@ -177,7 +199,8 @@ class _SpecReader(Reader):
             name: PublishedMachine(name=name, **entry) for name, entry in self._entries("machine", _MACHINE).items()
         }
         column_levels = self._levels("column", _COLUMN)
-        row_levels = self._levels("row", {**_ROW, **dict.fromkeys(sources, TABLE)})
+        absent = self._report_absent_sources(sources)
+        row_levels = self._levels("row", {**_ROW, **dict.fromkeys((*sources, *absent), TABLE)})
         columns = {
             key: _build(
                 *(Column, {"label": key, **level.entry}),
@@ -249,6 +272,18 @@ class _SpecReader(Reader):
     def _entries(self, part: str, constraints: Mapping[str, Constraint]) -> dict[str, dict[str, Any]]:
         entries = self._parts.get(part, {})
         return {key: self.table(raw, constraints, part, key) for key, raw in entries.items()}
+
+    def _report_absent_sources(self, sources: Mapping[str, PublishedSource]) -> list[str]:
+        """Report each source that rows have values of and that the file does not define, once, and return them."""
+        known: set[str] = {*_ROW, *sources}
+        absent: dict[str, str] = {}
+        for key, row in self._parts.get("row", {}).items():
+            tables = (name for name, value in row.items() if isinstance(value, dict)) if isinstance(row, dict) else ()
+            absent |= {name: key for name in tables if name not in {*known, *absent} and not did_you_mean(name, known)}
+        for name, key in absent.items():
+            text = f"{name} in [row.{key}] has no [source.{name}]; add it, with kind = 'paper', 'author' or 'timm'"
+            self.report(text, "row", key, name)
+        return list(absent)
 
     def _levels(self, part: str, constraints: Mapping[str, Constraint]) -> dict[str, _Level]:
         return {key: self._level(raw, constraints, None, part, key) for key, raw in self._parts.get(part, {}).items()}
@@ -421,6 +456,8 @@ class _SpecReader(Reader):
 
     def _metric(self, kind: str | None, metric: str | None, levels: tuple[_Level, ...]) -> str | None:
         level = next((level for level in reversed(levels) if level.entry.keys() & {"job", "metric"}), None)
+        if level and metric and not any(each.raw.keys() & {"job", *DERIVED, "not_applicable"} for each in levels):
+            self._report_idle(metric, level)
         if kind is None or level is None:
             return None
         metrics = KINDS[kind].metrics
@@ -430,6 +467,15 @@ class _SpecReader(Reader):
         elif metric is None and not any("metric" in level.raw for level in levels):
             self.report(f"job '{kind}' without a metric; name one of {', '.join(metrics)}", *level.keys)
         return metric
+
+    def _report_idle(self, metric: str, level: _Level) -> None:
+        """Report a metric that no job gives; that of a row is for those columns that have a job."""
+        columns = self._parts.get("column", {}).values()
+        if level.keys[0] == "row" and any(isinstance(column, dict) and "job" in column for column in columns):
+            return
+        jobs = " or ".join(f"'{name}'" for name, kind in KINDS.items() if metric in kind.metrics)
+        remedy = f"add job = {jobs}" if jobs else "name the job that gives it"
+        self.report(f"metric = '{metric}' in [{'.'.join(level.keys)}] has no job; {remedy}", *level.keys, "metric")
 
     def _check_footnotes(self, cells: Iterable[Cell], footnotes: Mapping[str, Footnote]) -> None:
         used = set()

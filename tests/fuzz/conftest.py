@@ -26,6 +26,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             save_throughput(store, spec, minutes, seconds)
         save_count(store, spec, 10, error="out of memory" if lost else None)
         save_accuracy(store, spec, 11, images(right=722, lost=lost))
+    (folder / "table.csv").write_text("Model,params (M),top-1\nDeiT-S,22,79.8\n", encoding="utf-8")
     assert run_harness(folder, "baseline", "mine.toml", "--runs", "main", "-o", "b.json").returncode == 0
     return folder
 

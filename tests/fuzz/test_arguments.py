@@ -46,6 +46,7 @@ LINES = tuple(
         "reproduce mine.toml --launcher slurm --detach --hours 2 --gpus 1 --nodes 2 --cpus 4 --job-memory 32GiB -q",
         "doctor --weights main --device cpu --runs main",
         "why main.py --batch-size 60 --mixup 0 top1=78.8 --recipe deit-b --log new.json --format markdown",
+        "import table.csv --table 1 --family deit --format csv --cite x -o new.toml",
         "nonsense",
     )
 )

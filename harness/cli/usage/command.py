@@ -51,11 +51,11 @@ class Argument(click.Argument):
 
 
 class Option(click.Option):
-    """An option that the help shows in a group."""
+    """An option that the help shows in a group; one that is `typed` each time is none of harness.toml's."""
 
-    def __init__(self, *names: Any, group: str = OTHER, **settings: Any) -> None:  # noqa: ANN401 -- passed on to click
+    def __init__(self, *names: Any, group: str = OTHER, typed: bool = False, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(*names, **settings)
-        self.group = group
+        self.group, self.typed = group, typed
 
 
 def argument(*names: str, **settings: Any) -> Callable[[Any], Any]:  # noqa: ANN401 -- passed on to `Argument`

@@ -458,7 +458,7 @@ def load_settings(commands: Mapping[str, click.Command]) -> dict[str, dict[str, 
     if not os.path.lexists(SETTINGS_FILE):
         return {}
     document = Document.read(SETTINGS_FILE, expected="a file of settings")
-    options = {name: _options_by_name(command) for name, command in commands.items()}
+    options = {name: options_by_name(command) for name, command in commands.items()}
     known = dict.fromkeys(name for names in options.values() for name in names)
     defaults: dict[str, dict[str, Any]] = {name: {} for name in commands}
     for key, value in document.data.items():
@@ -508,10 +508,10 @@ def drop_unusable_variables() -> None:
             os.environ.pop(name, None)
 
 
-def _options_by_name(command: click.Command) -> dict[str, click.Option]:
-    """Return the option behind each long name: `--format` fills `form`."""
+def options_by_name(command: click.Command) -> dict[str, click.Option]:
+    """Return the option behind each long name that harness.toml may set: `--format` fills `form`."""
     return {
         max(parameter.opts, key=len).lstrip("-"): parameter
         for parameter in command.params
-        if isinstance(parameter, click.Option)
+        if isinstance(parameter, click.Option) and not getattr(parameter, "typed", False)
     }

@@ -21,6 +21,7 @@ from harness.errors import HarnessError
 from harness.machine.user import temporary_folder
 from harness.plan.job import Job
 from harness.run.messages import Batch, CheckReport, Inputs, Inventory, Progress, Saved
+from harness.specs.importing.models import PublicWeights
 
 # Seconds that a stopped process has to end; a training first writes its checkpoint.
 PATIENCE, PATIENCE_WITH_TRAINING = 5, 120
@@ -93,6 +94,10 @@ class LocalLauncher:
     def unknown_models(self, names: tuple[str, ...]) -> dict[str, str]:
         """Return a sentence for each model that timm does not know, by its name."""
         return self._ask("unknown_models", names)  # type: ignore[no-any-return]
+
+    def model_names(self) -> dict[str, tuple[PublicWeights, ...]]:
+        """Return every model of timm's and of the user's own, each with its public weights."""
+        return self._ask("model_names")  # type: ignore[no-any-return]
 
     def inspect(self, inputs: Inputs, jobs: tuple[Job, ...]) -> Inventory:
         """Return what exists of the data and weights that these jobs need."""

@@ -1,6 +1,6 @@
 """One recipe or scale file -> `Recipe` or `Scale`, or every mistake in it at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.specs.checked import TABLE, TEXT, Constraint, Reader
@@ -17,9 +17,15 @@ _FIXED = {
 _TITLE = Constraint(types=(str,), required=True)
 _COUNT = Constraint(types=(int,), least=1, required=True)
 _NAMES = Constraint(types=(list,), items=TEXT, required=True)
-_PARTS = dict.fromkeys(("recipe", "start", "set", "assumed"), TABLE)
 _ABOUT = {"title": _TITLE, "cite": TEXT, "like": TEXT, "hours": Constraint(types=(float,), least=0)}
 _START = {"recipe": _TITLE, "res": _COUNT}
+# The keys that each part of a recipe may have, for a schema.
+KEYS: Mapping[str, Mapping[str, Constraint]] = {
+    "recipe": _ABOUT,
+    "start": _START,
+    "set": {**RECIPE, **_FIXED},
+    "assumed": dict.fromkeys((*RECIPE, *_FIXED), TEXT),
+}
 _SCALE_PARTS = dict.fromkeys(("scale", "set", "recipe", "model", "res", "weights"), TABLE)
 _SCALE = {
     "title": _TITLE,
@@ -38,10 +44,10 @@ def load_recipe(path: Path, like: Like, lineage: tuple[str, ...] = ()) -> Recipe
     """
     document = Document.read(path, expected="a recipe or its file")
     reader = Reader(document.add)
-    parts = reader.table(document.data, _PARTS, what="part")
+    parts = reader.table(document.data, dict.fromkeys(KEYS, TABLE), what="part")
     about = reader.table(parts.get("recipe", {}), _ABOUT, "recipe")
-    changes = reader.table(parts.get("set", {}), {**RECIPE, **_FIXED}, "set", what="setting")
-    assumed = reader.table(parts.get("assumed", {}), dict.fromkeys((*RECIPE, *_FIXED), TEXT), "assumed", what="setting")
+    changes = reader.table(parts.get("set", {}), KEYS["set"], "set", what="setting")
+    assumed = reader.table(parts.get("assumed", {}), KEYS["assumed"], "assumed", what="setting")
     start = reader.table(parts["start"], _START, "start") if "start" in parts else None
     document.check()
     base = like(about["like"], lineage) if "like" in about else None
