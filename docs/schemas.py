@@ -17,7 +17,7 @@ from harness.cli.main import cli
 from harness.cli.usage.options import options_by_name
 from harness.specs import reader as spec
 from harness.specs.checked import Constraint
-from harness.specs.kinds import KINDS, SETTINGS
+from harness.specs.kinds import OUR_KINDS, SETTINGS
 from harness.specs.recipe import reader as recipe
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -90,7 +90,7 @@ def _described(heading: str) -> dict[str, str]:
 def spec_schema() -> Schema:
     """Return the schema of a spec."""
     keys, settings = spec.KEYS, of_keys(SETTINGS, _described("| setting | type | meaning |\n|---|---|---|\n"))
-    kind = {"type": "string", "enum": list(KINDS)}
+    kind = {"type": "string", "enum": list(OUR_KINDS)}
     column, row = _described("### `[column.KEY]`"), _described("### `[row.KEY]`")
     reasons = of_keys(dict.fromkeys(SETTINGS, Constraint(types=(str,))), {})
     shared = {
