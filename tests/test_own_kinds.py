@@ -139,7 +139,10 @@ def test_a_spec_may_use_the_kind_its_settings_and_its_metrics(folder: Path) -> N
         (
             '"coin-toss"',
             '"cointoss"',
-            "mine.toml:8: unknown kind of job 'cointoss'; did you mean 'coin-toss'?",
+            (
+                "mine.toml:8: unknown kind of job 'cointoss'; did you mean 'coin-toss'?\n"
+                "mine.toml:12: unknown setting 'tosses' in [column.heads.set]"
+            ),
         ),
     ],
 )

@@ -172,7 +172,8 @@ class _SpecReader(Reader):
         self._derivations = DerivationReader(self, document.path, document.data)
         kinds = tuple(_kinds_named(self._parts))
         self._constraints = settings_of(kind for kind in kinds if kind in KINDS)
-        self._may_have_more = not all(kind in KINDS for kind in kinds)  # settings, of a kind that is not installed
+        # A kind that is not installed may have more settings; one that is misspelt has not.
+        self._may_have_more = any(kind not in KINDS and not did_you_mean(kind, KINDS) for kind in kinds)
         for part in ("column", "row"):
             if not self._parts.get(part):
                 self.report(f"has no {part}s; add [{part}.KEY]")
