@@ -189,7 +189,7 @@ def on_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeMachine, int], Any
         monkeypatch.setattr(time, "perf_counter", lambda: machine.now)
         monkeypatch.setattr(CpuClock, "now", machine.clock)
         cpu = Cpu.__new__(Cpu)
-        cpu._threads, cpu._as_script, cpu._retains_memory, cpu._limited = 2, True, True, False
+        cpu._threads, cpu._cores, cpu._as_script, cpu._retains_memory, cpu._limited = 2, 2, True, True, False
         return cpu.time_steps(machine.run, repeats, lambda _: None)
 
     return time_steps
