@@ -246,7 +246,7 @@ class CpuLoad:
 
 def _loads_by_iteration(marks: Sequence[tuple[int, CpuClock | None]], seconds: Sequence[float]) -> dict[int, CpuLoad]:
     """Return the load of the slice of each iteration; `marks` are the first iterations of slices, with the counters."""
-    loads = {}
+    loads: dict[int, CpuLoad] = {}
     for (begin, before), (end, after) in pairwise(marks):
         load = CpuLoad.between(before, after, seconds=sum(seconds[begin:end]))
         loads |= {index: load for index in range(begin, end) if load is not None}
