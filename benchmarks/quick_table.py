@@ -12,6 +12,7 @@ warm-up and its iterations is what it took when those results were measured.  Ex
 
 import argparse
 import itertools
+import os
 import random
 import statistics
 import subprocess
@@ -78,8 +79,10 @@ def measure(table: str, rows: Sequence[str], *options: str) -> TableRun:
         runs = Path(folder) / "runs"
         command = [sys.executable, "-m", "harness", "reproduce", table, "--throughput-only", "--runs", str(runs)]
         command += ["--rows", ",".join(rows)] if rows else []
+        # There, too, since it draws figures where it is run; with the harness of this checkout.
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
         began = time.perf_counter()
-        subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, cwd=folder, env=environment)
         return as_run(results_of(table, rows, runs), time.perf_counter() - began)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.quick_table import as_run, replay, results_of
 from harness.jobs.speed.throughput import Shortening, measure_throughput, throughput_interval
 from harness.jobs.speed.timing import Iterations, is_placed, time_until_placed, warm_up_briefly
 from harness.plan.job import Job
@@ -24,6 +25,8 @@ from harness.store.store import Store, superseded
 from tests.commands import run_harness
 from tests.fakes import LAPTOP, VERSIONS, FakeLauncher, result_of, with_facts
 from tests.test_budget import SPEC
+
+REFERENCE = Path(__file__).parent.parent / "runs/reference/cpu-xeon-2-cores-2026-11-21"
 
 # The method.
 
@@ -97,6 +100,17 @@ def test_a_simulated_quick_table_has_the_order_of_the_models_after_a_quarter_of_
         outcomes.append(order_of_a_quick_table(speeds, 0.05, draw))
     assert statistics.fmean(tau for tau, _ in outcomes) > 0.99
     assert statistics.fmean(spent for _, spent in outcomes) < 7.5
+
+
+def test_the_reference_results_of_table_5_replayed_quickly_have_their_order_within_150_seconds() -> None:
+    results = results_of("table5", (), REFERENCE)
+    full = as_run(results, sum(result.seconds for result in results))
+    quick = [replay(results, random.Random(seed)) for seed in range(20)]
+    assert len(full.throughputs) == 26
+    assert full.seconds > 350
+    assert max(run.seconds for run in quick) < 150
+    assert min(run.tau(full) for run in quick) > 0.96
+    assert statistics.median(run.tau(full) for run in quick) > 0.98
 
 
 # The measurement.

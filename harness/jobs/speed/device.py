@@ -139,23 +139,15 @@ class Cpu(Device):
             "system_share": round(usage.system_seconds / max(usage.cpu_seconds, 1e-9), 3),
         }
         warnings = [] if self._as_script else page_fault_warnings(usage, repeats, limited=self._limited)
-        loads = [
-            CpuLoad.between(before, after, seconds=sum(seconds[i:j])) for (i, before), (j, after) in pairwise(marks)
-        ]
+        loads = _loads_by_iteration(marks, seconds)
+        disturbed = {index: load.disturbance for index, load in loads.items() if load.disturbance}
         all_of_it = CpuLoad.between(marks[0][1], marks[-1][1], seconds=wall)
-        disturbed = {
-            index: load.disturbance
-            for load, ((i, _), (j, _)) in zip(loads, pairwise(marks), strict=True)
-            for index in range(i, j)
-            if load is not None and load.disturbance
-        }
         if all_of_it is not None:
             facts |= all_of_it.facts
             if not disturbed:
                 # Under background load the threads have to wait, which says nothing about the model.
                 warnings += thread_warnings(self._threads, self._cores, all_of_it.own)
-        disturbing = [load for load in loads if load is not None and load.disturbance]
-        worst = max(disturbing, key=lambda load: load.others + load.stolen, default=None)
+        worst = max((loads[index] for index in disturbed), key=lambda load: load.others + load.stolen, default=None)
         return Timings(
             seconds=tuple(seconds),
             disturbed=disturbed,
@@ -254,6 +246,15 @@ class CpuLoad:
                 f"the host took {self.stolen:.2f} cores away while this was timed: measure again when the host is idle"
             )
         return sentences
+
+
+def _loads_by_iteration(marks: Sequence[tuple[int, CpuClock | None]], seconds: Sequence[float]) -> dict[int, CpuLoad]:
+    """Return the load of the slice of each iteration; `marks` are the first iterations of slices, with the counters."""
+    loads: dict[int, CpuLoad] = {}
+    for (begin, before), (end, after) in pairwise(marks):
+        load = CpuLoad.between(before, after, seconds=sum(seconds[begin:end]))
+        loads |= {index: load for index in range(begin, end) if load is not None}
+    return loads
 
 
 def _ends_slice(seconds: Sequence[float], begin: int, repeats: int) -> bool:
