@@ -21,6 +21,7 @@ from harness.gate.turns import change_of, decide, gate_of, is_decided
 from harness.plan.job import Job
 from harness.plan.plan import make_plan
 from harness.report.gate import render_annotations, render_junit, render_turns
+from harness.run.interpreter import Interpreter
 from harness.run.turns import FailsBeforeError, Measured, ProcessPair, Turns, open_sides, take_turns
 from harness.specs import Catalog
 from tests.commands import Command, run_harness
@@ -211,7 +212,7 @@ def children_of(process: int) -> list[int]:
 
 def test_a_job_that_fails_or_is_killed_leaves_the_environments_ready_for_the_next() -> None:
     here = Path(sys.executable)
-    with open_sides([here, here]) as sides:
+    with open_sides([Interpreter.of(here)] * 2) as sides:
         turns = Turns(sides=sides, device="cpu", threads=1)
         pair = turns.measure_pair(throughput())
         assert pair.slower == pytest.approx(1, abs=0.9)
@@ -231,7 +232,10 @@ def test_a_job_that_fails_or_is_killed_leaves_the_environments_ready_for_the_nex
 def test_an_environment_without_torch_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     bare = tmp_path / "bare" / "bin" / "python"
-    with pytest.raises(HarnessError) as raised, open_sides([bare, Path(sys.executable)]):
+    with (
+        pytest.raises(HarnessError) as raised,
+        open_sides([Interpreter.of(bare), Interpreter.of(Path(sys.executable))]),
+    ):
         pass
     assert str(raised.value) == (
         f"--python {bare}: ModuleNotFoundError: No module named 'timm'; it needs Python 3.11 or later, torch and timm"
@@ -240,7 +244,7 @@ def test_an_environment_without_torch_is_an_error_of_one_sentence(tmp_path: Path
 
 def test_a_python_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     message = "No such file or directory; name the Python of an environment"
-    with pytest.raises(HarnessError, match=message), open_sides([tmp_path / "python"]):
+    with pytest.raises(HarnessError, match=message), open_sides([Interpreter.of(tmp_path / "python")]):
         pass
 
 

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from harness import __version__
 from harness.cleaning import printable
-from harness.cli import bundles, cluster, doctor, gate, listing, report, reproduce, runs
+from harness.cli import ab, bundles, cluster, doctor, gate, listing, report, reproduce, runs
 from harness.cli.console import ExitCode, check_output, open_streams, print_error
 from harness.cli.usage import options
 from harness.cli.usage.command import Group
@@ -57,7 +57,7 @@ def cli(context: click.Context) -> None:
 
 
 cli.add_section("Tables", listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.figure)
-cli.add_section("Regressions, in CI", gate.check, gate.baseline, gate.ab, report.trend)
+cli.add_section("Regressions, in CI", gate.check, gate.baseline, ab.ab, report.trend)
 cli.add_section("Stored results", runs.runs, runs.compare, bundles.bundle, bundles.merge, why)
 cli.add_section("Machines", doctor.doctor, cluster.status, cluster.cancel)
 

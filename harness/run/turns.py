@@ -6,7 +6,6 @@ memory layouts, so they are no independent samples of what a process does.
 
 import contextlib
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -16,18 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO, Any
 
-import harness
 from harness.errors import HarnessError, JobError
 from harness.plan.job import Job
+from harness.run.interpreter import Interpreter, end, harness_alone
 
 # Turns of a pair: enough that the median of their ratios is no worse than what two processes differ by anyway.
 FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 10, 40, 4.0
-
-# Seconds in which a process ends that nobody sends commands any more.
-PATIENCE = 10.0
 
 _MODULE = "harness.jobs.speed.turns"
 
@@ -52,7 +48,7 @@ class FailsBeforeError(JobError):
 class Environment:
     """A Python that has torch and timm, and the process of it that times steps."""
 
-    python: Path
+    interpreter: Interpreter
     process: "subprocess.Popen[bytes]"
     log: IO[bytes]
     software: Mapping[str, str] = field(default_factory=dict)
@@ -64,69 +60,47 @@ class Environment:
             self.process.stdin.write(json.dumps(command).encode() + b"\n" if command else b"\n")
             self.process.stdin.flush()
         except OSError:
-            self._fail()
+            self.interpreter.fail(self.log, self.process.poll())
 
     def hear(self) -> dict[str, Any]:
         """Wait for the answer.  Raises `JobError` if it is an error, and `HarnessError` if the process has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            self._fail()
+            self.interpreter.fail(self.log, self.process.poll())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise JobError(answer["error"])
         return answer
 
-    def _fail(self) -> None:
-        self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else f"it ended with exit code {self.process.poll()}"
-        raise HarnessError(f"--python {self.python}: {last}; it needs Python 3.11 or later, torch and timm")
-
 
 @contextmanager
-def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Environment, ...]]:
+def open_sides(interpreters: Sequence[Interpreter]) -> Iterator[tuple[Environment, ...]]:
     """Start a process in each of these Pythons, with this harness in all of them, and end them afterwards.
 
     Raises `HarnessError` for a Python that cannot be started or lacks what it needs.
     """
-    with TemporaryDirectory(prefix="harness-ab-") as folder:
-        # The package alone, and nothing that is installed next to it.
-        (Path(folder) / "harness").symlink_to(Path(harness.__file__).parent)
+    with harness_alone() as folder:
         sides: list[Environment] = []
         try:
-            sides += [_start(python, Path(folder)) for python in pythons]
+            sides += [_start(interpreter, folder) for interpreter in interpreters]
             for side in sides:
                 side.software = {name: str(value) for name, value in side.hear().items()}
             yield tuple(sides)
         finally:
             for side in sides:
-                _end(side)
+                end(side.process)
+                side.log.close()
 
 
-def _start(python: Path, folder: Path) -> Environment:
+def _start(interpreter: Interpreter, folder: Path) -> Environment:
     log = TemporaryFile()  # noqa: SIM115 -- closed when the process has ended
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        process = subprocess.Popen(  # noqa: S603 -- what the user named
-            [python, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
-        )
-    except OSError as error:
+        process = interpreter.start(_MODULE, folder, log)
+    except HarnessError:
         log.close()
-        raise HarnessError(f"--python {python}: {error.strerror}; name the Python of an environment") from error
-    return Environment(python=python, process=process, log=log)
-
-
-def _end(side: Environment) -> None:
-    for pipe in filter(None, (side.process.stdin, side.process.stdout)):
-        with contextlib.suppress(OSError):
-            pipe.close()  # whoever waits for a command ends
-    try:
-        side.process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        side.process.kill()
-        side.process.wait()
-    side.log.close()
+        raise
+    return Environment(interpreter=interpreter, process=process, log=log)
 
 
 @dataclass(kw_only=True)
