@@ -1,5 +1,6 @@
 """Two environments by turns: what is slower is detected, what is not is not, whatever the machine does meanwhile."""
 
+import json
 import math
 import os
 import random
@@ -9,22 +10,29 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.errors import HarnessError, JobError
-from harness.gate.gate import Outcome
-from harness.gate.turns import change_of, decide, gate_of, is_decided
+from harness.gate.gate import Gate, Outcome
+from harness.gate.turns import Outcomes, change_of, decide, gate_of, is_decided
+from harness.judge.compare import Evaluation
 from harness.plan.job import Job
-from harness.plan.plan import make_plan
-from harness.report.gate import render_annotations, render_junit, render_turns
+from harness.plan.plan import Options, make_plan
+from harness.report.gate import render_annotations, render_badge, render_junit, render_summary, render_turns
 from harness.run.interpreter import Interpreter
 from harness.run.turns import FailsBeforeError, Measured, ProcessPair, Turns, open_sides, take_turns
-from harness.specs import Catalog
+from harness.specs import Catalog, load
+from harness.store.predictions import Predictions, write
+from harness.store.store import Store
 from tests.commands import Command, run_harness
+from tests.evaluations import FOUR, LABELS, NAMES, SIX, head_of, result_of_evaluation
+from tests.evaluations import evaluation as evaluation_job
 
 ROOT = Path(__file__).parent.parent
 
@@ -276,7 +284,14 @@ def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "give --python twice: that of the old environment, then that of the new one"),
+        (
+            [],
+            "give --python twice: that of the old environment, then that of the new one; or --rev twice, as --rev main",
+        ),
+        (["--rev", "main"], "or --rev twice, as --rev main --rev ."),
+        (["--rev", "main", "--rev", ".", "--python", "a"], "or --rev twice, as --rev main --rev ."),
+        (["--python", "a", "--python", "b", "--only", "train,throughput"], "count, evaluate, throughput, not train"),
+        (["--python", "a", "--python", "b", "--comment", "a-->b"], "'a-->b' is not a name of letters, digits"),
         (["--python", "a", "--python", "b", "--allow", "0"], "'0' is not a percentage from 0.5% up; write it as 2%"),
         (
             ["--python", "a", "--python", "b", "--repeats", "9"],
@@ -339,6 +354,94 @@ def test_ctrl_c_keeps_what_was_decided() -> None:
 
 
 # What is shown.
+
+
+ACCURACIES = """
+[table]
+title = "Tiny"
+[column.top1]
+label = "top-1"
+job = "evaluate"
+metric = "top1"
+unit = "% top-1"
+better = "higher"
+tolerance = 0.05
+set = { data = "imagenet" }
+[row.tiny]
+label = "Tiny"
+set = { model = "deit_tiny_patch16_224", weights = "fb_in1k", res = 224 }
+"""
+
+
+def accuracies(folder: Path, *, old: Evaluation | str, new: Evaluation | str) -> Gate:
+    """Compare two evaluations, or the sentences why there is none, as two environments left them."""
+    (folder / "mine.toml").write_text(ACCURACIES, encoding="utf-8")
+    plan = make_plan([load(folder / "mine.toml")], Options(data=frozenset({"imagenet"})))
+    (job,) = plan.jobs
+    sides = []
+    for name, evaluation in (("old", old), ("new", new)):
+        store, outcome = Store(folder / name), evaluation
+        if isinstance(evaluation, Evaluation):
+            outcome = replace(evaluation.result, job=job)
+            store.save(outcome)
+            write(evaluation.predictions, store.predictions_of(outcome))
+        sides.append(Outcomes(store=store, outcomes={job: outcome}))
+    return gate_of(plan, Measured(pairs={}, failed={}), 0.02, sides, names=("main (abc1234)", "the working tree"))
+
+
+def evaluated(predicted: Sequence[int], top1: float) -> Evaluation:
+    return Evaluation(
+        result=result_of_evaluation(evaluation_job(), metrics={"top1": top1}),
+        predictions=Predictions(
+            names=NAMES, labels=np.array(LABELS, dtype=np.int32), heads={"class": head_of(predicted)}
+        ),
+    )
+
+
+def test_accuracies_are_compared_on_the_same_images_and_those_that_flip_are_named(tmp_path: Path) -> None:
+    # Right at the first six, and at 0, 1, 2 and 6: three are lost and one is won.
+    gate = accuracies(tmp_path, old=evaluated(SIX, 60.0), new=evaluated(FOUR, 40.0))
+    (cell,) = gate.cells
+    assert cell.evidence is not None
+    assert (cell.evidence.lost, cell.evidence.won) == (NAMES[3:6], NAMES[6:7])
+    # McNemar's: of four that flip, one or fewer one way by chance, both ways.
+    assert cell.evidence.p == pytest.approx(2 * (1 + 4) / 2**4)
+    assert cell.outcome is Outcome.HELD
+    text = render_summary(gate)
+    assert text.startswith("### harness ab passes: 1 held\n\nthe working tree against main (abc1234).\n\n")
+    assert (
+        "|  | cell | old | new | change |\n|---|---|--:|--:|---|\n| ✓ held | mine, top-1 of Tiny | 60.00 % | 40.00 % |"
+        in text
+    )
+    assert f"- mine, top-1 of Tiny: 1 image that only the new one has right: {NAMES[6]}\n" in text.replace("\\", "")
+    assert render_turns(gate).splitlines()[-2:] == [
+        f"mine, top-1 of Tiny: 3 images that only the old one has right: {', '.join(NAMES[3:6])}",
+        f"mine, top-1 of Tiny: 1 image that only the new one has right: {NAMES[6]}",
+    ]
+
+
+def test_an_accuracy_that_fails_in_the_new_environment_alone_is_a_regression(tmp_path: Path) -> None:
+    whole = evaluated(SIX, 60.0)
+    (cell,) = accuracies(tmp_path, old=whole, new="no such model").cells
+    assert (cell.outcome, cell.reason) == (Outcome.MISSING, "it fails in the new environment: no such model")
+    (cell,) = accuracies(tmp_path, old="no such model", new=whole).cells
+    assert (cell.outcome, cell.reason) == (Outcome.NOT_JUDGED, "it fails in the old environment: no such model")
+
+
+def test_a_summary_is_cut_to_what_a_comment_takes(tmp_path: Path) -> None:
+    gate = accuracies(tmp_path, old=evaluated(SIX, 60.0), new="no such model")
+    many = replace(gate, cells=gate.cells * 2000)
+    text = render_summary(many, most=65_536)
+    assert 60_000 < len(text.encode()) <= 65_536
+    assert text.endswith("|\nMore is left out here, it would not fit; `--junit` has it.\n\n")
+
+
+def test_a_badge_has_the_color_of_the_outcome(tmp_path: Path) -> None:
+    failing = accuracies(tmp_path, old=evaluated(SIX, 60.0), new="no such model")
+    assert json.loads(render_badge(failing)) == {
+        "schemaVersion": 1, "label": "harness ab", "message": "fails: 1 missing", "color": "red"
+    }  # fmt: skip
+    assert json.loads(render_badge(replace(failing, cells=())))["color"] == "lightgrey"
 
 
 def test_old_new_and_change_stand_side_by_side() -> None:

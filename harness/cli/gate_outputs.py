@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cleaning import one_line
-from harness.cli import pull_request
 from harness.cli.console import ExitCode, check_output, print_error, warn, write_file
 from harness.cli.usage import options
 from harness.cli.usage.command import OUTPUT
@@ -17,6 +16,13 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.gate.gate import Gate
+
+
+def _parse_name(text: str) -> str:
+    from harness.cli.pull_request import parse_name
+
+    return parse_name(text)
+
 
 outputs = options.stack(
     options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well."),
@@ -42,7 +48,7 @@ outputs = options.stack(
         "--comment",
         group=OUTPUT,
         metavar="NAME",
-        type=options.ParsedType("NAME", pull_request.parse_name),
+        type=options.ParsedType("NAME", _parse_name),
         help="In the CI of GitHub or GitLab, write the comment of this name to the pull request, or renew it.",
     ),
     options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text."),
@@ -79,6 +85,8 @@ def deliver(gate: "Gate", params: Mapping[str, Any], *, renew: str = "") -> int:
         print_error(str(error))
     finally:
         if params["comment"]:
+            from harness.cli import pull_request
+
             warn(*pull_request.comment(params["comment"], lambda most: render_summary(gate, renew=renew, most=most)))
     if gate.failing:
         return ExitCode.REGRESSION

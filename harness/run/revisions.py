@@ -67,7 +67,7 @@ class Revision:
     def __str__(self) -> str:
         """Return both, the commit as short as git shows it."""
         name = "the working tree" if self.name == WORKING_TREE else self.name
-        return name if self.commit.startswith(name) else f"{name} ({self.commit[:7]})"
+        return self.commit[:7] if self.commit.startswith(name) else f"{name} ({self.commit[:7]})"
 
 
 @dataclass(frozen=True, kw_only=True)
