@@ -36,8 +36,8 @@ KINDS = ("count", "evaluate", "throughput")
         "harness ab table5 --rows resnet18,deit_ti --python old/bin/python --python new/bin/python": (
             "Say whether the second environment is slower than the first, whatever else the machine does."
         ),
-        "harness ab ./mine.toml --rev main --rev . --share": (
-            "Compare the project in the working folder, as it is, with its branch main."
+        "harness ab table5 --rev main --rev . --share": (
+            "Compare what the project in the working folder installs, as it is, with its branch main."
         ),
         "harness ab table5 --rev main --rev HEAD --only evaluate --data imagenet=/data/imagenet": (
             "Compare the accuracies of two commits on the same images, one by one."
@@ -113,7 +113,7 @@ KINDS = ("count", "evaluate", "throughput")
 @gate_outputs.outputs
 @options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
 def ab(tables: tuple[str, ...], edition: str, device: str, **params: Any) -> int:  # noqa: ANN401 -- the options
-    """Say whether one environment is slower than another, or its models less accurate.
+    """Say whether one environment is slower, or less accurate.
 
     The same models run in both, a fresh process each, and their steps take turns in random order.  So what else the
     machine does slows both down alike.  Processes are paired until the 99 % interval of the change, over the pairs, is
