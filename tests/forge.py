@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -42,7 +43,7 @@ class Forge:
     next_host: str = ""
     url: str = ""
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any, str]:  # noqa: ANN401
+    def answer(self, method: str, path: str, headers: Message, body: Any) -> tuple[int, Any, str]:  # noqa: ANN401
         """Return status, JSON and the Link header."""
         comments, one, change, (name, value) = KINDS[self.kind]
         address = urlsplit(path)

@@ -269,7 +269,7 @@ def test_a_pull_request_is_compared_with_its_base_which_a_shallow_clone_lacks(
     assert runner.outputs["base"] == {"commit": old}
     assert runner.results["headline"] == "fails: 1 changed"
     assert f"\nHEAD ({new[:7]}) against {old[:7]}.\n" in forge.comments[1]
-    assert "| ✗ changed | mine, #param. of ViT | 1.000 M | 2.000 M | 1.00 M more |" in forge.comments[1]
+    assert "| ✗&nbsp;changed | mine, #param. of ViT | 1.000&nbsp;M | 2.000&nbsp;M | 1.00 M more |" in forge.comments[1]
     assert len(list((tmp_path / "cache" / "deit-harness" / "environments").glob("*/environment.json"))) == 2
 
 

@@ -201,6 +201,15 @@ class FakeSide:
     def hear(self) -> dict[str, Any]:
         return {"batch": 2, "seconds": self.seconds}
 
+    def stop(self) -> None:
+        self.log.append(f"{self.name}'s process stops")
+
+    def start(self) -> None:
+        self.log.append(f"{self.name}'s process starts")
+
+    def wait(self) -> None:
+        self.log.append(f"{self.name}'s process is ready")
+
 
 def test_both_sides_take_turns_in_random_order_and_the_ratio_is_now_over_before() -> None:
     log: list[str] = []
@@ -212,6 +221,21 @@ def test_both_sides_take_turns_in_random_order_and_the_ratio_is_now_over_before(
     assert {frozenset(block) for block in blocks} == {frozenset(("old", "new"))}
     assert len(set(blocks)) == 2  # now one begins, now the other
     assert sorted(log[:2] + log[-2:]) == ["new begins", "new ends", "old begins", "old ends"]
+
+
+def test_no_two_pairs_of_a_job_are_forked_from_the_same_processes() -> None:
+    log: list[str] = []
+    sides: Any = (FakeSide("old", 1.0, log), FakeSide("new", 1.0, log))
+    turns = Turns(sides=sides, device="cpu", threads=1)
+    renewals = []
+    for job in (ONE, OTHER, ONE, OTHER, ONE):
+        log.clear()
+        turns.measure_pair(job)
+        renewals.append([line for line in log if "process" in line])
+    # Both start before the first is waited for: they import torch at the same time.
+    renewed = [f"{name}'s process {verb}" for name in ("old", "new") for verb in ("stops", "starts")]
+    renewed += ["old's process is ready", "new's process is ready"]
+    assert renewals == [[], [], renewed, [], renewed]
 
 
 def children_of(process: int) -> list[int]:
@@ -339,7 +363,8 @@ def test_it_is_said_in_which_environment_a_model_fails(fails: int) -> None:
         Turns(sides=tuple(sides), device="cpu", threads=1).measure_pair(throughput())
     assert isinstance(raised.value, FailsBeforeError) is (fails == 0)
     assert str(raised.value) == f"it fails in the {('old', 'new')[fails]} environment: out of memory at batch 2"
-    assert [line for line in log if line.endswith("ends")] == ["old ends"] * fails
+    for name in ("old", "new"):
+        assert log.count(f"{name} begins") == log.count(f"{name} ends")
 
 
 def test_ctrl_c_keeps_what_was_decided() -> None:
@@ -381,11 +406,13 @@ def accuracies(folder: Path, *, old: Evaluation | str, new: Evaluation | str) ->
     sides = []
     for name, evaluation in (("old", old), ("new", new)):
         store, outcome = Store(folder / name), evaluation
-        if isinstance(evaluation, Evaluation):
-            outcome = replace(evaluation.result, job=job)
-            store.save(outcome)
-            write(evaluation.predictions, store.predictions_of(outcome))
-        sides.append(Outcomes(store=store, outcomes={job: outcome}))
+        if isinstance(outcome, Evaluation):
+            result = replace(outcome.result, job=job)
+            store.save(result)
+            write(outcome.predictions, store.predictions_of(result))
+            sides.append(Outcomes(store=store, outcomes={job: result}))
+        else:
+            sides.append(Outcomes(store=store, outcomes={job: outcome}))
     return gate_of(plan, Measured(pairs={}, failed={}), 0.02, sides, names=("main (abc1234)", "the working tree"))
 
 
@@ -409,10 +436,8 @@ def test_accuracies_are_compared_on_the_same_images_and_those_that_flip_are_name
     assert cell.outcome is Outcome.HELD
     text = render_summary(gate)
     assert text.startswith("### harness ab passes: 1 held\n\nthe working tree against main (abc1234).\n\n")
-    assert (
-        "|  | cell | old | new | change |\n|---|---|--:|--:|---|\n| ✓ held | mine, top-1 of Tiny | 60.00 % | 40.00 % |"
-        in text
-    )
+    row = "| ✓&nbsp;held | mine, top-1 of Tiny | 60.00&nbsp;% | 40.00&nbsp;% |"
+    assert f"|  | cell | old | new | change |\n|---|---|--:|--:|---|\n{row}" in text
     assert f"- mine, top-1 of Tiny: 1 image that only the new one has right: {NAMES[6]}\n" in text.replace("\\", "")
     assert render_turns(gate).splitlines()[-2:] == [
         f"mine, top-1 of Tiny: 3 images that only the old one has right: {', '.join(NAMES[3:6])}",

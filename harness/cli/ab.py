@@ -229,9 +229,7 @@ def _measure_values(
             devices=target.devices,
         )
         with nullcontext(lambda *_: None) if params["quiet"] else counting(f"measuring in {interpreter}") as show:
-            outcomes = measure_elsewhere(
-                interpreter, batch, lambda progress, show=show: show(progress.done, progress.total)
-            )
+            outcomes = measure_elsewhere(interpreter, batch, show)
         sides.append(Outcomes(store=Store(batch.runs), outcomes=outcomes))
     return tuple(sides)
 
@@ -248,8 +246,8 @@ def _take_turns(
     allowed, decided = params["allow"], []
 
     with (
+        open_sides(interpreters) as sides,  # first, as who waits for the lock wants to know that he may
         exclusive_lock(speed_lock(), note),
-        open_sides(interpreters) as sides,
         nullcontext(lambda *_: None) if params["quiet"] else counting("pairs of processes, by turns") as show,
     ):
 

@@ -341,10 +341,18 @@ def _rows(cells: Sequence[GatedCell], gate: Gate) -> list[str]:
     if not cells:
         return []
     if gate.sides:
-        rows = [tuple(map(markdown, _turns_row(cell))) for cell in cells]
+        # A number and its unit stay in one line.
+        rows = [
+            (_unbroken(sign), markdown(name), _unbroken(old), _unbroken(new), markdown(change))
+            for sign, name, old, new, change in map(_turns_row, cells)
+        ]
         return table(("", "cell", "old", "new", "change"), rows, text_columns=(0, 1, 4))
     plain = [
         (f"{SIGNS[cell.outcome]} {cell.outcome}", markdown(_name(cell)), cell.against, markdown(_change(cell)))
         for cell in cells
     ]
     return table(("", "cell", "against", ""), plain, text_columns=range(4))
+
+
+def _unbroken(text: str) -> str:
+    return markdown(text).replace(" ", "&nbsp;")

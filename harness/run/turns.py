@@ -49,9 +49,25 @@ class Environment:
     """A Python that has torch and timm, and the process of it that times steps."""
 
     interpreter: Interpreter
-    process: "subprocess.Popen[bytes]"
+    folder: Path
     log: IO[bytes]
+    process: "subprocess.Popen[bytes]" = field(init=False)
     software: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start the process, which imports torch and timm meanwhile.
+
+        Raises `HarnessError` for a Python that cannot be started.
+        """
+        self.process = self.interpreter.start(_MODULE, self.folder, self.log)
+
+    def stop(self) -> None:
+        """End the process."""
+        end(self.process)
+
+    def wait(self) -> None:
+        """Wait until the process has imported what it needs, and says which versions.  Raises as `hear` does."""
+        self.software = {name: str(value) for name, value in self.hear().items()}
 
     def tell(self, **command: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
         """Send a command; an empty one ends what it reaches."""
@@ -82,25 +98,15 @@ def open_sides(interpreters: Sequence[Interpreter]) -> Iterator[tuple[Environmen
     """
     with harness_alone() as folder:
         sides: list[Environment] = []
-        try:
-            sides += [_start(interpreter, folder) for interpreter in interpreters]
+        with contextlib.ExitStack() as stack:
+            for interpreter in interpreters:
+                log = stack.enter_context(TemporaryFile())
+                sides.append(Environment(interpreter=interpreter, folder=folder, log=log))
+                sides[-1].start()
+                stack.callback(sides[-1].stop)
             for side in sides:
-                side.software = {name: str(value) for name, value in side.hear().items()}
+                side.wait()
             yield tuple(sides)
-        finally:
-            for side in sides:
-                end(side.process)
-                side.log.close()
-
-
-def _start(interpreter: Interpreter, folder: Path) -> Environment:
-    log = TemporaryFile()  # noqa: SIM115 -- closed when the process has ended
-    try:
-        process = interpreter.start(_MODULE, folder, log)
-    except HarnessError:
-        log.close()
-        raise
-    return Environment(interpreter=interpreter, process=process, log=log)
 
 
 @dataclass(kw_only=True)
@@ -112,6 +118,7 @@ class Turns:
     threads: int
     draw: random.Random = field(default_factory=random.Random)
     batches: dict[str, int] = field(default_factory=dict)
+    done: set[Job] = field(default_factory=set)
 
     def measure_pair(self, job: Job) -> ProcessPair:
         """Start a fresh process of a job on each side and let their steps take turns.
@@ -119,9 +126,15 @@ class Turns:
         Both have the batch of the job, or the one at which the throughput of the first saturates.  Raises `JobError`
         if the job fails on either side, of which `FailsBeforeError` is for the old one.
         """
+        if job in self.done:
+            self._renew()
+        self.done.add(job)
         begun: list[Environment] = []
         try:
-            step = max(self._begin(side, job, begun) for side in self.sides)
+            # In random order, so that which begins first is no property of a side; the batch is that of the first.
+            known = job.key in self.batches or isinstance(job["batch"], int)
+            order = self.draw.sample(self.sides, len(self.sides)) if known else self.sides
+            step = max(self._begin(side, job, begun) for side in order)
             turns = min(MOST_TURNS, max(FEWEST_TURNS, round(TURNS_SECONDS / (2 * step))))
             seconds: tuple[list[float], ...] = ([], [])
             for _ in range(turns):
@@ -139,6 +152,18 @@ class Turns:
             now=batch / statistics.median(now),
             slower=statistics.median(later / earlier for earlier, later in zip(before, now, strict=True)),
         )
+
+    def _renew(self) -> None:
+        """Start the processes of both sides anew.
+
+        Those of the jobs are forked from them and share their memory layout: pairs of one job would not be independent.
+        """
+        self.done.clear()
+        for side in self.sides:
+            side.stop()
+            side.start()
+        for side in self.sides:
+            side.wait()
 
     def _begin(self, side: Environment, job: Job, begun: list[Environment]) -> float:
         """Build a job on a side, and return the seconds of a turn."""

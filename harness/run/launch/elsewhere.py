@@ -19,12 +19,12 @@ _MODULE = "harness.jobs.elsewhere"
 
 
 def measure_elsewhere(
-    interpreter: Interpreter, batch: Batch, report: Callable[[Progress], None]
+    interpreter: Interpreter, batch: Batch, show: Callable[[int, int], None]
 ) -> dict[Job, Result | str]:
     """Return the result of each job, by the job without code, or the sentence that says why there is none.
 
-    The results, and the predictions next to them, are in the store of the batch.  Raises `HarnessError` for a Python
-    that cannot be started or lacks what it needs.
+    `show` gets how many steps of a phase are done, and of how many.  The results, and the predictions next to them, are
+    in the store of the batch.  Raises `HarnessError` for a Python that cannot be started or lacks what it needs.
     """
     store, outcomes = Store(batch.runs), dict[Job, Result | str]()
     store.prepare()
@@ -32,7 +32,7 @@ def measure_elsewhere(
         reason = "its process left no result"
         for message in _messages(interpreter, replace(batch, jobs=jobs)):
             if isinstance(message, Progress):
-                report(message)
+                show(message.done, message.total)
             elif isinstance(message, Saved):
                 outcomes[message.job.without_code] = _saved(store, message)
             else:
