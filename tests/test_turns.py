@@ -283,9 +283,7 @@ def test_a_python_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> No
 # The command.
 
 
-def test_an_environment_that_is_half_as_fast_fails_and_one_like_the_other_passes(
-    harness: Command, tmp_path: Path
-) -> None:
+def test_an_environment_that_is_half_as_fast_fails(harness: Command, tmp_path: Path) -> None:
     make_environment = runpy.run_path(str(ROOT / "examples" / "ab_story.py"))["make_environment"]
     same, slow = (str(make_environment(tmp_path / name, factor)) for name, factor in (("same", 1.0), ("slow", 2.0)))
     failing = harness("ab", "./mine.toml", "--python", same, "--python", slow, "--device", "cpu", "--junit", "ab.xml")
@@ -293,9 +291,6 @@ def test_an_environment_that_is_half_as_fast_fails_and_one_like_the_other_passes
     assert failing.stdout.startswith("fails: 1 regressed\n")
     assert "% slower, 2 % allowed; 5 pairs of processes" in failing.stdout
     assert '<testsuites name="harness ab" tests="1" failures="1"' in (tmp_path / "ab.xml").read_text()
-    passing = harness("ab", "./mine.toml", "--python", same, "--python", same, "--device", "cpu", "--allow", "80%")
-    assert passing.returncode == 0, passing.stdout + passing.stderr
-    assert passing.stdout.startswith("passes: 1 held\n")
 
 
 def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: Command) -> None:
