@@ -35,6 +35,9 @@ from harness.store.store import Store
 FOLDER = DOCS / "pictures"
 SOURCES = FOLDER / "sources.json"
 
+# What `harness ab --markdown` wrote of two commits that were really compared.
+COMMENT = DOCS.parent / "examples" / "pull_request_comment.md"
+
 # GitHub's own sizes and margins, as far as they decide what is broken into lines and how high it is.
 GITHUB = """
 body { font: 16px/1.5 "Noto Sans", Helvetica, Arial, sans-serif; width: 780px; margin: 0; color: #1f2328 }
@@ -76,6 +79,7 @@ def pictures() -> Iterator[tuple[str, Picture]]:
         look = "dark" if dark else "light"
         yield f"terminal-{width}-{look}.svg", Picture(source=text, draw=_terminal, size=(width, 0), dark=dark)
     yield "github-780.png", Picture(source=render_markdown(table), draw=_github, size=(780, 1200))
+    yield "comment-780.png", Picture(source=COMMENT.read_text(encoding="utf-8"), draw=_github, size=(780, 470))
     pages = render_site(SiteContent(diffs=tuple(_tables().values())))
     for name in ("index", "tables/table5"):
         for width, height, dark in ((1440, 1000, False), (390, 1200, True)):

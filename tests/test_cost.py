@@ -399,7 +399,7 @@ def test_two_environments_are_compared_in_what_a_pass_does() -> None:
     pairs = [
         ProcessPair(before=100.0, now=100.0 + number, slower=1 - number / 100) for number in (-0.1, 0, 0.1, 0, 0.1)
     ]
-    costs = {job.key: [cost(transformer(fused=True)).to_data(), cost(transformer()).to_data()]}
+    costs = {job.key: {1: cost(transformer()).to_data(), 0: cost(transformer(fused=True)).to_data()}}
     gate = gate_of(plan, Measured(pairs={job: pairs}, failed={}, costs=costs), 0.02)
     assert [(cell.against, cell.outcome) for cell in gate.cells] == [
         ("baseline", Outcome.HELD),

@@ -1,5 +1,6 @@
 """Two environments by turns: what is slower is detected, what is not is not, whatever the machine does meanwhile."""
 
+import json
 import math
 import os
 import random
@@ -9,21 +10,30 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.errors import HarnessError, JobError
 from harness.gate.decision import Outcome
-from harness.gate.turns import change_of, decide, gate_of, is_decided
+from harness.gate.gate import Gate
+from harness.gate.turns import Outcomes, change_of, decide, gate_of, is_decided
+from harness.judge.compare import Evaluation
 from harness.plan.job import Job
-from harness.plan.plan import make_plan
-from harness.report.gate import render_annotations, render_junit, render_turns
+from harness.plan.plan import Options, make_plan
+from harness.report.gate import render_annotations, render_badge, render_junit, render_summary, render_turns
+from harness.run.interpreter import Interpreter
 from harness.run.turns import FailsBeforeError, Measured, ProcessPair, Turns, open_sides, take_turns
-from harness.specs import Catalog
+from harness.specs import Catalog, load
+from harness.store.predictions import Predictions, write
+from harness.store.store import Store
 from tests.commands import Command, run_harness
+from tests.evaluations import FOUR, LABELS, NAMES, SIX, head_of, result_of_evaluation
+from tests.evaluations import evaluation as evaluation_job
 
 ROOT = Path(__file__).parent.parent
 
@@ -192,6 +202,15 @@ class FakeSide:
     def hear(self) -> dict[str, Any]:
         return {"batch": 2, "seconds": self.seconds, "cost": None}
 
+    def stop(self) -> None:
+        self.log.append(f"{self.name}'s process stops")
+
+    def start(self) -> None:
+        self.log.append(f"{self.name}'s process starts")
+
+    def wait(self) -> None:
+        self.log.append(f"{self.name}'s process is ready")
+
 
 def test_both_sides_take_turns_in_random_order_and_the_ratio_is_now_over_before() -> None:
     log: list[str] = []
@@ -205,13 +224,28 @@ def test_both_sides_take_turns_in_random_order_and_the_ratio_is_now_over_before(
     assert sorted(log[:2] + log[-2:]) == ["new begins", "new ends", "old begins", "old ends"]
 
 
+def test_no_two_pairs_of_a_job_are_forked_from_the_same_processes() -> None:
+    log: list[str] = []
+    sides: Any = (FakeSide("old", 1.0, log), FakeSide("new", 1.0, log))
+    turns = Turns(sides=sides, device="cpu", threads=1)
+    renewals = []
+    for job in (ONE, OTHER, ONE, OTHER, ONE):
+        log.clear()
+        turns.measure_pair(job)
+        renewals.append([line for line in log if "process" in line])
+    # Both start before the first is waited for: they import torch at the same time.
+    renewed = [f"{name}'s process {verb}" for name in ("old", "new") for verb in ("stops", "starts")]
+    renewed += ["old's process is ready", "new's process is ready"]
+    assert renewals == [[], [], renewed, [], renewed]
+
+
 def children_of(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def test_a_job_that_fails_or_is_killed_leaves_the_environments_ready_for_the_next() -> None:
     here = Path(sys.executable)
-    with open_sides([here, here]) as sides:
+    with open_sides([Interpreter.of(here)] * 2) as sides:
         turns = Turns(sides=sides, device="cpu", threads=1)
         pair = turns.measure_pair(throughput())
         assert pair.slower == pytest.approx(1, abs=0.9)
@@ -231,7 +265,10 @@ def test_a_job_that_fails_or_is_killed_leaves_the_environments_ready_for_the_nex
 def test_an_environment_without_torch_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     bare = tmp_path / "bare" / "bin" / "python"
-    with pytest.raises(HarnessError) as raised, open_sides([bare, Path(sys.executable)]):
+    with (
+        pytest.raises(HarnessError) as raised,
+        open_sides([Interpreter.of(bare), Interpreter.of(Path(sys.executable))]),
+    ):
         pass
     assert str(raised.value) == (
         f"--python {bare}: ModuleNotFoundError: No module named 'timm'; it needs Python 3.11 or later, torch and timm"
@@ -240,16 +277,14 @@ def test_an_environment_without_torch_is_an_error_of_one_sentence(tmp_path: Path
 
 def test_a_python_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     message = "No such file or directory; name the Python of an environment"
-    with pytest.raises(HarnessError, match=message), open_sides([tmp_path / "python"]):
+    with pytest.raises(HarnessError, match=message), open_sides([Interpreter.of(tmp_path / "python")]):
         pass
 
 
 # The command.
 
 
-def test_an_environment_that_is_half_as_fast_fails_and_one_like_the_other_passes(
-    harness: Command, tmp_path: Path
-) -> None:
+def test_an_environment_that_is_half_as_fast_fails(harness: Command, tmp_path: Path) -> None:
     make_environment = runpy.run_path(str(ROOT / "examples" / "ab_story.py"))["make_environment"]
     same, slow = (str(make_environment(tmp_path / name, factor)) for name, factor in (("same", 1.0), ("slow", 2.0)))
     failing = harness("ab", "./mine.toml", "--python", same, "--python", slow, "--device", "cpu", "--junit", "ab.xml")
@@ -257,9 +292,6 @@ def test_an_environment_that_is_half_as_fast_fails_and_one_like_the_other_passes
     assert failing.stdout.startswith("fails: 1 regressed\n")
     assert "% slower, 2 % allowed; 5 pairs of processes" in failing.stdout
     assert '<testsuites name="harness ab" tests="1" failures="1"' in (tmp_path / "ab.xml").read_text()
-    passing = harness("ab", "./mine.toml", "--python", same, "--python", same, "--device", "cpu", "--allow", "80%")
-    assert passing.returncode == 0, passing.stdout + passing.stderr
-    assert passing.stdout.startswith("passes: 1 held\n")
 
 
 def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: Command) -> None:
@@ -272,7 +304,14 @@ def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "give --python twice: that of the old environment, then that of the new one"),
+        (
+            [],
+            "give --python twice: that of the old environment, then that of the new one; or --rev twice, as --rev main",
+        ),
+        (["--rev", "main"], "or --rev twice, as --rev main --rev ."),
+        (["--rev", "main", "--rev", ".", "--python", "a"], "or --rev twice, as --rev main --rev ."),
+        (["--python", "a", "--python", "b", "--only", "train,throughput"], "count, evaluate, throughput, not train"),
+        (["--python", "a", "--python", "b", "--comment", "a-->b"], "'a-->b' is not a name of letters, digits"),
         (["--python", "a", "--python", "b", "--allow", "0"], "'0' is not a percentage from 0.5% up; write it as 2%"),
         (
             ["--python", "a", "--python", "b", "--repeats", "9"],
@@ -320,7 +359,8 @@ def test_it_is_said_in_which_environment_a_model_fails(fails: int) -> None:
         Turns(sides=tuple(sides), device="cpu", threads=1).measure_pair(throughput())
     assert isinstance(raised.value, FailsBeforeError) is (fails == 0)
     assert str(raised.value) == f"it fails in the {('old', 'new')[fails]} environment: out of memory at batch 2"
-    assert [line for line in log if line.endswith("ends")] == ["old ends"] * fails
+    for name in ("old", "new"):
+        assert log.count(f"{name} begins") == log.count(f"{name} ends")
 
 
 def test_ctrl_c_keeps_what_was_decided() -> None:
@@ -335,6 +375,94 @@ def test_ctrl_c_keeps_what_was_decided() -> None:
 
 
 # What is shown.
+
+
+ACCURACIES = """
+[table]
+title = "Tiny"
+[column.top1]
+label = "top-1"
+job = "evaluate"
+metric = "top1"
+unit = "% top-1"
+better = "higher"
+tolerance = 0.05
+set = { data = "imagenet" }
+[row.tiny]
+label = "Tiny"
+set = { model = "deit_tiny_patch16_224", weights = "fb_in1k", res = 224 }
+"""
+
+
+def accuracies(folder: Path, *, old: Evaluation | str, new: Evaluation | str) -> Gate:
+    """Compare two evaluations, or the sentences why there is none, as two environments left them."""
+    (folder / "mine.toml").write_text(ACCURACIES, encoding="utf-8")
+    plan = make_plan([load(folder / "mine.toml")], Options(data=frozenset({"imagenet"})))
+    (job,) = plan.jobs
+    sides = []
+    for name, evaluation in (("old", old), ("new", new)):
+        store, outcome = Store(folder / name), evaluation
+        if isinstance(outcome, Evaluation):
+            result = replace(outcome.result, job=job)
+            store.save(result)
+            write(outcome.predictions, store.predictions_of(result))
+            sides.append(Outcomes(store=store, outcomes={job: result}))
+        else:
+            sides.append(Outcomes(store=store, outcomes={job: outcome}))
+    return gate_of(plan, Measured(pairs={}, failed={}), 0.02, sides, names=("main (abc1234)", "the working tree"))
+
+
+def evaluated(predicted: Sequence[int], top1: float) -> Evaluation:
+    return Evaluation(
+        result=result_of_evaluation(evaluation_job(), metrics={"top1": top1}),
+        predictions=Predictions(
+            names=NAMES, labels=np.array(LABELS, dtype=np.int32), heads={"class": head_of(predicted)}
+        ),
+    )
+
+
+def test_accuracies_are_compared_on_the_same_images_and_those_that_flip_are_named(tmp_path: Path) -> None:
+    # Right at the first six, and at 0, 1, 2 and 6: three are lost and one is won.
+    gate = accuracies(tmp_path, old=evaluated(SIX, 60.0), new=evaluated(FOUR, 40.0))
+    (cell,) = gate.cells
+    assert cell.evidence is not None
+    assert (cell.evidence.lost, cell.evidence.won) == (NAMES[3:6], NAMES[6:7])
+    # McNemar's: of four that flip, one or fewer one way by chance, both ways.
+    assert cell.evidence.p == pytest.approx(2 * (1 + 4) / 2**4)
+    assert cell.outcome is Outcome.HELD
+    text = render_summary(gate)
+    assert text.startswith("### harness ab passes: 1 held\n\nthe working tree against main (abc1234).\n\n")
+    row = "| ✓&nbsp;held | mine, top-1 of Tiny | 60.00&nbsp;% | 40.00&nbsp;% |"
+    assert f"|  | cell | old | new | change |\n|---|---|--:|--:|---|\n{row}" in text
+    assert f"- mine, top-1 of Tiny: 1 image that only the new one has right: {NAMES[6]}\n" in text.replace("\\", "")
+    assert render_turns(gate).splitlines()[-2:] == [
+        f"mine, top-1 of Tiny: 3 images that only the old one has right: {', '.join(NAMES[3:6])}",
+        f"mine, top-1 of Tiny: 1 image that only the new one has right: {NAMES[6]}",
+    ]
+
+
+def test_an_accuracy_that_fails_in_the_new_environment_alone_is_a_regression(tmp_path: Path) -> None:
+    whole = evaluated(SIX, 60.0)
+    (cell,) = accuracies(tmp_path, old=whole, new="no such model").cells
+    assert (cell.outcome, cell.reason) == (Outcome.MISSING, "it fails in the new environment: no such model")
+    (cell,) = accuracies(tmp_path, old="no such model", new=whole).cells
+    assert (cell.outcome, cell.reason) == (Outcome.NOT_JUDGED, "it fails in the old environment: no such model")
+
+
+def test_a_summary_is_cut_to_what_a_comment_takes(tmp_path: Path) -> None:
+    gate = accuracies(tmp_path, old=evaluated(SIX, 60.0), new="no such model")
+    many = replace(gate, cells=gate.cells * 2000)
+    text = render_summary(many, most=65_536)
+    assert 60_000 < len(text.encode()) <= 65_536
+    assert text.endswith("|\nMore is left out here, it would not fit; `--junit` has it.\n\n")
+
+
+def test_a_badge_has_the_color_of_the_outcome(tmp_path: Path) -> None:
+    failing = accuracies(tmp_path, old=evaluated(SIX, 60.0), new="no such model")
+    assert json.loads(render_badge(failing)) == {
+        "schemaVersion": 1, "label": "harness ab", "message": "fails: 1 missing", "color": "red"
+    }  # fmt: skip
+    assert json.loads(render_badge(replace(failing, cells=())))["color"] == "lightgrey"
 
 
 def test_old_new_and_change_stand_side_by_side() -> None:

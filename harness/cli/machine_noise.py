@@ -49,9 +49,10 @@ def measure_noise(device: str) -> int:
     from harness.cli.execution import local_target
     from harness.cli.progress import counting
     from harness.machine.exclusive import exclusive_lock, speed_lock
+    from harness.run.interpreter import Interpreter
 
     target, plan = local_target(device), make_plan(Catalog().find([TABLE]), Options(only=frozenset(["throughput"])))
-    python, job = Path(sys.executable), Job.of("throughput", throughput_settings(MODEL, {}))
+    python, job = Interpreter.of(Path(sys.executable)), Job.of("throughput", throughput_settings(MODEL, {}))
     with exclusive_lock(speed_lock(), note), counting("seconds of equal work, by turns") as show:
         idle = list(watch_others(IDLE_SECONDS))
         with open_sides([python, python]) as sides:

@@ -15,8 +15,9 @@ from click.core import ParameterSource
 
 from harness import __version__
 from harness.cleaning import printable
-from harness.cli import bundles, cluster, doctor, gate, importing, listing, report, reproduce, runs
+from harness.cli import bundles, cluster, doctor, importing, listing, report, reproduce, runs
 from harness.cli.console import ExitCode, check_output, open_streams, print_error
+from harness.cli.gates import ab, check
 from harness.cli.usage import options
 from harness.cli.usage.command import Group
 from harness.cli.why import why
@@ -60,7 +61,7 @@ cli.add_section(
     *("Tables", listing.list_tables, listing.plan, reproduce.reproduce, report.report, report.figure),
     importing.import_table,
 )
-cli.add_section("Regressions, in CI", gate.check, gate.baseline, gate.ab, report.trend)
+cli.add_section("Regressions, in CI", check.check, check.baseline, ab.ab, report.trend)
 cli.add_section("Stored results", runs.runs, runs.compare, bundles.bundle, bundles.merge, why)
 cli.add_section("Machines", doctor.doctor, cluster.status, cluster.cancel)
 

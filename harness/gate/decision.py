@@ -28,8 +28,8 @@ class Evidence:
     """The numbers behind an outcome, in the cell's unit; None where there is no such number.
 
     `difference` is now less before, with its 95 % interval where there is one; where `relative` it is a fraction of
-    before, as is `allowed`, by which it may differ.  `images` counts those of a paired test, `processes` those of a
-    throughput, now and before.
+    before, as is `allowed`, by which it may differ.  `images` counts those of a paired test, of which `lost` and `won`
+    are right only before and only now; `processes` counts those of a throughput, now and before.
     """
 
     now: float | str
@@ -40,6 +40,8 @@ class Evidence:
     p: float | None = None
     images: int | None = None
     processes: tuple[int, int] | None = None
+    lost: tuple[str, ...] = ()
+    won: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,13 +54,15 @@ class GatedCell(Decision):
 class Gate:
     """Every cell that was compared with something, by a `command`.
 
-    `new` counts measured cells that the baseline does not have.
+    `new` counts measured cells that the baseline does not have.  `sides` names the old and the new of two environments
+    that are shown side by side.
     """
 
     cells: tuple[GatedCell, ...]
     with_baseline: bool = False
     new: int = 0
     command: str = "harness check"
+    sides: tuple[str, ...] = ()
 
     @property
     def failing(self) -> list[GatedCell]:
@@ -202,22 +204,11 @@ class BaselineJudge:
                 )
             return _not_judged("not measured since: this is the baseline's own run")
         if isinstance(now, str) or isinstance(before, str):
-            outcome = Outcome.HELD if now == before else Outcome.CHANGED
-            return Decision(outcome=outcome, evidence=Evidence(now=now, before=before))
+            return decide_texts(now, before)
         if fingerprint_of(result, filled.behind) != run.images:
             return _not_judged(f"measured on other images than in the baseline: now {_images(result)}")
-        # What is counted or read has no noise, so any difference is a change.
-        tolerance = 0.0 if cell.kind in EXACT else cell.tolerance or 0.0
-        allowed = tolerance * abs(before) if cell.relative else tolerance
         paired = self._paired_test(cell, run, result, before) if result.job.kind in PAIRED else None
-        difference = paired.difference if paired else Interval(value=now - before, low=now - before, high=now - before)
-        evidence = Evidence(now=now, before=before, difference=difference, allowed=allowed)
-        # A difference in the last bit of a sum of decimals is not a measured one.
-        beyond = abs(difference.value) > allowed + 1e-9 * max(1.0, allowed)
-        if paired:
-            evidence = replace(evidence, p=paired.p, images=paired.images)
-            beyond = beyond and paired.p < SIGNIFICANT / tests
-        return Decision(outcome=outcome_of(cell, difference.value, beyond=beyond), evidence=evidence)
+        return decide_numbers(cell, now, before, paired, tests)
 
     def _paired_test(self, cell: Cell, run: BaselineRun, result: Result, before: float) -> PairedTest | None:
         """Compare image by image; None where one of the runs has no predictions."""
@@ -301,6 +292,27 @@ class BaselineJudge:
         reference = self.baseline.drift_reference
         runs = [run for later in self._later_runs.values() for run in later.quiet[: self.runs]]
         return reference.drift(run.reference_seconds for run in runs) if reference else 0.0
+
+
+def decide_texts(now: float | str, before: float | str) -> Decision:
+    """Decide about values that are equal or not."""
+    outcome = Outcome.HELD if now == before else Outcome.CHANGED
+    return Decision(outcome=outcome, evidence=Evidence(now=now, before=before))
+
+
+def decide_numbers(cell: Cell, now: float, before: float, paired: PairedTest | None, tests: int) -> Decision:
+    """Decide about two values of a cell, by their images where there is a paired test, of which there are so many."""
+    # What is counted or read has no noise, so any difference is a change.
+    tolerance = 0.0 if cell.kind in EXACT else cell.tolerance or 0.0
+    allowed = tolerance * abs(before) if cell.relative else tolerance
+    difference = paired.difference if paired else Interval(value=now - before, low=now - before, high=now - before)
+    evidence = Evidence(now=now, before=before, difference=difference, allowed=allowed)
+    # A difference in the last bit of a sum of decimals is not a measured one.
+    beyond = abs(difference.value) > allowed + 1e-9 * max(1.0, allowed)
+    if paired:
+        evidence = replace(evidence, p=paired.p, images=paired.images, lost=paired.lost, won=paired.won)
+        beyond = beyond and paired.p < SIGNIFICANT / tests
+    return Decision(outcome=outcome_of(cell, difference.value, beyond=beyond), evidence=evidence)
 
 
 def _not_judged(reason: str) -> Decision:

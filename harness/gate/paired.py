@@ -25,7 +25,8 @@ class PairedTest:
     """Two runs over the same `images`.
 
     `before` and `now` are accuracies in percent, `difference` is now less before in points with Tango's 95 % interval,
-    `p` is McNemar's, exact and two-sided.
+    `p` is McNemar's, exact and two-sided.  `lost` names the images that only the first has right, `won` those that only
+    the second has.
     """
 
     images: int
@@ -33,6 +34,8 @@ class PairedTest:
     now: float
     difference: Interval
     p: float
+    lost: tuple[str, ...]
+    won: tuple[str, ...]
 
 
 def paired_test(before: Path, now: Path, metric: str) -> PairedTest | None:
@@ -51,15 +54,26 @@ def paired_test(before: Path, now: Path, metric: str) -> PairedTest | None:
     truth = _real(now, order_now) if name == "real" else labels[:, None]
     if order != order_now or truth is None:
         return None
-    right, right_now = (are_right(t[:, : PREDICTIONS[name]], truth)[is_labelled(truth)] for t in (top, top_now))
-    lost, won, images = int((right & ~right_now).sum()), int((right_now & ~right).sum()), len(right)
+    judged = is_labelled(truth)
+    right, right_now = (are_right(t[:, : PREDICTIONS[name]], truth)[judged] for t in (top, top_now))
+    lost, won = (_names(now, np.flatnonzero(judged)[flipped]) for flipped in (right & ~right_now, right_now & ~right))
     return PairedTest(
-        images=images,
+        images=len(right),
         before=100 * float(right.mean()),
         now=100 * float(right_now.mean()),
-        difference=paired_difference(won, lost, images),
-        p=mcnemar(won, lost),
+        difference=paired_difference(len(won), len(lost), len(right)),
+        p=mcnemar(len(won), len(lost)),
+        lost=lost,
+        won=won,
     )
+
+
+def _names(path: Path, indices: NDArray[np.intp]) -> tuple[str, ...]:
+    """Return the names of some of the images; the file has all of them, which takes longer to read than the rest."""
+    if not len(indices):
+        return ()
+    with np.load(path, allow_pickle=False) as data:
+        return tuple(map(str, data["names"][indices]))
 
 
 def _read(path: Path, head: str) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[int, ...]] | None:

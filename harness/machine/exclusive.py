@@ -21,8 +21,10 @@ def speed_lock() -> Path:
 
 
 @contextmanager
-def exclusive_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock while throughput is measured; where another process holds it, `report` which one, and wait.
+def exclusive_lock(
+    path: Path, report: Callable[[str], None], work: str = "measures throughput on this machine"
+) -> Iterator[None]:
+    """Hold the lock while some work is done; where another process holds it, `report` which one, and wait.
 
     A suspended process holds the lock too and has to be found, so a file next to the lock has the holder's number.
     The lock of a process that ends is free, however it ends.  Raises `HarnessError` if the file cannot be locked.
@@ -32,7 +34,7 @@ def exclusive_lock(path: Path, report: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            report(f"another harness{_process_in(holder)} measures throughput on this machine; waiting for it")
+            report(f"another harness{_process_in(holder)} {work}; waiting for it")
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         lock.release()

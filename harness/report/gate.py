@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from harness.cleaning import github, json_text, markdown, one_line, visible
+from harness.errors import name_few
 from harness.gate.decision import Evidence, Outcome
 from harness.gate.gate import Gate, GatedCell
 from harness.report.formatting import number, probability
@@ -33,6 +34,12 @@ MOST_BYTES = 1_000_000
 
 # Reasons that the text gives unless asked for all.
 MOST_REASONS = 10
+
+# Images that are named of those that flipped; JSON has all.
+MOST_FLIPS = 5
+
+# Cells of two sides that are shown without a click.
+MOST_ROWS = 20
 
 
 def headline(gate: Gate) -> str:
@@ -79,10 +86,11 @@ def render_gate(gate: Gate, *, renew: str = "", verbose: bool = False) -> str:
 
 
 def render_turns(gate: Gate) -> str:
-    """Render two environments side by side: old, new, and how sure the change is."""
+    """Render two environments side by side: old, new, and how sure the change is; then the images that decide it."""
     rows = [("", "", "old", "new", "change"), *map(_turns_row, gate.cells)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [headline(gate), *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)]
+    lines += [f"{_name(cell)}: {text}" for cell in gate.cells for text in _flips(cell)]
     return "".join(f"{one_line(line)}\n" for line in lines)
 
 
@@ -91,7 +99,7 @@ def _turns_row(cell: GatedCell) -> tuple[str, str, str, str, str]:
     if evidence is None:
         return sign, _name(cell), "", "", cell.reason
     old, new = (value_text(value, cell.cell.unit) for value in (evidence.before, evidence.now))
-    return sign, _name(cell), old, new, _change_by_turns(cell, evidence)
+    return sign, _name(cell), old, new, _difference(cell, evidence) or ("none" if old == new else "")
 
 
 def render_gate_json(gate: Gate) -> str:
@@ -134,17 +142,53 @@ def render_annotations(gate: Gate) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def render_summary(gate: Gate, *, renew: str = "") -> str:
-    """Render GitHub's job summary in Markdown: what fails as a table, the rest collapsed."""
+def render_summary(gate: Gate, *, renew: str = "", most: int = MOST_BYTES) -> str:
+    """Render GitHub's job summary in Markdown: what fails as a table, the rest collapsed, in at most so many bytes."""
     improved = _improved(gate)
-    lines = [f"### {gate.command} {markdown(headline(gate))}", "", *_rows(gate.failing), *_rows(improved)]
+    lines = [f"### {gate.command} {markdown(headline(gate))}", ""]
+    if gate.sides:
+        lines += [" against ".join(markdown(side) for side in reversed(gate.sides)) + ".", ""]
+    if gate.sides and len(gate.cells) <= MOST_ROWS:
+        shown = sorted(gate.cells, key=lambda cell: list(Outcome).index(cell.outcome))
+        lines += _rows(shown, gate)
+    else:
+        shown = [*gate.failing, *improved]
+        lines += [*_rows(gate.failing, gate), *_rows(improved, gate)]
     if renew and (gate.new or improved):
         lines += [f"`{renew}` renews the baseline.", ""]
-    rest = [cell for cell in gate.cells if not cell.outcome.fails and cell.outcome is not Outcome.IMPROVED]
-    details = collapsed(f"{len(rest)} other cells", _rows(rest))
-    if len("\n".join([*lines, *details]).encode()) > MOST_BYTES:
+    rest = [cell for cell in gate.cells if cell not in shown]
+    details = collapsed(f"{len(rest)} other cells", _rows(rest, gate))
+    if gate.sides:
+        flips = [f"- {markdown(f'{_name(cell)}: {text}')}" for cell in gate.cells for text in _flips(cell)]
+        details += collapsed("Images that only one of the two has right", flips)
+    if _size([*lines, *details]) > most:
         details = [f"{len(rest)} other cells are left out here, they would not fit; `--junit` has them.", ""]
+    if _size([*lines, *details]) > most:
+        details = ["More is left out here, it would not fit; `--junit` has it.", ""]
+        while _size([*lines, *details]) > most:
+            lines.pop()
     return "\n".join([*lines, *details]) + "\n"
+
+
+def _size(lines: Sequence[str]) -> int:
+    return len("\n".join([*lines, ""]).encode())
+
+
+def _flips(cell: GatedCell) -> Iterator[str]:
+    """Name the images that only one of two sides has right."""
+    if cell.evidence is None:
+        return
+    for side, images in (("old", cell.evidence.lost), ("new", cell.evidence.won)):
+        if images:
+            count = f"{len(images):,} image{'' if len(images) == 1 else 's'}"
+            yield f"{count} that only the {side} one has right: {name_few(images, most=MOST_FLIPS)}"
+
+
+def render_badge(gate: Gate) -> str:
+    """Render the JSON of which shields.io makes a badge, by its endpoint."""
+    color = "red" if gate.failing else "lightgrey" if gate.empty else "brightgreen"
+    badge = {"schemaVersion": 1, "label": gate.command, "message": one_line(headline(gate)), "color": color}
+    return json_text(badge)
 
 
 def _improved(gate: Gate) -> list[GatedCell]:
@@ -164,26 +208,32 @@ def _change(cell: GatedCell) -> str:
     if evidence is None:
         return cell.reason
     values = f"{value_text(evidence.now, unit)}, was {value_text(evidence.before, unit)}"
+    difference = _difference(cell, evidence)
+    return f"{values}: {difference}" if difference else values
+
+
+def _difference(cell: GatedCell, evidence: Evidence) -> str:
+    """Return by how much two values differ, and what would be allowed; empty where that says nothing."""
     if evidence.difference is None or evidence.allowed is None:
-        return values
-    difference, allowed = evidence.difference, evidence.allowed
+        return ""
+    difference, allowed, unit = evidence.difference, evidence.allowed, cell.cell.unit
     if evidence.processes and evidence.p is None:
-        return f"{values}: {_change_by_turns(cell, evidence)}"
+        return _change_by_turns(cell, evidence)
     if evidence.processes:
         now, before = evidence.processes
         return (
-            f"{values}: {100 * abs(difference.value):.1f} % {direction_of(cell.cell, difference.value)}, "
+            f"{100 * abs(difference.value):.1f} % {direction_of(cell.cell, difference.value)}, "
             f"of which {100 * allowed:.1f} % may be noise on this machine; "
             f"{probability(evidence.p)} by ranks, {now} runs against {before}"
         )
     if difference.value == 0:
-        return values
+        return ""
     direction = direction_of(cell.cell, difference.value)
     if evidence.images is None:
         unit = " points" if unit.startswith("%") else f" {unit}".rstrip()
         limit = f", {number(allowed, None, significant=2)} allowed" if allowed else ""
-        return f"{values}: {number(abs(difference.value), None, significant=3)}{unit} {direction}{limit}"
-    return f"{values}: {_paired_change(cell, evidence, direction)}"
+        return f"{number(abs(difference.value), None, significant=3)}{unit} {direction}{limit}"
+    return _paired_change(cell, evidence, direction)
 
 
 def _change_by_turns(cell: GatedCell, evidence: Evidence) -> str:
@@ -259,7 +309,7 @@ def _as_data(cell: GatedCell) -> dict[str, Any]:
         **{key: evidence.get(key) for key in ("now", "before")},
         "difference": difference.get("value"),
         **{key: difference.get(key) for key in ("low", "high")},
-        **{key: evidence.get(key) for key in ("allowed", "relative", "p", "images")},
+        **{key: evidence.get(key) for key in ("allowed", "relative", "p", "images", "lost", "won")},
         "runs_now": processes[0],
         "runs_before": processes[1],
     }
@@ -288,9 +338,22 @@ def _annotations(level: str, cells: Sequence[GatedCell], gate: Gate) -> Iterator
         yield f"::{level} title={gate.command}::{len(cells) - room} more, which the job summary lists"
 
 
-def _rows(cells: Sequence[GatedCell]) -> list[str]:
-    rows = [
+def _rows(cells: Sequence[GatedCell], gate: Gate) -> list[str]:
+    if not cells:
+        return []
+    if gate.sides:
+        # A number and its unit stay in one line.
+        rows = [
+            (_unbroken(sign), markdown(name), _unbroken(old), _unbroken(new), markdown(change))
+            for sign, name, old, new, change in map(_turns_row, cells)
+        ]
+        return table(("", "cell", "old", "new", "change"), rows, text_columns=(0, 1, 4))
+    plain = [
         (f"{SIGNS[cell.outcome]} {cell.outcome}", markdown(_name(cell)), cell.against, markdown(_change(cell)))
         for cell in cells
     ]
-    return table(("", "cell", "against", ""), rows, text_columns=range(4)) if rows else []
+    return table(("", "cell", "against", ""), plain, text_columns=range(4))
+
+
+def _unbroken(text: str) -> str:
+    return markdown(text).replace(" ", "&nbsp;")

@@ -6,7 +6,6 @@ memory layouts, so they are no independent samples of what a process does.
 
 import contextlib
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -16,18 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO, Any
 
-import harness
 from harness.errors import HarnessError, JobError
 from harness.plan.job import Job
+from harness.run.interpreter import Interpreter, end, harness_alone
 
 # Turns of a pair: enough that the median of their ratios is no worse than what two processes differ by anyway.
 FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 10, 40, 4.0
-
-# Seconds in which a process ends that nobody sends commands any more.
-PATIENCE = 10.0
 
 _MODULE = "harness.jobs.speed.turns"
 
@@ -52,10 +48,26 @@ class FailsBeforeError(JobError):
 class Environment:
     """A Python that has torch and timm, and the process of it that times steps."""
 
-    python: Path
-    process: "subprocess.Popen[bytes]"
+    interpreter: Interpreter
+    folder: Path
     log: IO[bytes]
+    process: "subprocess.Popen[bytes]" = field(init=False)
     software: Mapping[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start the process, which imports torch and timm meanwhile.
+
+        Raises `HarnessError` for a Python that cannot be started.
+        """
+        self.process = self.interpreter.start(_MODULE, self.folder, self.log)
+
+    def stop(self) -> None:
+        """End the process."""
+        end(self.process)
+
+    def wait(self) -> None:
+        """Wait until the process has imported what it needs, and says which versions.  Raises as `hear` does."""
+        self.software = {name: str(value) for name, value in self.hear().items()}
 
     def tell(self, **command: Any) -> None:  # noqa: ANN401 -- whatever JSON takes
         """Send a command; an empty one ends what it reaches."""
@@ -64,76 +76,44 @@ class Environment:
             self.process.stdin.write(json.dumps(command).encode() + b"\n" if command else b"\n")
             self.process.stdin.flush()
         except OSError:
-            self._fail()
+            self.interpreter.fail(self.log, self.process.poll())
 
     def hear(self) -> dict[str, Any]:
         """Wait for the answer.  Raises `JobError` if it is an error, and `HarnessError` if the process has ended."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            self._fail()
+            self.interpreter.fail(self.log, self.process.poll())
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise JobError(answer["error"])
         return answer
 
-    def _fail(self) -> None:
-        self.log.seek(0)
-        lines = self.log.read().decode(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else f"it ended with exit code {self.process.poll()}"
-        raise HarnessError(f"--python {self.python}: {last}; it needs Python 3.11 or later, torch and timm")
-
 
 @contextmanager
-def open_sides(pythons: Sequence[Path]) -> Iterator[tuple[Environment, ...]]:
+def open_sides(interpreters: Sequence[Interpreter]) -> Iterator[tuple[Environment, ...]]:
     """Start a process in each of these Pythons, with this harness in all of them, and end them afterwards.
 
     Raises `HarnessError` for a Python that cannot be started or lacks what it needs.
     """
-    with TemporaryDirectory(prefix="harness-ab-") as folder:
-        # The package alone, and nothing that is installed next to it.
-        (Path(folder) / "harness").symlink_to(Path(harness.__file__).parent)
+    with harness_alone() as folder:
         sides: list[Environment] = []
-        try:
-            sides += [_start(python, Path(folder)) for python in pythons]
+        with contextlib.ExitStack() as stack:
+            for interpreter in interpreters:
+                log = stack.enter_context(TemporaryFile())
+                sides.append(Environment(interpreter=interpreter, folder=folder, log=log))
+                sides[-1].start()
+                stack.callback(sides[-1].stop)
             for side in sides:
-                side.software = {name: str(value) for name, value in side.hear().items()}
+                side.wait()
             yield tuple(sides)
-        finally:
-            for side in sides:
-                _end(side)
-
-
-def _start(python: Path, folder: Path) -> Environment:
-    log = TemporaryFile()  # noqa: SIM115 -- closed when the process has ended
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        process = subprocess.Popen(  # noqa: S603 -- what the user named
-            [python, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment
-        )
-    except OSError as error:
-        log.close()
-        raise HarnessError(f"--python {python}: {error.strerror}; name the Python of an environment") from error
-    return Environment(python=python, process=process, log=log)
-
-
-def _end(side: Environment) -> None:
-    for pipe in filter(None, (side.process.stdin, side.process.stdout)):
-        with contextlib.suppress(OSError):
-            pipe.close()  # whoever waits for a command ends
-    try:
-        side.process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        side.process.kill()
-        side.process.wait()
-    side.log.close()
 
 
 @dataclass(kw_only=True)
 class Turns:
     """Measures pairs of jobs in two sides, before and now, on one device.
 
-    `costs` are what the forward pass of each job does on the sides, by the job's key.
+    `costs` are what the forward pass of each job does, by the job's key and the number of the side.
     """
 
     sides: tuple[Environment, ...]
@@ -141,7 +121,8 @@ class Turns:
     threads: int
     draw: random.Random = field(default_factory=random.Random)
     batches: dict[str, int] = field(default_factory=dict)
-    costs: dict[str, list[dict[str, Any] | None]] = field(default_factory=dict)
+    costs: dict[str, dict[int, dict[str, Any] | None]] = field(default_factory=dict)
+    done: set[Job] = field(default_factory=set)
 
     def measure_pair(self, job: Job) -> ProcessPair:
         """Start a fresh process of a job on each side and let their steps take turns.
@@ -149,9 +130,15 @@ class Turns:
         Both have the batch of the job, or the one at which the throughput of the first saturates.  Raises `JobError`
         if the job fails on either side, of which `FailsBeforeError` is for the old one.
         """
+        if job in self.done:
+            self._renew()
+        self.done.add(job)
         begun: list[Environment] = []
         try:
-            step = max(self._begin(side, job, begun) for side in self.sides)
+            # In random order, so that which begins first is no property of a side; the batch is that of the first.
+            known = job.key in self.batches or isinstance(job["batch"], int)
+            order = self.draw.sample(self.sides, len(self.sides)) if known else self.sides
+            step = max(self._begin(side, job, begun) for side in order)
             turns = min(MOST_TURNS, max(FEWEST_TURNS, round(TURNS_SECONDS / (2 * step))))
             seconds: tuple[list[float], ...] = ([], [])
             for _ in range(turns):
@@ -170,19 +157,31 @@ class Turns:
             slower=statistics.median(later / earlier for earlier, later in zip(before, now, strict=True)),
         )
 
+    def _renew(self) -> None:
+        """Start the processes of both sides anew.
+
+        Those of the jobs are forked from them and share their memory layout: pairs of one job would not be independent.
+        """
+        self.done.clear()
+        for side in self.sides:
+            side.stop()
+            side.start()
+        for side in self.sides:
+            side.wait()
+
     def _begin(self, side: Environment, job: Job, begun: list[Environment]) -> float:
         """Build a job on a side, and return the seconds of a turn."""
         settings = dict(job.without_code.settings)
         given = settings["batch"] if isinstance(settings["batch"], int) else None
         batch = self.batches.get(job.key, given)
-        costs = self.costs.setdefault(job.key, [])
-        counts = len(costs) < len(self.sides)  # the first pair of processes does
+        costs, number = self.costs.setdefault(job.key, {}), self.sides.index(side)
+        counts = number not in costs  # the first pair of processes does
         side.tell(job=settings, device=self.device, threads=self.threads, batch=batch, counts=counts)
         answer = self._hear(side)
         begun.append(side)
         self.batches[job.key] = answer["batch"]
         if counts:
-            costs.append(answer["cost"])
+            costs[number] = answer["cost"]
         return float(answer["seconds"])
 
     def _hear(self, side: Environment) -> dict[str, Any]:
@@ -198,12 +197,12 @@ class Turns:
 class Measured:
     """The pairs of each job, the errors of those that failed, and whether Ctrl-C ended it early.
 
-    `costs` are what a forward pass does before and now, by the key of the job.
+    `costs` are what a forward pass does before (0) and now (1), by the key of the job.
     """
 
     pairs: Mapping[Job, Sequence[ProcessPair]]
     failed: Mapping[Job, JobError]
-    costs: Mapping[str, Sequence[dict[str, Any] | None]] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[int, dict[str, Any] | None]] = field(default_factory=dict)
     interrupted: bool = False
 
 

@@ -1,8 +1,8 @@
 """One side of `harness ab`: a process of some Python that builds models and times their steps on command.
 
 It is started as `python -m harness.jobs.speed.turns`, by a Python that needs torch and timm alone.  Commands and
-answers are lines of JSON on stdin and stdout.  torch and timm are imported once; each job is built in a child that is
-forked from here, so that every one has a memory layout of its own.
+answers are lines of JSON on stdin and stdout.  torch and timm are imported once for a pair of each job; each job is
+built in a child that is forked from here, so that it leaves nothing to the next.
 """
 
 import json

@@ -1,22 +1,18 @@
 """`harness check` and `harness baseline`: what a CI gate decides by."""
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console import ExitCode, check_output, echo, meanwhile, note, print_error, warn, write_file
+from harness.cli.console import ExitCode, echo, meanwhile, print_error, warn, write_file
+from harness.cli.gates import outputs
 from harness.cli.usage import options
 from harness.cli.usage.command import GATE, OUTPUT, Command
 from harness.cli.usage.options import open_store
 from harness.errors import HarnessError, did_you_mean
 from harness.machine import describe
-from harness.plan.job import Job
 from harness.plan.options import make_options
 from harness.plan.plan import Plan, make_plan
 from harness.specs import Catalog, Spec
@@ -24,29 +20,12 @@ from harness.store.store import Store
 
 if TYPE_CHECKING:
     from harness.gate.baseline import Baseline
-    from harness.gate.gate import Gate
     from harness.judge.verdict import Verdict
-    from harness.run.target import ExecutionTarget
-    from harness.run.turns import Measured, ProcessPair
 
 # Runs of each throughput job that `--calibrate` makes: three of each allow a test, five a sharp one.
 ROUNDS = 5
 
 NONE = "none"
-
-# What a gate writes besides its text.
-_outputs = options.stack(
-    options.option("--junit", group=OUTPUT, type=options.PATH, help="Write JUnit XML to this file as well."),
-    options.option(
-        "--github", group=OUTPUT, is_flag=True, help="Print GitHub annotations as well, and write the job summary."
-    ),
-    options.option("--json", "as_json", group=OUTPUT, is_flag=True, help="Print JSON instead of text."),
-)
-
-
-def _check_outputs(params: Mapping[str, Any]) -> None:
-    if params["github"] and params["as_json"]:
-        raise click.UsageError("--github and --json both print to stdout; take one, or --junit for a file")
 
 
 def _parse_verdicts(text: str) -> frozenset["Verdict"]:
@@ -101,7 +80,7 @@ def _parse_verdicts(text: str) -> frozenset["Verdict"]:
     default=3,
     help="Runs of each throughput to judge by: the newest clean ones since the baseline.",
 )
-@_outputs
+@outputs.outputs
 @options.option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Show the outcome of every cell.")
 def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> int:  # noqa: ANN401 -- the options
     """Fail on deviations or regressions.
@@ -110,7 +89,7 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     neither is the case; 1: one of them is; 4: there was nothing to compare.
     """
     baseline, baseline_runs = params["baseline"], params["baseline_runs"]
-    _check_outputs(params)
+    outputs.check_outputs(params)
     from harness.gate.baseline import name_of
     from harness.gate.gate import BaselineJudge, Gate, against_paper
     from harness.judge.judged import judged_tables
@@ -148,137 +127,7 @@ def check(tables: tuple[str, ...], edition: str, runs: Path, **params: Any) -> i
     renew = f"harness baseline {' '.join(tables)} -o {baseline}" if baseline else ""
     text = render_gate_json(gate) if params["as_json"] else render_gate(gate, renew=renew, verbose=params["verbose"])
     echo(text, end="")
-    return _deliver(gate, junit=params["junit"], in_github=params["github"], renew=renew)
-
-
-@click.command(
-    cls=Command,
-    examples={
-        "harness ab table5 --rows resnet18,deit_ti --python old/bin/python --python new/bin/python": (
-            "Say whether the second environment is slower than the first, whatever else the machine does."
-        ),
-    },
-)
-@options.tables
-@options.selection
-@options.throughput
-@options.edition
-@options.device
-@options.option(
-    "--python",
-    "pythons",
-    group=GATE,
-    type=options.PATH,
-    multiple=True,
-    help="The Pythons of two environments with torch and timm, the old one first; give it twice.",
-)
-@options.option(
-    "--allow",
-    group=GATE,
-    type=options.ParsedType("PERCENT", options.parse_percentage),
-    default="2%",
-    help="Change of a throughput that is no regression.",
-)
-@options.option(
-    "--budget",
-    group=GATE,
-    type=options.DURATION,
-    metavar="10min",
-    default="10min",
-    help="The longest that it may take; it ends as soon as it is sure.",
-)
-@_outputs
-@options.option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Show no progress.")
-def ab(tables: tuple[str, ...], edition: str, device: str, pythons: Sequence[Path], **params: Any) -> int:  # noqa: ANN401
-    """Say whether one environment is slower than another.
-
-    The same models run in both, a fresh process each, and their steps take turns in random order.  So what else the
-    machine does slows both down alike.  Processes are paired until the 99 % interval of the change, over the pairs, is
-    on one side of what is allowed.  Exit code 0: no throughput is slower by more; 1: one is, or failed; 4: nothing was
-    decided within the budget.
-    """
-    if params["repeats"] or params["memory"] or params["batch"] == "largest":
-        raise click.UsageError(
-            "ab times until it is sure, at the batch size at which throughput saturates, so it takes no --repeats, "
-            "--memory and --batch largest; give --batch N for another one"
-        )
-    if len(pythons) != 2:
-        raise click.UsageError("give --python twice: that of the old environment, then that of the new one")
-    _check_outputs(params)
-    plan = make_plan(Catalog(edition=edition).find(tables), make_options({**params, "only": ("throughput",)}))
-    from harness.cli.execution import local_target
-    from harness.gate.turns import gate_of
-    from harness.report.gate import render_gate_json, render_turns
-
-    target = local_target(device)
-    jobs = [job for job in target.fit(plan).jobs if job.kind == "throughput"]
-    if not jobs:
-        raise HarnessError(f"no throughput among what was asked of {' '.join(tables)}; ab compares throughputs")
-    measured = _take_turns(jobs, pythons, target, params)
-    gate = gate_of(plan, measured, params["allow"])
-    echo(render_gate_json(gate) if params["as_json"] else render_turns(gate), end="")
-    code = _deliver(gate, junit=params["junit"], in_github=params["github"])
-    if measured.interrupted:
-        note("interrupted: what was decided until then is above")
-        return ExitCode.INTERRUPTED
-    return code
-
-
-def _take_turns(
-    jobs: Sequence[Job], pythons: Sequence[Path], target: "ExecutionTarget", params: Mapping[str, Any]
-) -> "Measured":
-    """Measure pairs in both environments, with the machine to ourselves as far as other harnesses go."""
-    from harness.cli.progress import counting
-    from harness.gate.turns import decide, is_decided
-    from harness.machine.exclusive import exclusive_lock, speed_lock
-    from harness.run.turns import Turns, open_sides, take_turns
-
-    allowed, decided = params["allow"], []
-
-    with (
-        exclusive_lock(speed_lock(), note),
-        open_sides(pythons) as sides,
-        nullcontext(lambda *_: None) if params["quiet"] else counting("pairs of processes, by turns") as show,
-    ):
-
-        def report(job: Job, pairs: "Sequence[ProcessPair]") -> None:
-            if is_decided(pairs, allowed):
-                decided.append(job)
-                if not params["quiet"]:
-                    note(f"{job}: {decide(pairs, allowed).outcome} after {len(pairs)} pairs of processes")
-            show(len(decided), len(jobs))
-
-        for side in sides if not params["quiet"] else ():
-            note(f"{side.python}: {', '.join(f'{name} {version}' for name, version in side.software.items())}")
-        turns = Turns(sides=sides, device=target.device, threads=target.machine.threads)
-        measured = take_turns(
-            jobs,
-            turns.measure_pair,
-            lambda pairs: is_decided(pairs, allowed),
-            seconds=params["budget"],
-            report=report,
-        )
-    return replace(measured, costs=turns.costs)
-
-
-def _deliver(gate: "Gate", *, junit: Path | None, in_github: bool, renew: str = "") -> int:
-    """Write what else was asked for, and return the exit code; a file that fails hides no regression."""
-    from harness.report.gate import render_annotations, render_junit, render_summary
-
-    try:
-        if junit:
-            write_file(junit, render_junit(gate), "--junit")
-        if in_github:
-            sys.stdout.write(render_annotations(gate))  # commands that are meant
-            _append_job_summary(render_summary(gate, renew=renew))
-        check_output(reader_may_leave=False)
-    except HarnessError as error:
-        if not gate.failing:
-            raise
-        print_error(str(error))
-    if gate.failing:
-        return ExitCode.REGRESSION
-    return ExitCode.NOTHING_TO_COMPARE if gate.empty else ExitCode.OK
+    return outputs.deliver(gate, params, renew=renew)
 
 
 def _read_baseline(path: Path, specs: Sequence[Spec]) -> "Baseline":
@@ -296,18 +145,6 @@ def _read_baseline(path: Path, specs: Sequence[Spec]) -> "Baseline":
     if not baseline.papers.keys() & set(names):
         warn(f"{path} has nothing of {' '.join(names)}; it has {' '.join(baseline.papers) or 'no table'}")
     return baseline
-
-
-def _append_job_summary(text: str) -> None:
-    path = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not path:
-        warn("--github: GITHUB_STEP_SUMMARY is not set, so there is no job summary")
-        return
-    try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise HarnessError(f"GITHUB_STEP_SUMMARY={path}: {error.strerror}") from error
 
 
 @click.command(
