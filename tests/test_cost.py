@@ -389,7 +389,7 @@ def test_the_gate_tells_an_unfused_attention_from_the_baseline(tmp_path: Path) -
     gated = BaselineJudge(baseline=kept, selection=now, store=new, baseline_store=old).judge([diff])
     (told,) = (cell for cell in gated if cell.against == "cost")
     assert told.outcome is Outcome.REGRESSED
-    assert sentence(told).startswith("mine, speed of Tiny: 21 operators more, ")
+    assert sentence(told).startswith("mine, forward pass of Tiny: 21 operators more, ")
     assert sentence(told).endswith("a softmax and 2 matmuls in each of 3 layers: attention is no longer fused")
 
 

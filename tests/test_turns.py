@@ -289,9 +289,9 @@ def test_an_environment_that_is_half_as_fast_fails(harness: Command, tmp_path: P
     same, slow = (str(make_environment(tmp_path / name, factor)) for name, factor in (("same", 1.0), ("slow", 2.0)))
     failing = harness("ab", "./mine.toml", "--python", same, "--python", slow, "--device", "cpu", "--junit", "ab.xml")
     assert failing.returncode == 1, failing.stdout + failing.stderr
-    assert failing.stdout.startswith("fails: 1 regressed\n")
+    assert failing.stdout.startswith("fails: 1 regressed, 1 held\n")  # whose forward pass does the same
     assert "% slower, 2 % allowed; 5 pairs of processes" in failing.stdout
-    assert '<testsuites name="harness ab" tests="1" failures="1"' in (tmp_path / "ab.xml").read_text()
+    assert '<testsuites name="harness ab" tests="2" failures="1"' in (tmp_path / "ab.xml").read_text()
 
 
 def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: Command) -> None:
@@ -310,7 +310,10 @@ def test_what_is_not_decided_within_the_budget_is_said_and_ends_with_4(harness: 
         ),
         (["--rev", "main"], "or --rev twice, as --rev main --rev ."),
         (["--rev", "main", "--rev", ".", "--python", "a"], "or --rev twice, as --rev main --rev ."),
-        (["--python", "a", "--python", "b", "--only", "train,throughput"], "count, evaluate, throughput, not train"),
+        (
+            ["--python", "a", "--python", "b", "--only", "train,throughput"],
+            "count, cost, evaluate, throughput, not train",
+        ),
         (["--python", "a", "--python", "b", "--comment", "a-->b"], "'a-->b' is not a name of letters, digits"),
         (["--python", "a", "--python", "b", "--allow", "0"], "'0' is not a percentage from 0.5% up; write it as 2%"),
         (

@@ -199,7 +199,8 @@ def _improved(gate: Gate) -> list[GatedCell]:
 
 
 def _name(cell: GatedCell) -> str:
-    return f"{cell.table}, {cell.cell.column.label} of {cell.cell.row.label}"
+    what = "forward pass" if cell.against == "cost" else cell.cell.column.label
+    return f"{cell.table}, {what} of {cell.cell.row.label}"
 
 
 def _change(cell: GatedCell) -> str:
