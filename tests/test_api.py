@@ -305,7 +305,8 @@ def test_the_notebook_runs_in_a_kernel(folder: Path, monkeypatch: pytest.MonkeyP
 
     for name, value in clean_environment(folder, PYTHONPATH=os.pathsep.join(sys.path)).items():
         monkeypatch.setenv(name, value)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    read: Callable[..., Any] = nbformat.read
+    notebook = read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     shown = {cell["id"]: [part.get("data", {}) for part in cell.get("outputs", ())] for cell in notebook.cells}
     for name, form in {"counts": "text/html", "throughput": "text/html", "figure": "image/svg+xml"}.items():

@@ -195,7 +195,8 @@ def _transformers(name: str) -> Callable[..., object]:
         config = _config(name)
         if num_classes is not None:
             config.num_labels = num_classes
-        return AutoModelForImageClassification.from_config(config, attn_implementation=_attention())
+        build: Callable[..., object] = AutoModelForImageClassification.from_config
+        return build(config, attn_implementation=_attention())
 
     return make
 

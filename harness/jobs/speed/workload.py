@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -213,8 +213,10 @@ class Workload:
         It is that of a small batch in eager mode, whatever is timed; of a compiled step it tells the kernels as well.
         On a CPU, where a pass takes long, it is computed only where the model reads what it computes.
         """
-        fake = [FakeTensorMode(allow_non_fake_inputs=True)] if self._kind == "cpu" else []
-        for mode in (*fake, nullcontext()):
+        modes: list[AbstractContextManager[object]] = [nullcontext()]
+        if self._kind == "cpu":
+            modes.insert(0, FakeTensorMode(allow_non_fake_inputs=True))
+        for mode in modes:
             try:
                 with mode:
                     cost = count_cost(self._model, self._make_images(IMAGES), self.flags.precision.context(self._kind))
