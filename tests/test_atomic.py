@@ -173,7 +173,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 
 
 # Files that belong to one process or one moment: nobody misses what they held before.
-IN_PLACE = {"machine/exclusive.py", "jobs/speed/device.py"}
+IN_PLACE = {"machine/exclusive.py", "jobs/speed/device.py", "run/revisions.py"}
 
 
 # What libraries write files with: to a temporary one that `atomic` gave out, or to memory.

@@ -189,7 +189,7 @@ def test_completion_for_a_shell_that_has_none_is_a_mistake_of_the_user(tmp_path:
 
 def test_only_the_gate_names_the_code_of_a_regression() -> None:
     users = [path.name for path in PACKAGE.rglob("*.py") if "REGRESSION" in path.read_text(encoding="utf-8")]
-    assert sorted(users) == ["console.py", "gate.py"]
+    assert sorted(users) == ["console.py", "outputs.py"]
     assert callable(main)
 
 

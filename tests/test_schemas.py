@@ -71,7 +71,7 @@ paper = { params = "11.7 ± 0.1" }
             "Additional properties are not allowed ('titel' was unexpected)",
         ),
         ('title = "T"\n', "", "'title' is a required property"),
-        ('kind = "paper"', 'kind = "papers"', "'papers' is not one of ['paper', 'author', 'timm']"),
+        ('kind = "paper"', 'kind = "Ours"', "'Ours' does not match '^(?:[a-z][a-z0-9_.-]{0,30})$'"),
         ('job = "count"', 'job = "counts"', "'counts' is not one of ["),
         ('tolerance = "5%"', 'tolerance = "5"', "'5' is not valid under any of the given schemas"),
         ("res = 224", 'res = "224"', "'224' is not of type 'integer'"),

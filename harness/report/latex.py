@@ -233,11 +233,12 @@ def _line(cells: Iterable[str]) -> str:
 
 def _ours(cell: Mapping[str, Entry]) -> str:
     """The measured value with the sign of its verdict; what nothing measures has neither."""
-    verdict = cell.get(VERDICT.heading, Entry()).verdict
+    entry = cell.get(MEASURED.heading, Entry())
+    verdict = entry.verdict
     if verdict is None:
         return ""
-    measured, sign = _measured(cell[MEASURED.heading].text), SIGNS[verdict]
-    text = f"{measured} {sign}" if measured else sign
+    sign = SIGNS[verdict] if VERDICT.heading in cell else ""  # no sign where nobody published anything
+    text = " ".join(filter(None, (_measured(entry.text), sign)))
     return f"\\deviates{{{text}}}" if verdict is Verdict.DEVIATES else text
 
 
@@ -245,7 +246,7 @@ def _theirs(cell: Mapping[str, Entry]) -> str:
     """The published value with the difference; a dash where nothing was published for what can be measured."""
     published, difference = cell.get("") or cell.get(PUBLISHED.heading, Entry()), cell.get(DIFFERENCE.heading, Entry())
     text = " ".join(filter(None, (_marked(published), escaped(difference.text))))
-    if not text and cell.get(VERDICT.heading, Entry()).verdict:
+    if not text and VERDICT.heading in cell and cell[VERDICT.heading].verdict:
         text = "--"
     return f"\\published{{{text}}}" if text else ""
 

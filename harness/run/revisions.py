@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.metadata import distributions
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -47,7 +47,7 @@ _SNAPSHOT = {
 _LIST_PACKAGES = """
 import json
 from importlib.metadata import distributions
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 print(json.dumps({each.name: each.version for each in reversed(list(distributions()))}))
 """
 
@@ -169,7 +169,7 @@ class Builder:
     @property
     def _shares_pip(self) -> bool:
         """Whether pip is among what is shared: to install another takes seconds."""
-        return self.share and find_spec("pip") is not None
+        return self.share and PathFinder.find_spec("pip") is not None  # and no finder that warns
 
     def _build(self, revision: Revision, folder: Path, prefix: str) -> None:
         began, log = time.monotonic(), folder.with_suffix(".log")
