@@ -49,7 +49,7 @@ class SheetView:
 def sheet_view(diff: Diff, links: PageLinks) -> SheetView:
     """Return the rows and columns of a table with everything that its page shows of each cell."""
     sheet, ids, every = table_sheet(diff), cell_ids(diff), diff.spec.rows
-    anything = any(len(column.parts) > 1 for column in sheet.columns)
+    anything = any(part.heading for column in sheet.columns for part in column.parts)
     columns = [column_of(diff, every, column, anything=anything) for column in diff.spec.columns]
     shown, rows = {head.key for head in sheet.columns}, {row.key for row in sheet.rows}
     if not (shown and rows):  # of a table with nothing to see one sees what it is about
