@@ -245,14 +245,15 @@ def test_a_failed_build_quotes_its_errors_and_leaves_the_log_alone(
 def test_ctrl_c_leaves_no_environment(project: Path, tmp_path: Path) -> None:
     environments = tmp_path / "environments"
     arguments = ["ab", "./mine.toml", "--data", "imagenet=.", "--rev", "old", "--rev", "new", "--share"]
+    install = ["--install", "touch started; sleep 60"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments, "--install", "sleep 60", "--environments", str(environments)],
+        [sys.executable, "-m", "harness", *arguments, *install, "--environments", str(environments)],
         cwd=project,
         env=clean_environment(tmp_path),
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    while not list(environments.glob("*/environment/bin/pip*")):
+    while not list(environments.glob("*/source/started")):
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
