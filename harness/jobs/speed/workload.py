@@ -263,7 +263,7 @@ class Workload:
 
     def _make_images(self, batch: int) -> torch.Tensor:
         shape = (batch, models.CHANNELS, *self._size)
-        return self.flags.arranged(torch.randn(shape, device=self._device, dtype=self._dtype))
+        return self.flags.arranged(torch.randn(*shape, device=self._device, dtype=self._dtype))
 
     def _make_timed_step(self, model: Callable[[torch.Tensor], torch.Tensor] | nn.Module, images: torch.Tensor) -> Step:
         return self._make_training_step(model, images) if self.flags.training else self._make_step(model, images)
