@@ -252,6 +252,8 @@ def test_ctrl_c_leaves_no_environment(project: Path, tmp_path: Path) -> None:
         env=clean_environment(tmp_path),
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 -- no threads here
     )
     while not list(environments.glob("*/source/started")):
         assert process.poll() is None

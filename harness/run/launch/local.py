@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -142,7 +142,8 @@ class LocalLauncher:
             self.running.remove(process)
             for end in (signal.SIGTERM, signal.SIGKILL):
                 if process.pid is not None and _is_running(process.pid):
-                    os.kill(process.pid, end)
+                    with suppress(ProcessLookupError):  # it has ended meanwhile
+                        os.kill(process.pid, end)
                 _await_end(process.pid, patience)
             process.join(PATIENCE)  # the server tells how it ended
             ours.close()
