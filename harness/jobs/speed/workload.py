@@ -1,8 +1,8 @@
 """A model on a device under a protocol: every flag that can change a number, and the step that is timed."""
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -137,6 +137,16 @@ def set_flags(flags: Flags) -> None:
     torch.manual_seed(0)
 
 
+@contextmanager
+def _without_search() -> Iterator[None]:
+    """Keep cuDNN from searching for the fastest kernels of a pass that is not timed."""
+    searches, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
+
+
 def _compiled_so_far() -> dict[str, int]:
     """Return what torch's compiler has made in this process: kernels, and breaks between its graphs."""
     from torch._dynamo.utils import counters  # noqa: PLC0415 -- a second of imports that only a compiled step needs
@@ -218,7 +228,7 @@ class Workload:
             modes.insert(0, FakeTensorMode(allow_non_fake_inputs=True))
         for mode in modes:
             try:
-                with mode:
+                with mode, _without_search():
                     cost = count_cost(self._model, self._make_images(IMAGES), self.flags.precision.context(self._kind))
             except Exception:  # noqa: BLE001, S112 -- what cannot be watched can be timed all the same
                 continue
