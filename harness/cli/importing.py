@@ -105,8 +105,10 @@ def describe(table: ImportedTable, width: int) -> list[str]:
         models = ", ".join(f"{number} {level}" for level, number in levels.items())
         rows = [(row.label, sureness(row.match)) for row in table.rows]
         lines += ["", f"models: {models}", *align(rows, width, broken=[1], indent=2)]
-    doubts = [*table.left_out, *unknown]
+    unclear = [*table.left_out, *unknown]
     lines += (
-        ["", "not understood, comments in the file", *break_lines(map("  {}".format, doubts), width)] if doubts else []
+        ["", "not understood, comments in the file", *break_lines(map("  {}".format, unclear), width)]
+        if unclear
+        else []
     )
     return [*lines, ""]

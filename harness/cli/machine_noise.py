@@ -21,7 +21,7 @@ from harness.specs.kinds import throughput_settings
 IDLE_SECONDS, PAIRS_SECONDS, AB_SECONDS = 2.0, 45.0, 600.0
 LOOK_SECONDS = 0.5
 
-# What `ab` allows unless it is told otherwise, and the table that a check is predicted for.
+# What `ab` allows without --allow, and the table that a check is predicted for.
 ALLOWED, TABLE = 0.02, "table5"
 
 # Small enough for a dozen pairs in the time: steps of some 20 ms on two cores.
@@ -106,7 +106,7 @@ def take_minute(
 
 
 def render_noise(minute: MinuteOfNoise, *, throughputs: int) -> tuple[list[str], bool]:
-    """Return who else is there, how equal work differs, and which losses are noticed; and whether that could be told.
+    """Return who else is there, how equal work differs, which losses are noticed, and whether the pairs were enough.
 
     A check is of so many throughputs.
     """

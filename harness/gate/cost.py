@@ -53,7 +53,8 @@ def _does_more(before: Cost, now: Cost) -> bool:
     if any(getattr(now, name) > getattr(before, name) for name in names):
         return True
     lost = before.kernels is not None and now.kernels is None
-    return lost or (now.graph_breaks or 0) > (before.graph_breaks or 0) or _width(now) > _width(before)
+    wider = any(_bits(new) > _bits(old) for old, new in _moved(before, now))
+    return lost or wider or (now.graph_breaks or 0) > (before.graph_breaks or 0)
 
 
 def _without_torch(cost: Cost) -> dict[str, object]:
@@ -121,17 +122,20 @@ def _attention(before: Cost, now: Cost) -> Iterator[str]:
 
 
 def _types(before: Cost, now: Cost) -> Iterator[str]:
-    """Operators that compute in another type than before."""
+    for (old_type, new_type), count in _moved(before, now).items():
+        yield f"{_number(count, 'operator')} in {new_type}, {'was' if count == 1 else 'were'} in {old_type}"
+
+
+def _moved(before: Cost, now: Cost) -> Counter[tuple[str, str]]:
+    """Count the operators that compute in another type than before, by both types."""
     moved: Counter[tuple[str, str]] = Counter()
     for name in {_name(key) for key in (*before.operators, *now.operators)}:
         old, new = (_by_type(cost.operators, name) for cost in (before, now))
         lost, gained = +Counter({t: old[t] - new[t] for t in old}), +Counter({t: new[t] - old[t] for t in new})
         if lost and gained:
-            moved[max(lost, key=lost.__getitem__), max(gained, key=gained.__getitem__)] += min(
-                lost.total(), gained.total()
-            )
-    for (old_type, new_type), count in moved.items():
-        yield f"{_number(count, 'operator')} in {new_type}, {'was' if count == 1 else 'were'} in {old_type}"
+            types = max(lost, key=lost.__getitem__), max(gained, key=gained.__getitem__)
+            moved[types] += min(lost.total(), gained.total())
+    return moved
 
 
 def _layout(before: Cost, now: Cost) -> Iterator[str]:
@@ -244,10 +248,9 @@ def _type(key: str) -> str:
     return key.removesuffix(" channels_last").rpartition(" ")[2]
 
 
-def _width(cost: Cost) -> float:
-    """Return the bits of the types that the operators compute in, on average."""
-    bits = [(int("".join(filter(str.isdigit, _type(key))) or 0), count) for key, count in cost.operators.items()]
-    return sum(width * count for width, count in bits) / max(1, cost.calls)
+def _bits(dtype: str) -> int:
+    """Return the bits of a type by its name, as `bfloat16`; 0 of one without a number."""
+    return int("".join(filter(str.isdigit, dtype)) or 0)
 
 
 def _kinds_of_work(cost: Cost) -> set[tuple[str, bool]]:

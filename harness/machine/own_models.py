@@ -115,7 +115,7 @@ def _joined(start: str, files: Mapping[str, str]) -> str:
 def kind_digest(name: str) -> str:
     """Return a digest of the code of a kind of job of another package; empty for any other name.
 
-    The code is found as that of a model is, and the function that measures is part of it.  Raises as `code_digest`.
+    The code is collected as that of a model is, and the function that measures is part of it.  Raises as `code_digest`.
     """
     entry = find_plugin(KINDS_GROUP, "kind of job", name)
     if entry is None:

@@ -325,7 +325,7 @@ def column_of(  # noqa: PLR0913
         setting = _is_setting(diff, column) and not all(_is_setting(diff, one) for one in diff.spec.columns)
         return SheetColumn(label=column.label, unit=unit, parts=parts, key=column.key, setting=setting), _as_published
     texts = [formatting.cell_text(judged) for judged in cells]
-    # Of what nobody published there is one verdict, which is said below the table.
+    # Of what nobody published there is one verdict, which is shown below the table.
     nobody_published = all(judged.verdict is Verdict.NOT_COMPARABLE for judged in cells) and not any(
         text.published for text in texts
     )

@@ -135,7 +135,7 @@ def environments_folder() -> Path:
 class Builder:
     """Builds environments in a `folder`, by a shell command that is run in the files of a revision.
 
-    With `share`, what is installed here is found there as well, after what `install` adds.
+    With `share`, what is installed here is importable there as well, after what `install` adds.
     """
 
     checkout: Checkout

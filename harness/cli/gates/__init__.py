@@ -1,1 +1,1 @@
-"""What fails in CI: `check` and `baseline`, `ab`, and what a pull request is told."""
+"""What fails in CI: `check` and `baseline`, `ab`, and the comment of a pull request."""

@@ -122,7 +122,7 @@ class Cpu(Device):
     def time_steps(self, step: Step, repeats: int, on_step: Callable[[int], None]) -> Timings:
         """Time iterations one by one; record what other processes used of the CPU, and the kernel for this one.
 
-        What disturbs them is found out for slices of about a second, or for an iteration that is longer.
+        Interference is measured over slices of about a second, or for an iteration that is longer.
         """
         seconds: list[float] = []
         usage_before, start = ResourceUsage.now(), time.perf_counter()

@@ -30,8 +30,8 @@ def read_grid(path: Path, form: str | None, number: int | None) -> Grid:
     form = form or next((name for name in FORMATS if path.suffix.lower() in FORMATS[name]), None)
     if form is None:
         known = ", ".join(FORMATS)
-        told = "stdin has no suffix" if path == STDIN else f"{path}: its format does not follow from its name"
-        raise HarnessError(f"{told}; name the format with --format ({known})")
+        reason = "stdin has no suffix" if path == STDIN else f"{path}: its format does not follow from its name"
+        raise HarnessError(f"{reason}; name the format with --format ({known})")
     name = "stdin" if path == STDIN else str(path)
     text = _text(path, name)
     try:

@@ -286,10 +286,10 @@ def _units_of_rows(read: _Read, lines: Sequence[_Line]) -> dict[int, str]:
     for number, line in enumerate(lines) if all(column.is_text for column in read.columns) else ():
         texts = {column.key: line.texts[column.place] for column in read.columns}
         numbers = {key: values.read_number(text) for key, text in texts.items() if not values.is_blank(text)}
-        found = {value.unit if value else None for value in numbers.values()}
+        row_units = {value.unit if value else None for value in numbers.values()}
         published = {(number, key): value.published() for key, value in numbers.items() if value is not None}
-        if len(found) == 1 and None not in found and all(map(values.is_number, published.values())):
-            units[number] = str(found.pop())
+        if len(row_units) == 1 and None not in row_units and all(map(values.is_number, published.values())):
+            units[number] = str(row_units.pop())
             read.published |= published
     return units
 
@@ -304,9 +304,9 @@ def _footnotes(read: _Read, notes: Iterable[str]) -> dict[str, str]:
     )
     texts = dict.fromkeys(marks, "marked so in the table; what the mark says was not in the file")
     for note in notes:
-        found, text = values.leading_mark(note)
-        if found in texts and text:
-            texts[found] = values.readable(text)
+        mark, text = values.leading_mark(note)
+        if mark in texts and text:
+            texts[mark] = values.readable(text)
     return texts
 
 

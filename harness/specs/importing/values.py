@@ -33,7 +33,7 @@ _SCALES = {"k": 3, "m": 6, "g": 9, "b": 9, "t": 12}
 class CellValue:
     """A number as printed, with the unit behind it.
 
-    `scale` is the power of ten that the unit stands for, `exponent` the one of its notation; None where there is none.
+    `scale` is the power of ten of the unit, `exponent` the one of its notation; None where there is none.
     """
 
     digits: str
